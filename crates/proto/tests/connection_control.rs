@@ -248,22 +248,22 @@ fn an_unsolicited_pong_leaves_beside_the_answer_to_a_ping() {
 }
 
 #[test]
-fn a_probe_is_answered_by_its_pong_and_shares_an_unanswered_ping() {
+fn started_ping_is_answered_by_its_pong_and_shares_an_unanswered_ping() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        let first = endpoint.connection.probe().unwrap();
-        assert_eq!(endpoint.connection.probe(), Ok(first));
+        let first = endpoint.connection.start_ping().unwrap();
+        assert_eq!(endpoint.connection.start_ping(), Ok(first));
         let sent = endpoint.transmits();
         assert_eq!(sent.len(), 1);
-        assert!(!endpoint.connection.is_answered(first));
+        assert!(!endpoint.connection.is_ping_answered(first));
         endpoint.receives([pong(&sent[0].payload)]);
-        assert!(endpoint.connection.is_answered(first));
+        assert!(endpoint.connection.is_ping_answered(first));
         // A later ping answers for the earlier one too.
-        let second = endpoint.connection.probe().unwrap();
-        assert!(second != first && !endpoint.connection.is_answered(second));
+        let second = endpoint.connection.start_ping().unwrap();
+        assert!(second != first && !endpoint.connection.is_ping_answered(second));
         endpoint.connection.ping(b"third").unwrap();
         endpoint.transmits();
         endpoint.receives([pong("third")]);
-        assert!(endpoint.connection.is_answered(second));
+        assert!(endpoint.connection.is_ping_answered(second));
     }
 }

@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Tls,
     /// The peer broke a rule of the opening handshake, or closed before it was complete.
     Handshake,
-    /// A server refused a request because of its origin or host: see [`Error::denial`].
+    /// A server rejected a request because of its origin or host: see [`Error::denial`].
     Denied,
     /// The server answered the opening handshake with a status other than 101: see [`Error::response`].
     Rejected,
@@ -290,8 +290,8 @@ impl Error {
     }
 
     /// The server's response to the opening handshake, if its status was not 101. The body is truncated to
-    /// [`Limits::rejection_body_size_max`](crate::Limits::rejection_body_size_max) bytes, and to what arrives within one
-    /// second.
+    /// [`Limits::rejection_body_size_max`](crate::Limits::rejection_body_size_max) bytes, and to what arrives within
+    /// one second.
     ///
     /// ```no_run
     /// # async fn example(client: sockeye::Client) {
@@ -345,7 +345,7 @@ impl fmt::Display for Error {
             ),
             Kind::Aborted => f.write_str("this side aborted the connection"),
             Kind::Overflow => {
-                f.write_str("the send queue was full, so the connection is closed with 1013 (try again later)")
+                f.write_str("the send queue was full, so the outbox closed the connection with 1013 (try again later)")
             }
             Kind::InvalidInput(error) => write!(f, "invalid input: {error}"),
             Kind::InvalidUrl(error) => write!(f, "invalid URL: {error}"),

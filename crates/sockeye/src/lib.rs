@@ -29,7 +29,7 @@ pub use server::response::{Acceptance, Rejection};
 pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
-pub use stats::{Stats, Traffic};
+pub use stats::{ConnectionStats, DirectionStats};
 pub use websocket::WebSocket;
 pub use websocket::outbox::{Outbox, Overflow};
 pub use websocket::permit::{Permit, TryReserveError};

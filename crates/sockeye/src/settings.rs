@@ -215,14 +215,14 @@ const INFLATE_STEP_MAX: usize = 256 * 1024;
 
 /// The options common to client and server builders.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct CommonOptions {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) deflate: Option<DeflateConfig>,
 }
 
-impl Default for Options {
+impl Default for CommonOptions {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
@@ -233,7 +233,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl CommonOptions {
     pub(crate) fn handshake_limits(&self) -> HandshakeLimits {
         let mut limits = HandshakeLimits::default();
         limits.head_size_max = self.limits.head_size_max;
@@ -322,6 +322,6 @@ mod tests {
         for timeout in [connect, handshake, write, close] {
             assert!(timeout <= Duration::from_secs(60));
         }
-        assert!(Options::default().keepalive.is_some());
+        assert!(CommonOptions::default().keepalive.is_some());
     }
 }

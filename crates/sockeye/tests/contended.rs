@@ -43,9 +43,9 @@ impl Blocking {
         if !self.block.is_armed.swap(false, Ordering::SeqCst) {
             return;
         }
-        let (blocked, goes_on) = self.block.ends.lock().unwrap().take().unwrap();
+        let (blocked, released) = self.block.ends.lock().unwrap().take().unwrap();
         blocked.send(()).unwrap();
-        if goes_on.recv_timeout(STUCK).is_err() {
+        if released.recv_timeout(STUCK).is_err() {
             self.block.is_stuck.store(true, Ordering::SeqCst);
         }
         assert!(!self.block.panics.load(Ordering::SeqCst), "as the test wants it");
@@ -116,8 +116,8 @@ impl Setup {
     /// Makes the receiver read on another thread, and waits until it is blocked.
     fn make_busy(&mut self) -> Busy {
         let (blocked, is_blocked) = channel();
-        let (release, goes_on) = channel();
-        *self.block.ends.lock().unwrap() = Some((blocked, goes_on));
+        let (release, released) = channel();
+        *self.block.ends.lock().unwrap() = Some((blocked, released));
         self.block.is_armed.store(true, Ordering::SeqCst);
         let mut receiver = self.receiver.take().unwrap();
         let receiving = tokio::spawn(async move {
@@ -194,14 +194,14 @@ async fn permits_and_outboxes_do_not_wait_for_a_busy_receiver() {
     }
     let mut reserving = pin!(sender.reserve(10));
     assert!(poll_once(&mut reserving).await.is_pending());
-    let mut asking = pin!(sender.stats());
-    assert!(poll_once(&mut asking).await.is_pending());
+    let mut counting = pin!(sender.stats());
+    assert!(poll_once(&mut counting).await.is_pending());
     let _receiving = busy.release();
     let mut texts = receive(&mut setup.client, 6).await;
     // The messages of outboxes may overtake others.
     texts.sort();
     assert_eq!(texts, ["1", "2", "333", "4", "4", "4"]);
-    assert_eq!(within(30, asking).await.sent.messages, 6);
+    assert_eq!(within(30, counting).await.sent.messages, 6);
     within(30, reserving).await.unwrap().send("5").unwrap();
     assert_eq!(receive(&mut setup.client, 1).await, ["5"]);
     // All room was given back.
@@ -211,7 +211,7 @@ async fn permits_and_outboxes_do_not_wait_for_a_busy_receiver() {
 
 /// The limits apply while the receiver is busy, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inbox_of_permits_and_outboxes_is_bounded() {
+async fn command_queue_of_permits_and_outboxes_is_bounded() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 4000;
     let mut setup = set_up(limits, None).await;
@@ -277,7 +277,7 @@ async fn close_follows_the_messages_of_outboxes() {
 
 /// The messages are sent although the receiver does not receive again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inbox_is_flushed_without_another_recv() {
+async fn command_queue_is_flushed_without_another_recv() {
     let mut setup = set_up(Limits::default(), None).await;
     setup.client.send("to be received").await.unwrap();
     let busy = setup.make_busy();
@@ -328,7 +328,7 @@ async fn close_dropped_while_the_receiver_is_busy_takes_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inbox_is_bounded() {
+async fn command_queue_is_bounded() {
     let mut limits = Limits::default();
     // Each message costs 64 bytes in addition to its length: three of 300 bytes fit, and one of 40.
     limits.write_buffer_max = 1200;
@@ -376,7 +376,7 @@ fn sender_of(setup: &Setup) -> &Sender {
 
 /// A message that is compressed in parts: nothing can be queued behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_message_in_the_inbox_is_the_last_one() {
+async fn large_message_in_the_command_queue_is_the_last_one() {
     let mut setup = set_up(Limits::default(), Some(DeflateConfig::default())).await;
     let busy = setup.make_busy();
     let large = "again ".repeat(50_000);

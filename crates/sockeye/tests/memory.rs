@@ -124,18 +124,18 @@ async fn held_after_messages(config: Option<&DeflateConfig>) -> usize {
         server = server.compression(config.clone());
         client = client.compression(config.clone());
     }
-    let (mut theirs, mut ours) = pair(&client.build().unwrap(), &server.build()).await;
+    let (mut client, mut server) = pair(&client.build().unwrap(), &server.build()).await;
     for number in 0..200 {
         let message = format!("{number:05} {}", "again ".repeat(170));
-        theirs.send(message.as_str()).await.unwrap();
-        let received = ours.recv().await.unwrap().unwrap();
+        client.send(message.as_str()).await.unwrap();
+        let received = server.recv().await.unwrap().unwrap();
         assert_eq!(received.as_text(), Some(message.as_str()));
-        ours.send(received).await.unwrap();
-        theirs.recv().await.unwrap();
+        server.send(received).await.unwrap();
+        client.recv().await.unwrap();
     }
     // The keepalive timer is then set.
-    assert!(poll_once(pin!(ours.recv())).await.is_pending());
-    held_by(ours)
+    assert!(poll_once(pin!(server.recv())).await.is_pending());
+    held_by(server)
 }
 
 #[tokio::test(start_paused = true)]

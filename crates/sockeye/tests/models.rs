@@ -32,7 +32,7 @@ mod sync {
 }
 
 use batch::Batch;
-use try_lock::{EnqueueError, InboxMode, Release, Request, TryLock};
+use try_lock::{EnqueueError, QueueMode, Release, Request, TryLock};
 use wakers::{SlotKey, WakerSlots};
 
 fn model(run: impl Fn() + Send + Sync + 'static) {
@@ -45,12 +45,12 @@ fn model(run: impl Fn() + Send + Sync + 'static) {
 /// Waits until `is_ready`, like an operation of a connection: polls first, then registers.
 fn wait_for(slots: &WakerSlots, mut key: SlotKey, mut is_ready: impl FnMut() -> bool) {
     block_on(poll_fn(|cx| {
-        let seen = slots.seen();
+        let wake_count = slots.wake_count();
         if is_ready() {
             slots.release(&mut key);
             return Poll::Ready(());
         }
-        if !slots.register(&mut key, cx.waker(), seen) {
+        if !slots.register(&mut key, cx.waker(), wake_count) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -134,8 +134,8 @@ mod waker_slots {
                 let slots = slots.clone();
                 thread::spawn(move || {
                     let mut key = SlotKey::operation();
-                    let seen = slots.seen();
-                    let _ = slots.register(&mut key, std::task::Waker::noop(), seen);
+                    let wake_count = slots.wake_count();
+                    let _ = slots.register(&mut key, std::task::Waker::noop(), wake_count);
                     slots.release(&mut key);
                 })
             };
@@ -153,8 +153,8 @@ mod waker_slots {
     }
 }
 
-/// What the library's `Shared` and `ConnectionGuard` do, without a driver: the value counts messages, the inbox holds
-/// messages, and the snapshot says whether there is room.
+/// What the library's `Shared` and `ConnectionGuard` do, without a driver: the value counts messages, the command queue
+/// holds messages, and the snapshot says whether there is room.
 struct Shared {
     lock: TryLock<State, Vec<usize>, AtomicBool>,
     slots: WakerSlots,
@@ -171,7 +171,7 @@ struct State {
     /// Whether the connection is in a batch.
     is_in_batch: bool,
     /// Whether the task of a batch has ended early.
-    is_left_to_tasks: bool,
+    is_flush_delegated: bool,
 }
 
 impl Shared {
@@ -185,16 +185,16 @@ impl Shared {
     }
 
     /// Locks the state if it is free, runs `work`, and serves the requests.
-    fn try_use(&self, inbox_mode: InboxMode, work: impl FnOnce(&mut State)) -> bool {
-        self.try_queue(inbox_mode, |state| {
+    fn try_use(&self, queue_mode: QueueMode, work: impl FnOnce(&mut State)) -> bool {
+        self.try_queue(queue_mode, |state| {
             work(state);
             false
         })
     }
 
     /// The same. `work` returns whether to schedule a flush.
-    fn try_queue(&self, inbox_mode: InboxMode, work: impl FnOnce(&mut State) -> bool) -> bool {
-        let Some(mut guard) = self.lock.try_lock(inbox_mode) else {
+    fn try_queue(&self, queue_mode: QueueMode, work: impl FnOnce(&mut State) -> bool) -> bool {
+        let Some(mut guard) = self.lock.try_lock(queue_mode) else {
             return false;
         };
         let mut new_batch = None;
@@ -208,12 +208,12 @@ impl Shared {
                     if requests.flush {
                         guard.is_in_batch = false;
                     }
-                    guard.is_left_to_tasks |= requests.delegate_flush;
+                    guard.is_flush_delegated |= requests.delegate_flush;
                     if requests.commands {
-                        let commands = std::mem::take(&mut *self.lock.inbox());
+                        let commands = std::mem::take(&mut *self.lock.command_queue());
                         guard.queued.extend(commands);
                     }
-                    if !guard.queued.is_empty() && !guard.is_left_to_tasks {
+                    if !guard.queued.is_empty() && !guard.is_flush_delegated {
                         self.schedule(&mut guard, &mut new_batch);
                     }
                 }
@@ -243,14 +243,14 @@ impl Shared {
     /// Like `try_send`.
     fn send(&self, message: usize) {
         loop {
-            let sent = self.try_queue(InboxMode::Open, |state| {
+            let sent = self.try_queue(QueueMode::Open, |state| {
                 state.queued.push(message);
                 true
             });
             if sent {
                 return;
             }
-            match self.lock.try_enqueue(|inbox| inbox.push(message)) {
+            match self.lock.try_enqueue(|command_queue| command_queue.push(message)) {
                 Ok(()) => return,
                 Err(error) => assert_eq!(error, EnqueueError::Unlocked),
             }
@@ -265,7 +265,7 @@ impl Shared {
             };
             for () in batch.take() {
                 loop {
-                    let flushed = self.try_use(InboxMode::Open, |state| {
+                    let flushed = self.try_use(QueueMode::Open, |state| {
                         let queued = std::mem::take(&mut state.queued);
                         state.written.extend(queued);
                         state.is_in_batch = false;
@@ -283,7 +283,7 @@ impl Shared {
         let mut key = SlotKey::operation();
         block_on(poll_fn(|cx: &mut Context<'_>| {
             loop {
-                if self.try_use(InboxMode::Open, &mut work) {
+                if self.try_use(QueueMode::Open, &mut work) {
                     self.slots.release(&mut key);
                     return Poll::Ready(());
                 }
@@ -299,11 +299,14 @@ impl Shared {
     fn written(&self) -> Vec<usize> {
         self.run_batches();
         let mut written = None;
-        assert!(self.try_use(InboxMode::Open, |state| {
+        assert!(self.try_use(QueueMode::Open, |state| {
             assert!(state.queued.is_empty(), "queued, and nobody will write it");
             written = Some(state.written.clone());
         }));
-        assert!(self.lock.inbox().is_empty(), "in the inbox, and nobody will take it");
+        assert!(
+            self.lock.command_queue().is_empty(),
+            "nobody will take it from the command queue"
+        );
         written.unwrap()
     }
 }
@@ -312,13 +315,13 @@ mod try_lock_state {
     use super::*;
 
     #[test]
-    fn inbox_is_emptied_and_flushed() {
+    fn command_queue_is_emptied_and_flushed() {
         model(|| {
             let shared = Shared::new();
             let receiver = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.try_use(InboxMode::Open, |_| thread::yield_now());
+                    shared.try_use(QueueMode::Open, |_| thread::yield_now());
                 })
             };
             let flusher = {
@@ -340,33 +343,36 @@ mod try_lock_state {
             let ending = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    while !shared.try_use(InboxMode::Open, |state| state.is_left_to_tasks = true)
+                    while !shared.try_use(QueueMode::Open, |state| state.is_flush_delegated = true)
                         && !shared.lock.request(Request::DelegateFlush)
                     {}
                 })
             };
-            shared.try_use(InboxMode::Open, |_| {});
+            shared.try_use(QueueMode::Open, |_| {});
             ending.join().unwrap();
-            assert!(shared.try_use(InboxMode::Open, |state| assert!(state.is_left_to_tasks)));
+            assert!(shared.try_use(QueueMode::Open, |state| assert!(state.is_flush_delegated)));
         });
     }
 
     /// Like a `close` whose future is dropped.
     #[test]
-    fn close_is_accepted_while_the_inbox_is_closed() {
+    fn close_is_accepted_while_the_command_queue_is_closed() {
         model(|| {
             let shared = Shared::new();
-            let refuser = {
+            let holder = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.try_use(InboxMode::Closed, |_| {});
+                    shared.try_use(QueueMode::Closed, |_| {});
                 })
             };
-            while !shared.try_use(InboxMode::Open, |state| state.queued.push(1))
-                && shared.lock.enqueue_always(|inbox| inbox.push(1)).is_err()
+            while !shared.try_use(QueueMode::Open, |state| state.queued.push(1))
+                && shared
+                    .lock
+                    .force_enqueue(|command_queue| command_queue.push(1))
+                    .is_none()
             {}
-            refuser.join().unwrap();
-            assert!(shared.try_use(InboxMode::Open, |state| assert_eq!(state.queued, [1])));
+            holder.join().unwrap();
+            assert!(shared.try_use(QueueMode::Open, |state| assert_eq!(state.queued, [1])));
         });
     }
 
@@ -413,7 +419,7 @@ mod try_lock_state {
         model(|| {
             let shared = Shared::new();
             shared.send(1);
-            shared.try_use(InboxMode::Open, |state| state.is_in_batch = false);
+            shared.try_use(QueueMode::Open, |state| state.is_in_batch = false);
             let flusher = {
                 let shared = shared.clone();
                 thread::spawn(move || shared.run_batches())
@@ -445,29 +451,29 @@ mod try_lock_state {
     fn message_is_not_enqueued_behind_a_large_one() {
         model(|| {
             let shared = Shared::new();
-            let refuser = {
+            let holder = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.try_use(InboxMode::Closed, |state| {
+                    shared.try_use(QueueMode::Closed, |state| {
                         state.queued.push(100);
                         shared.lock.snapshot().store(false, Relaxed);
                     });
-                    shared.try_use(InboxMode::Open, |_| {});
+                    shared.try_use(QueueMode::Open, |_| {});
                 })
             };
             let has_room = shared
                 .lock
-                .try_enqueue(|inbox| {
+                .try_enqueue(|command_queue| {
                     let has_room = shared.lock.snapshot().load(Relaxed);
                     if has_room {
-                        inbox.push(1);
+                        command_queue.push(1);
                     }
                     has_room
                 })
                 .unwrap_or(false);
-            refuser.join().unwrap();
+            holder.join().unwrap();
             let mut queued = Vec::new();
-            assert!(shared.try_use(InboxMode::Open, |state| queued.clone_from(&state.queued)));
+            assert!(shared.try_use(QueueMode::Open, |state| queued.clone_from(&state.queued)));
             let position = queued.iter().position(|message| *message == 1);
             assert_eq!(position.is_some(), has_room);
             assert_ne!(position, Some(1), "behind what nothing can be queued behind");

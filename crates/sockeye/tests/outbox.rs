@@ -5,24 +5,17 @@ mod common;
 use std::pin::pin;
 
 use common::wire::{Frame, close, ping, pong, text, texts};
-use common::{Local, Peer, open, open_server, poll_once, within};
+use common::{Local, Peer, open, open_server, poll_once, run_until_idle, within};
 use futures_util::future::FutureExt;
 use sockeye::{
     Client, CloseCode, DeflateConfig, Error, ErrorKind, Limits, Outbox, Overflow, PreparedMessage, Receiver, Sender,
     Server, TrySendError, WebSocket,
 };
-use tokio::task::yield_now;
 
 const WRITE_BUFFER_MAX: usize = 20_000;
 
 /// Each message with its cost in the queue takes about a tenth of the limit.
 const LEN: usize = 1800;
-
-async fn run_until_idle() {
-    for _ in 0..20 {
-        yield_now().await;
-    }
-}
 
 /// A server's connection to a peer that takes nothing.
 async fn connection() -> (Sender, Receiver, Peer) {
@@ -50,7 +43,7 @@ fn send(outbox: &Outbox, number: usize) -> Result<(), Error> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_delivers_everything() {
+async fn overflow_wait_delivers_everything() {
     let (sender, mut receiver, peer) = connection().await;
     let outbox = sender.with_overflow(Overflow::Wait);
     let sending = tokio::spawn({
@@ -93,7 +86,7 @@ async fn try_send_never_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drop_newest_keeps_what_was_queued() {
+async fn overflow_drop_newest_keeps_what_was_queued() {
     let (sender, _receiver, peer) = connection().await;
     let outbox = sender.with_overflow(Overflow::DropNewest);
     for number in 0..50 {
@@ -112,7 +105,7 @@ async fn drop_newest_keeps_what_was_queued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drop_oldest_keeps_the_newest() {
+async fn overflow_drop_oldest_keeps_the_newest() {
     const COUNT: usize = 200;
     let (sender, _receiver, peer) = connection().await;
     let outbox = sender.with_overflow(Overflow::DropOldest);
@@ -134,6 +127,57 @@ async fn drop_oldest_keeps_the_newest() {
     assert_eq!(outbox.dropped(), (COUNT - arrived.len()) as u64);
 }
 
+/// A message of the sender overtakes the messages that are not encoded.
+#[tokio::test(start_paused = true)]
+async fn only_overflow_drop_oldest_leaves_messages_unencoded() {
+    const LARGE_LEN: usize = 16 * 1024;
+    const COUNT: usize = 40;
+    let mut limits = Limits::default();
+    limits.write_buffer_max = 1024 * 1024;
+    for (overflow, encoded_count) in [
+        (Overflow::DropNewest, COUNT),
+        (Overflow::Close, COUNT),
+        (Overflow::DropOldest, 4),
+    ] {
+        let (ws, peer) = open_server(&Server::builder().limits(limits.clone()).build()).await;
+        peer.change_rules(|rules| rules.room = 0);
+        let (sender, _receiver) = ws.split();
+        let outbox = sender.clone().with_overflow(overflow);
+        for number in 0..COUNT {
+            let message = format!("{number:0LARGE_LEN$}");
+            outbox.send(message).now_or_never().expect("it never waits").unwrap();
+        }
+        sender.try_send("overtakes").unwrap();
+        peer.change_rules(|rules| rules.room = usize::MAX);
+        sender.flush().await.unwrap();
+        run_until_idle().await;
+        let arrived = texts(&peer.take_frames());
+        assert_eq!(arrived.len(), COUNT + 1);
+        let pos = arrived.iter().position(|text| text == "overtakes");
+        assert_eq!(pos, Some(encoded_count), "{overflow:?}");
+        assert_eq!(outbox.dropped(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn overflow_drop_oldest_limits_unencoded_messages_separately() {
+    const LARGE_LEN: usize = 16 * 1024;
+    const LIMIT: usize = 1024 * 1024;
+    let mut limits = Limits::default();
+    limits.write_buffer_max = LIMIT;
+    let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+    peer.change_rules(|rules| rules.room = 0);
+    let (sender, _receiver) = ws.split();
+    let outbox = sender.with_overflow(Overflow::DropOldest);
+    for _ in 0..100 {
+        outbox.send("x".repeat(LARGE_LEN)).await.unwrap();
+    }
+    let queued = outbox.sender().queued_bytes();
+    // At most one message more than 64 KiB is encoded.
+    assert!((LIMIT + 1..=LIMIT + 5 * LARGE_LEN).contains(&queued), "{queued}");
+    assert!(outbox.dropped() > 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn message_longer_than_the_limit_replaces_all_others() {
     let (sender, _receiver, peer) = connection().await;
@@ -153,7 +197,7 @@ async fn message_longer_than_the_limit_replaces_all_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_closes_with_1013() {
+async fn overflow_close_closes_with_1013() {
     let (sender, mut receiver, peer) = connection().await;
     let outbox = sender.clone().with_overflow(Overflow::Close);
     let mut queued = 0;
@@ -186,7 +230,7 @@ async fn close_closes_with_1013() {
     assert_eq!(numbers(messages), Vec::from_iter(0..queued));
 }
 
-/// Every policy: a ping is answered, and the close frame follows everything that was accepted.
+/// `DropNewest` and `DropOldest`: a ping is answered, and the close frame follows everything that was accepted.
 #[tokio::test(start_paused = true)]
 async fn control_frames_are_not_dropped() {
     for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
@@ -256,9 +300,8 @@ async fn messages_are_written_without_further_sends() {
     }
 }
 
-/// A large message that is being compressed does not count as a full queue.
 #[tokio::test(start_paused = true)]
-async fn message_behind_a_large_one_is_neither_dropped_nor_closes() {
+async fn large_message_being_compressed_does_not_count_as_a_full_queue() {
     let config = DeflateConfig::default();
     for overflow in [Overflow::DropNewest, Overflow::DropOldest, Overflow::Close] {
         let server = Server::builder().compression(config.clone()).build();

@@ -6,16 +6,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{Frame, close, ping, pong, text};
-use common::{BOTH, Local, Peer, open, open_server, poll_at_most, poll_once, within};
+use common::{BOTH, Local, Peer, open, open_server, poll_at_most, poll_once, run_until_idle, within};
 use sockeye::{Event, Limits, Message, Server};
-use tokio::task::yield_now;
 use tokio::time::sleep;
-
-async fn run_until_idle() {
-    for _ in 0..20 {
-        yield_now().await;
-    }
-}
 
 /// The payload of the only ping that the peer received.
 #[track_caller]

@@ -5,10 +5,9 @@ mod common;
 use std::pin::pin;
 
 use common::wire::{close, text, texts};
-use common::{Local, Peer, open, open_server, poll_once, within};
+use common::{Local, Peer, open, open_server, poll_once, run_until_idle, within};
 use futures_util::future::{FutureExt, join_all};
 use sockeye::{Client, CloseCode, DeflateConfig, Limits, Permit, Receiver, Sender, Server, TryReserveError};
-use tokio::task::yield_now;
 
 const WRITE_BUFFER_MAX: usize = 1000;
 
@@ -20,12 +19,6 @@ async fn connection(room: usize) -> (Sender, Receiver, Peer) {
     peer.change_rules(|rules| rules.room = room);
     let (sender, receiver) = ws.split();
     (sender, receiver, peer)
-}
-
-async fn run_until_idle() {
-    for _ in 0..20 {
-        yield_now().await;
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +50,7 @@ async fn dropped_permit_wakes_the_tasks_that_wait_for_its_room() {
     for room in [0, usize::MAX] {
         let (sender, _receiver, _peer) = connection(room).await;
         let permit = sender.reserve(WRITE_BUFFER_MAX).await.unwrap();
-        let feeding = tokio::spawn(sender.clone().feed_owned("x".repeat(10)));
+        let feeding = tokio::spawn(feed_owned(sender.clone(), "x".repeat(10)));
         let reserving = tokio::spawn({
             let sender = sender.clone();
             async move { sender.reserve(20).await.map(drop) }
@@ -70,14 +63,8 @@ async fn dropped_permit_wakes_the_tasks_that_wait_for_its_room() {
     }
 }
 
-trait FeedOwned {
-    fn feed_owned(self, text: String) -> impl Future<Output = ()> + Send;
-}
-
-impl FeedOwned for Sender {
-    async fn feed_owned(self, text: String) {
-        self.feed(text).await.unwrap();
-    }
+async fn feed_owned(sender: Sender, text: String) {
+    sender.feed(text).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +129,7 @@ async fn tasks_get_their_permits_in_order() {
     }
     assert!(sender.try_send("").unwrap_err().is_full(), "tasks wait");
     reserving.reverse();
-    let mut all = pin!(join_all(reserving));
+    let mut pending_permits = pin!(join_all(reserving));
     peer.change_rules(|rules| rules.room = usize::MAX);
     let receiving = async {
         // Without a receiver that writes, nothing else would make room.
@@ -150,7 +137,7 @@ async fn tasks_get_their_permits_in_order() {
     };
     within(5, async {
         tokio::select! {
-            _ = &mut all => {}
+            _ = &mut pending_permits => {}
             () = receiving => panic!("nothing is received"),
         }
     })
@@ -159,7 +146,7 @@ async fn tasks_get_their_permits_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_reserve_leaves_the_line() {
+async fn cancelled_reserve_lets_others_continue() {
     let (sender, _receiver, _peer) = connection(0).await;
     let permit = sender.reserve(WRITE_BUFFER_MAX).await.unwrap();
     {
@@ -174,7 +161,7 @@ async fn cancelled_reserve_leaves_the_line() {
         });
         run_until_idle().await;
         assert!(!second.is_finished());
-        let third = tokio::spawn(sender.clone().feed_owned("x".into()));
+        let third = tokio::spawn(feed_owned(sender.clone(), "x".into()));
         run_until_idle().await;
         assert!(!third.is_finished());
     }
@@ -183,16 +170,16 @@ async fn cancelled_reserve_leaves_the_line() {
     drop(sender.try_reserve(1).unwrap());
 }
 
-/// `feed` waits behind a task in the line although there is room for its message.
+/// `feed` waits behind a task that waits for a reservation, although there is room for its message.
 #[tokio::test(start_paused = true)]
-async fn feed_behind_a_waiting_task_continues_when_that_task_has_its_permit_or_is_gone() {
+async fn feed_continues_after_the_waiting_reserve_completes_or_is_dropped() {
     for gives_up in [false, true] {
         for room in [0, usize::MAX] {
             let (sender, _receiver, _peer) = connection(room).await;
             let permits = [300, 300].map(|len| sender.try_reserve(len).unwrap());
             let mut reserving = Box::pin(sender.reserve(600));
             assert!(poll_once(&mut reserving).await.is_pending());
-            let feeding = tokio::spawn(sender.clone().feed_owned("x".into()));
+            let feeding = tokio::spawn(feed_owned(sender.clone(), "x".into()));
             run_until_idle().await;
             assert!(!feeding.is_finished());
             if gives_up {
@@ -208,9 +195,17 @@ async fn feed_behind_a_waiting_task_continues_when_that_task_has_its_permit_or_i
     }
 }
 
+/// How a connection ends.
+#[derive(Clone, Copy)]
+enum End {
+    PeerCloses,
+    Reset,
+    Abort,
+}
+
 #[tokio::test(start_paused = true)]
-async fn end_of_the_connection_ends_reservations() {
-    for ends in [0, 1, 2] {
+async fn reserve_fails_when_the_connection_ends() {
+    for end in [End::PeerCloses, End::Reset, End::Abort] {
         let (sender, mut receiver, peer) = connection(0).await;
         let permit = sender.reserve(WRITE_BUFFER_MAX).await.unwrap();
         let waiting = tokio::spawn({
@@ -218,16 +213,16 @@ async fn end_of_the_connection_ends_reservations() {
             async move { sender.reserve(1).await.map(drop) }
         });
         run_until_idle().await;
-        match ends {
-            0 => {
+        match end {
+            End::PeerCloses => {
                 peer.send([close(1000, "")]);
                 assert_eq!(receiver.recv().await.unwrap(), None);
             }
-            1 => {
+            End::Reset => {
                 peer.reset();
                 assert!(receiver.recv().await.is_err());
             }
-            _ => sender.abort(),
+            End::Abort => sender.abort(),
         }
         assert!(within(1, waiting).await.unwrap().unwrap_err().is_closed());
         let error = sender.try_reserve(1).unwrap_err();
@@ -249,7 +244,7 @@ async fn permit_keeps_the_connection_open() {
 
 /// A permit that is used while a large message is being compressed, before and after the connection is closed.
 #[tokio::test(start_paused = true)]
-async fn permit_is_good_while_a_large_message_is_compressed() {
+async fn permit_can_be_used_while_a_large_message_is_compressed() {
     const LARGE: usize = 300 * 1024;
     let config = DeflateConfig::default();
     for closes in [false, true] {
@@ -305,8 +300,8 @@ async fn permit_schedules_a_flush() {
     assert_eq!(peer.take_frames(), [text("at once")]);
 }
 
-/// Many tasks on several threads, which give up at random: no task waits forever, everything accepted arrives in order, and
-/// at last all room is free.
+/// Many tasks on several threads, which give up at random: no task waits forever, everything accepted arrives in order,
+/// and at last all room is free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn random_calls_of_many_tasks_leak_no_room() {
     const TASKS: usize = 6;

@@ -6,18 +6,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{close, text};
-use common::{BOTH, Local, Peer, open, open_server, poll_once, within};
+use common::{BOTH, Local, Peer, open, open_server, poll_once, run_until_idle, within};
 use sockeye::{
     CloseCode, Compress, Limits, Message, Outbound, PreparedMessage, Receiver, Sender, Server, TrySendError,
 };
-use tokio::task::yield_now;
 use tokio::time::{Instant, advance};
-
-async fn run_until_idle() {
-    for _ in 0..20 {
-        yield_now().await;
-    }
-}
 
 /// A server's connection that can queue 20 bytes, to a peer that takes nothing.
 async fn stalled() -> (Sender, Receiver, Peer) {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use common::script::{ScriptedTransport, transport};
 use common::wire::{close, text};
-use common::{Peer, REQUEST, within};
+use common::{Peer, REQUEST, run_until_idle, within};
 use sockeye::http::{Request, Response, StatusCode};
 use sockeye::{Error, Incoming, Listener, Message, Serve, ServeError, Server};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 type Io = ScriptedTransport;
@@ -48,13 +48,6 @@ fn connect_raw(connections: &Connections, bytes: impl AsRef<[u8]>) -> Peer {
     peer.send_bytes(bytes);
     connections.send(Ok(io)).map_err(drop).unwrap();
     peer
-}
-
-/// Runs all tasks until they are idle.
-async fn run_until_idle() {
-    for _ in 0..50 {
-        yield_now().await;
-    }
 }
 
 /// Connects a client and completes its opening handshake.

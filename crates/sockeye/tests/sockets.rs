@@ -334,16 +334,16 @@ mod tls {
         let certified = certified();
         for offered in [&["h2", "http/1.1"][..], &["h2"], &[], &["http/1.1"]] {
             let (near, far) = tokio::io::duplex(64 * 1024);
-            let mut theirs = server_config(&certified);
-            theirs.alpn_protocols = protocols(&["h2", "http/1.1"]);
+            let mut server_tls = server_config(&certified);
+            server_tls.alpn_protocols = protocols(&["h2", "http/1.1"]);
             let accepting = tokio::spawn(async move {
-                let tls = TlsAcceptor::from(Arc::new(theirs)).accept(far).await.unwrap();
+                let tls = TlsAcceptor::from(Arc::new(server_tls)).accept(far).await.unwrap();
                 let alpn = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
                 (sockeye::accept(tls).await, alpn)
             });
-            let mut ours = client_config(&certified);
-            ours.alpn_protocols = protocols(offered);
-            let client = Client::builder().tls_config(Arc::new(ours)).build().unwrap();
+            let mut client_tls = client_config(&certified);
+            client_tls.alpn_protocols = protocols(offered);
+            let client = Client::builder().tls_config(Arc::new(client_tls)).build().unwrap();
             within(30, client.request("wss://localhost/").connect_over(near))
                 .await
                 .unwrap();
@@ -356,18 +356,18 @@ mod tls {
     #[tokio::test]
     async fn server_accepts_only_http_1_1() {
         let certified = certified();
-        for ours in [&["h2", "http/1.1"][..], &["h2"], &[]] {
+        for supported in [&["h2", "http/1.1"][..], &["h2"], &[]] {
             for (offered, is_accepted) in [(&["h2", "http/1.1"][..], true), (&["h2"], false), (&[], true)] {
                 let (near, far) = tokio::io::duplex(64 * 1024);
                 let mut config = server_config(&certified);
-                config.alpn_protocols = protocols(ours);
+                config.alpn_protocols = protocols(supported);
                 let server = Server::builder().tls_config(Arc::new(config)).build();
                 let accepting = tokio::spawn(async move { server.accept(far).await });
-                let mut theirs = client_config(&certified);
-                theirs.alpn_protocols = protocols(offered);
+                let mut client_tls = client_config(&certified);
+                client_tls.alpn_protocols = protocols(offered);
                 let name = ServerName::try_from("localhost").unwrap();
-                let connected = within(30, TlsConnector::from(Arc::new(theirs)).connect(name, near)).await;
-                assert_eq!(connected.is_ok(), is_accepted, "{ours:?} {offered:?}");
+                let connected = within(30, TlsConnector::from(Arc::new(client_tls)).connect(name, near)).await;
+                assert_eq!(connected.is_ok(), is_accepted, "{supported:?} {offered:?}");
                 if let Ok(mut tls) = connected {
                     tokio::io::AsyncWriteExt::write_all(&mut tls, common::REQUEST.as_bytes())
                         .await
@@ -385,9 +385,9 @@ mod tls {
     async fn http_2_only_server_is_explained() {
         let certified = certified();
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let mut theirs = server_config(&certified);
-        theirs.alpn_protocols = protocols(&["h2"]);
-        tokio::spawn(async move { TlsAcceptor::from(Arc::new(theirs)).accept(far).await.map(drop) });
+        let mut server_tls = server_config(&certified);
+        server_tls.alpn_protocols = protocols(&["h2"]);
+        tokio::spawn(async move { TlsAcceptor::from(Arc::new(server_tls)).accept(far).await.map(drop) });
         let error = within(30, client(&certified).request("wss://localhost/").connect_over(near))
             .await
             .unwrap_err();
@@ -401,17 +401,20 @@ mod tls {
         let certified = certified();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (mut theirs, mut ours) = (server_config(&certified), client_config(&certified));
-        theirs.alpn_protocols = protocols(&["h2"]);
-        ours.alpn_protocols = protocols(&["h2"]);
+        let (mut server_tls, mut client_tls) = (server_config(&certified), client_config(&certified));
+        server_tls.alpn_protocols = protocols(&["h2"]);
+        client_tls.alpn_protocols = protocols(&["h2"]);
         let accepting = tokio::spawn(async move {
             let (tcp, _) = listener.accept().await.unwrap();
-            let tls = TlsAcceptor::from(Arc::new(theirs)).accept(tcp).await.unwrap();
+            let tls = TlsAcceptor::from(Arc::new(server_tls)).accept(tcp).await.unwrap();
             sockeye::accept(tls).await
         });
         let tcp = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let tls = TlsConnector::from(Arc::new(ours)).connect(name, tcp).await.unwrap();
+        let tls = TlsConnector::from(Arc::new(client_tls))
+            .connect(name, tcp)
+            .await
+            .unwrap();
         let connected = within(30, Client::default().request("ws://localhost/").connect_over(tls)).await;
         for error in [
             connected.map(drop).unwrap_err(),

@@ -9,19 +9,12 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use common::wire::{close, ping, text, texts};
-use common::{BOTH, Local, open, open_server, poll_once, text_of, within};
+use common::{BOTH, Local, open, open_server, poll_once, run_until_idle, text_of, within};
 use futures_util::{Sink, SinkExt};
 use sockeye::{Client, CloseCause, CloseCode, Error, Limits, Message, Receiver, Sender, Server, WebSocket};
 use tokio::io::duplex;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
-
-/// Runs all other tasks until they are idle.
-async fn run_until_idle() {
-    for _ in 0..20 {
-        yield_now().await;
-    }
-}
 
 /// A client and a server, connected by a pipe with `len` bytes in each direction.
 async fn pair(len: usize, limits: Limits) -> (WebSocket, WebSocket) {

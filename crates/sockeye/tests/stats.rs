@@ -7,16 +7,18 @@ use std::pin::pin;
 use common::wire::{binary, close, continuation, ping, text};
 use common::{BOTH, open, pair, poll_once, within};
 use futures_util::future::FutureExt;
-use sockeye::{Client, CloseCode, Compress, DeflateConfig, Message, PreparedMessage, Server, Stats, WebSocket};
+use sockeye::{
+    Client, CloseCode, Compress, ConnectionStats, DeflateConfig, Message, PreparedMessage, Server, WebSocket,
+};
 
 /// The number of messages sent and received.
 fn messages(ws: &WebSocket) -> (u64, u64) {
-    let Stats { sent, received, .. } = ws.stats();
+    let ConnectionStats { sent, received, .. } = ws.stats();
     (sent.messages, received.messages)
 }
 
 fn bytes(ws: &WebSocket) -> (u64, u64) {
-    let Stats { sent, received, .. } = ws.stats();
+    let ConnectionStats { sent, received, .. } = ws.stats();
     (sent.bytes, received.bytes)
 }
 
@@ -24,7 +26,7 @@ fn bytes(ws: &WebSocket) -> (u64, u64) {
 async fn messages_and_bytes_of_both_directions_are_counted() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        assert_eq!(ws.stats(), Stats::default());
+        assert_eq!(ws.stats(), ConnectionStats::default());
         let mask = match local {
             common::Local::Server => 0,
             common::Local::Client => 4,
@@ -119,11 +121,11 @@ async fn payload_before_and_after_compression_is_counted() {
     let (sent, received) = (server.stats().sent, client.stats().received);
     assert_eq!(sent, received);
     assert_eq!((sent.messages, sent.compressed_messages), (5, 3));
-    assert_eq!(sent.payload_before_compression, total as u64);
-    let after = sent.payload_after_compression;
+    assert_eq!(sent.payload_bytes_before_compression, total as u64);
+    let after = sent.payload_bytes_after_compression;
     assert!(after > 0 && after < total as u64 / 50, "{after}");
-    // The uncompressed ones with a header of 2 and of 4 bytes; the compressed ones with at least 2, and 10 at most for each
-    // of the 5 parts of the large one.
+    // The uncompressed ones with a header of 2 and of 4 bytes; the compressed ones with at least 2, and 10 at most for
+    // each of the 5 parts of the large one.
     let others = (5 + 2) + (texts[0].len() + 4) as u64;
     assert!(
         (others + after + 3 * 2..=others + after + 7 * 10).contains(&sent.bytes),
@@ -138,7 +140,7 @@ async fn payload_before_and_after_compression_is_counted() {
     .await;
     assert_eq!((end, other_end), (None, None));
     assert_eq!(client.stats().received.compressed_messages, 3);
-    assert_eq!(server.stats().sent.payload_after_compression, after);
+    assert_eq!(server.stats().sent.payload_bytes_after_compression, after);
     assert!(server.negotiated_deflate().is_some());
 }
 

@@ -6,18 +6,10 @@ mod common;
 use std::time::Duration;
 
 use common::wire::{close, text};
-use common::{BOTH, open, pair, poll_once, within};
+use common::{BOTH, open, pair, poll_once, run_until_idle, within};
 use futures_util::{SinkExt, StreamExt};
 use sockeye::{Client, CloseCause, Message, Server};
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
-
-/// Runs all other tasks until they are idle.
-async fn run_until_idle() {
-    for _ in 0..50 {
-        yield_now().await;
-    }
-}
 
 async fn send_much_while_receiving() {
     const LEN: usize = 12 * 1024 * 1024;

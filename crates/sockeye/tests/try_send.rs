@@ -10,19 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::wire::{close, text, texts};
-use common::{BOTH, Local, Peer, open, open_server, within};
+use common::{BOTH, Local, Peer, open, open_server, run_until_idle, within};
 use sockeye::{Client, CloseCode, Error, Limits, Message, PreparedMessage, Receiver, Sender, Server, TrySendError};
 use tokio::io::duplex;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-
-/// Runs all other tasks until they are idle.
-async fn run_until_idle() {
-    for _ in 0..50 {
-        yield_now().await;
-    }
-}
 
 /// Receives once in a separate task, and counts its polls.
 fn receive(mut receiver: Receiver) -> (JoinHandle<Result<Option<Message>, Error>>, Arc<AtomicUsize>) {

@@ -283,7 +283,7 @@ fn rejection_has_reason_and_response() {
     assert!(rejection.error().is_denied());
     let shown = rejection.to_string();
     assert!(
-        shown.starts_with("upgrade refused with status 403 Forbidden: "),
+        shown.starts_with("upgrade rejected with status 403 Forbidden: "),
         "{shown}"
     );
     assert!(shown.contains("evil.example"), "{shown}");

@@ -391,9 +391,9 @@ async fn peers_that_both_send_first_succeed() {
                 }
                 Ok::<_, sockeye::Error>(ws)
             };
-            let (ours, theirs) = within(60, async { tokio::join!(talk(client), talk(server)) }).await;
-            ours.unwrap();
-            theirs.unwrap();
+            let (client, server) = within(60, async { tokio::join!(talk(client), talk(server)) }).await;
+            client.unwrap();
+            server.unwrap();
         }
     }
 }
@@ -403,27 +403,28 @@ async fn message_inflated_in_steps_is_read_ahead_in_order() {
     const LARGE_LEN: usize = 2 << 20;
     let server = Server::builder().compression(DeflateConfig::default()).build();
     let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
-    let (mut ours, mut theirs) = pair(&client, &server).await;
+    let (mut client, mut server) = pair(&client, &server).await;
     let small = |number: usize| format!("{number:05} {}", "x".repeat(1500));
     let noise: Vec<u8> = (0..4_u32 << 20)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
     let sending_both = async {
-        theirs.feed("a".repeat(LARGE_LEN)).await.unwrap();
+        server.feed("a".repeat(LARGE_LEN)).await.unwrap();
         for number in 0..200 {
-            theirs.feed(small(number)).await.unwrap();
+            server.feed(small(number)).await.unwrap();
         }
-        theirs.flush().await.unwrap();
-        theirs.recv().await.unwrap().unwrap()
+        server.flush().await.unwrap();
+        server.recv().await.unwrap().unwrap()
     };
     let receiving = async {
-        ours.feed(Message::from(noise.clone()).compress(Compress::Never))
+        client
+            .feed(Message::from(noise.clone()).compress(Compress::Never))
             .await
             .unwrap();
-        ours.flush().await.unwrap();
-        assert_eq!(ours.recv().await.unwrap().unwrap().len(), LARGE_LEN);
+        client.flush().await.unwrap();
+        assert_eq!(client.recv().await.unwrap().unwrap().len(), LARGE_LEN);
         for number in 0..200 {
-            assert_eq!(text_of(ours.recv().await), small(number));
+            assert_eq!(text_of(client.recv().await), small(number));
         }
     };
     let (received, ()) = within(60, async { tokio::join!(sending_both, receiving) }).await;
@@ -431,7 +432,7 @@ async fn message_inflated_in_steps_is_read_ahead_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn order_is_kept_when_the_backlog_is_full() {
+async fn order_is_kept_when_no_more_may_be_read_ahead() {
     for read_ahead_max in [0, 1000, 10_000, 1 << 20] {
         let mut limits = Limits::default();
         limits.read_ahead_max = read_ahead_max;

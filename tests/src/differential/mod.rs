@@ -6,11 +6,11 @@
 //! describes the rules. A difference without an explanation is a bug in one implementation, or needs a new rule.
 
 mod frames;
-mod ours;
 mod random;
 mod rules;
 mod sessions;
-mod theirs;
+mod sockeye;
+mod tungstenite;
 
 use std::fmt;
 

@@ -6,8 +6,8 @@ use std::fmt;
 use sockeye_proto::ProtocolError;
 
 use super::frames::{Found, walk};
-use super::ours::{self, EmptyFragments, Ours};
-use super::{End, Heard, MESSAGE_SIZE_MAX, Receiver, Session, Verdict, theirs};
+use super::sockeye::{self, EmptyFragments, SockeyeVerdict};
+use super::{End, Heard, MESSAGE_SIZE_MAX, Receiver, Session, Verdict, tungstenite};
 
 /// An explained difference; `docs/differences.md` describes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,8 +56,8 @@ pub enum Explained {
 #[derive(Debug)]
 pub struct Unexplained {
     session: Session,
-    ours: Verdict,
-    theirs: Verdict,
+    sockeye: Verdict,
+    tungstenite: Verdict,
     why: String,
 }
 
@@ -65,13 +65,13 @@ impl fmt::Display for Unexplained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             session,
-            ours,
-            theirs,
+            sockeye,
+            tungstenite,
             why,
         } = self;
         write!(
             f,
-            "{why}\n{session:?}\nsockeye-proto: {ours:#?}\ntungstenite: {theirs:#?}"
+            "{why}\n{session:?}\nsockeye-proto: {sockeye:#?}\ntungstenite: {tungstenite:#?}"
         )
     }
 }
@@ -82,23 +82,23 @@ impl fmt::Display for Unexplained {
 ///
 /// If there is a difference that no rule explains.
 pub fn judge(session: &Session) -> Result<Explained, Box<Unexplained>> {
-    let ours = ours::receive(session.receiver, EmptyFragments::Limited, session.pieces());
-    let theirs = theirs::receive(session.receiver, session.pieces());
+    let sockeye = sockeye::receive(session.receiver, EmptyFragments::Limited, session.pieces());
+    let tungstenite = tungstenite::receive(session.receiver, session.pieces());
     let unexplained = |why: &str| {
         Box::new(Unexplained {
             session: session.clone(),
-            ours: ours.verdict.clone(),
-            theirs: theirs.clone(),
+            sockeye: sockeye.verdict.clone(),
+            tungstenite: tungstenite.clone(),
             why: why.into(),
         })
     };
-    if ours.verdict.agrees_with(&theirs) {
-        return Ok(Explained::Agreed(ours.verdict));
+    if sockeye.verdict.agrees_with(&tungstenite) {
+        return Ok(Explained::Agreed(sockeye.verdict));
     }
-    if ours::receive(session.receiver, EmptyFragments::Limited, [&session.bytes[..]]).verdict != ours.verdict {
+    if sockeye::receive(session.receiver, EmptyFragments::Limited, [&session.bytes[..]]).verdict != sockeye.verdict {
         return Err(unexplained("our verdict depends on how the bytes are cut"));
     }
-    if theirs::receive(session.receiver, [&session.bytes[..]]) != theirs {
+    if tungstenite::receive(session.receiver, [&session.bytes[..]]) != tungstenite {
         return Err(unexplained("tungstenite's verdict depends on how the bytes are cut"));
     }
     let stream = Stream {
@@ -122,23 +122,23 @@ struct Stream {
 
 impl Stream {
     /// Byte by byte, to locate the error.
-    fn ours(&self) -> Ours {
-        ours::receive(self.receiver, self.empty_fragments, self.bytes.chunks(1))
+    fn sockeye(&self) -> SockeyeVerdict {
+        sockeye::receive(self.receiver, self.empty_fragments, self.bytes.chunks(1))
     }
 
-    fn theirs(&self) -> Verdict {
-        theirs::receive(self.receiver, [&self.bytes[..]])
+    fn tungstenite(&self) -> Verdict {
+        tungstenite::receive(self.receiver, [&self.bytes[..]])
     }
 
     fn explain(&self) -> Result<Class, &'static str> {
-        let (ours, theirs) = (self.ours(), self.theirs());
-        let (Some(fault), Some(fault_at)) = (ours.fault, ours.fault_at) else {
-            return match is_1014(&ours.verdict, &theirs) {
+        let (sockeye, tungstenite) = (self.sockeye(), self.tungstenite());
+        let (Some(fault), Some(fault_at)) = (sockeye.fault, sockeye.fault_at) else {
+            return match is_1014(&sockeye.verdict, &tungstenite) {
                 true => Ok(Class::CloseCode1014),
                 false => Err("we take what tungstenite does not"),
             };
         };
-        if !theirs.heard.starts_with(&ours.verdict.heard) {
+        if !tungstenite.heard.starts_with(&sockeye.verdict.heard) {
             return Err("they heard different things before the fault");
         }
         let frames = walk(&self.bytes);
@@ -147,17 +147,19 @@ impl Stream {
             return Err("the fault is in no frame");
         };
         match fault {
-            ProtocolError::NonMinimalLength => self.explain_non_minimal(frame, &theirs),
+            ProtocolError::NonMinimalLength => self.explain_non_minimal(frame, &tungstenite),
             // Only the long form makes it too long for a control frame.
             ProtocolError::OversizedControl if frame.len.is_some_and(|len| len <= 125) => {
-                self.explain_non_minimal(frame, &theirs)
+                self.explain_non_minimal(frame, &tungstenite)
             }
             ProtocolError::TooManyEmptyFragments => self.explain_empty_fragments(),
-            ProtocolError::InvalidCloseCode(_) if is_replaced(&ours.verdict, &theirs) => Ok(Class::CloseCodeReplaced),
-            _ if theirs.heard != ours.verdict.heard => Err("tungstenite heard more before it ended"),
-            _ if theirs.end == End::Waiting => self.explain_later(frame),
-            ProtocolError::LengthOverflow if theirs.code() == Some(1009) => Ok(Class::LengthTopBit),
-            _ => match theirs.code().is_some_and(|code| breaks(&self.bytes, frame, code)) {
+            ProtocolError::InvalidCloseCode(_) if is_replaced(&sockeye.verdict, &tungstenite) => {
+                Ok(Class::CloseCodeReplaced)
+            }
+            _ if tungstenite.heard != sockeye.verdict.heard => Err("tungstenite heard more before it ended"),
+            _ if tungstenite.end == End::Waiting => self.explain_later(frame),
+            ProtocolError::LengthOverflow if tungstenite.code() == Some(1009) => Ok(Class::LengthTopBit),
+            _ => match tungstenite.code().is_some_and(|code| breaks(&self.bytes, frame, code)) {
                 true => Ok(Class::TwoFaults),
                 false => Err("the frame at fault does not break the rule that tungstenite names"),
             },
@@ -166,11 +168,11 @@ impl Stream {
 
     /// With the length in its shortest form, tungstenite's verdict is the same, and Sockeye agrees or differs by
     /// another rule.
-    fn explain_non_minimal(&self, frame: &Found, theirs: &Verdict) -> Result<Class, &'static str> {
+    fn explain_non_minimal(&self, frame: &Found, tungstenite: &Verdict) -> Result<Class, &'static str> {
         let Some(repaired) = self.with_minimal_length(frame) else {
             return Err("the length is minimal");
         };
-        if !repaired.theirs().agrees_with(theirs) {
+        if !repaired.tungstenite().agrees_with(tungstenite) {
             return Err("tungstenite does not read the length as it reads the minimal one");
         }
         repaired.explain_rest().map(|()| Class::NonMinimalLength)
@@ -194,7 +196,7 @@ impl Stream {
         for filler in [HEADER_FILLER, 0] {
             let missing = match walk(&filled.bytes).last() {
                 Some(frame) if filler == HEADER_FILLER => frame.missing_header as u64,
-                Some(frame) if filled.theirs().end == End::Waiting => frame.missing_payload,
+                Some(frame) if filled.tungstenite().end == End::Waiting => frame.missing_payload,
                 _ => break,
             };
             if missing > MESSAGE_SIZE_MAX as u64 {
@@ -207,7 +209,7 @@ impl Stream {
 
     /// Whether a repaired stream has no difference, or one with an explanation.
     fn explain_rest(&self) -> Result<(), &'static str> {
-        match self.ours().verdict.agrees_with(&self.theirs()) {
+        match self.sockeye().verdict.agrees_with(&self.tungstenite()) {
             true => Ok(()),
             false => self.explain().map(|_| ()),
         }
@@ -228,9 +230,9 @@ impl Stream {
     }
 }
 
-fn is_1014(ours: &Verdict, theirs: &Verdict) -> bool {
+fn is_1014(sockeye: &Verdict, tungstenite: &Verdict) -> bool {
     let (Some((Heard::Close(1014, _), before)), Some((last, theirs_before))) =
-        (ours.heard.split_last(), theirs.heard.split_last())
+        (sockeye.heard.split_last(), tungstenite.heard.split_last())
     else {
         return false;
     };
@@ -238,8 +240,8 @@ fn is_1014(ours: &Verdict, theirs: &Verdict) -> bool {
 }
 
 /// Whether tungstenite saw the same events, followed by a close frame whose code it replaced.
-fn is_replaced(ours: &Verdict, theirs: &Verdict) -> bool {
-    theirs.heard.split_last() == Some((&replaced(), &ours.heard))
+fn is_replaced(sockeye: &Verdict, tungstenite: &Verdict) -> bool {
+    tungstenite.heard.split_last() == Some((&replaced(), &sockeye.heard))
 }
 
 fn replaced() -> Heard {

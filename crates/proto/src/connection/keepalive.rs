@@ -34,10 +34,11 @@ pub(super) struct Liveness {
     unanswered_since: Option<Instant>,
     /// Round-trip time in nanoseconds. `NonZeroU64` keeps the `Option` small.
     rtt: Option<NonZeroU64>,
-    /// How many pings were queued. It is the payload of keepalive pings, so that a late pong is not matched to a newer ping.
+    /// The number of pings queued so far. It is the payload of keepalive pings, so that a late pong does not match a
+    /// newer ping.
     ping_count: u32,
     /// The number of the newest ping that was answered, counted from 1.
-    answered: u32,
+    last_answered: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ impl Liveness {
             unanswered_since: None,
             rtt: None,
             ping_count: 0,
-            answered: 0,
+            last_answered: 0,
         }
     }
 
@@ -94,7 +95,7 @@ impl Liveness {
             self.rtt = NonZeroU64::new(nanoseconds.max(1));
             self.ping = None;
             self.unanswered_since = None;
-            self.answered = self.ping_count;
+            self.last_answered = self.ping_count;
         }
     }
 
@@ -148,8 +149,8 @@ impl Liveness {
         KeepaliveAction::SendPing
     }
 
-    /// Queues a ping with a payload of its own, unless one is not answered yet. Returns the number of the ping that is not.
-    pub(super) fn probe(&mut self) -> u32 {
+    /// Queues a keepalive ping unless one is unanswered. Returns the number of the ping to wait for.
+    pub(super) fn start_ping(&mut self) -> u32 {
         if self.ping.is_none() {
             self.ping(Box::from(self.ping_count.to_be_bytes()));
         }
@@ -157,11 +158,11 @@ impl Liveness {
     }
 
     /// Whether this ping or a later one was answered.
-    pub(super) fn is_answered(&self, ping: u32) -> bool {
-        self.answered != 0 && self.answered.wrapping_sub(ping) < u32::MAX / 2
+    pub(super) fn is_ping_answered(&self, ping: u32) -> bool {
+        self.last_answered != 0 && self.last_answered.wrapping_sub(ping) < u32::MAX / 2
     }
 
-    pub(super) fn answered(&self) -> u32 {
-        self.answered
+    pub(super) fn last_answered(&self) -> u32 {
+        self.last_answered
     }
 }

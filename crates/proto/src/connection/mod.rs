@@ -34,7 +34,7 @@ use crate::close::{CloseCode, CloseFrame, InvalidClose};
 use crate::config::Config;
 use crate::deflate::DeflateSession;
 #[cfg(feature = "deflate")]
-use crate::deflate::{CodecPool, CompressionTotals, DeflateConfig, NegotiatedParams};
+use crate::deflate::{CodecPool, CompressionStats, DeflateConfig, NegotiatedParams};
 use crate::frame::{MaskingKey, Opcode};
 use crate::protocol_error::ProtocolError;
 use crate::time::Instant;
@@ -235,16 +235,16 @@ impl Connection {
         self.deflate.as_ref().map(|deflate| deflate.config())
     }
 
-    /// What was compressed, of the messages sent and of the messages received. All zero if compression was not negotiated.
-    /// A message counts once it is appended or inflated.
+    /// Totals of the compressed messages, sent and received. All zero if compression was not negotiated. A message
+    /// counts once it is appended or inflated.
     #[cfg(feature = "deflate")]
-    pub fn compression_totals(&self) -> [CompressionTotals; 2] {
+    pub fn compression_stats(&self) -> CompressionStats {
         self.deflate
             .as_ref()
-            .map_or_else(Default::default, |deflate| deflate.totals())
+            .map_or_else(Default::default, |deflate| deflate.stats())
     }
 
-    /// What both endpoints agreed on for permessage-deflate (RFC 7692). `None` if compression was not.
+    /// The negotiated permessage-deflate parameters (RFC 7692). `None` if compression was not negotiated.
     #[cfg(feature = "deflate")]
     pub fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
         self.deflate.as_ref().map(|deflate| deflate.negotiated())
@@ -479,25 +479,25 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a ping unless one is unanswered already, and returns the number of the ping whose pong to wait for: see
-    /// [`is_answered`](Self::is_answered).
+    /// Queues a ping unless one is unanswered. Returns the number of the ping to wait for: see
+    /// [`is_ping_answered`](Self::is_ping_answered).
     ///
     /// # Errors
     ///
     /// The connection is closing.
-    pub fn probe(&mut self) -> Result<u32, SendError> {
+    pub fn start_ping(&mut self) -> Result<u32, SendError> {
         self.check_open()?;
-        Ok(self.liveness.probe())
+        Ok(self.liveness.start_ping())
     }
 
-    /// Whether the ping of this number or a later one was answered. Then [`rtt`](Self::rtt) is of the newest.
-    pub fn is_answered(&self, ping: u32) -> bool {
-        self.liveness.is_answered(ping)
+    /// Whether this ping or a later one was answered. [`rtt`](Self::rtt) is then that of the newest.
+    pub fn is_ping_answered(&self, ping: u32) -> bool {
+        self.liveness.is_ping_answered(ping)
     }
 
     /// The number of the newest answered ping, counted from 1; 0 if there is none.
-    pub fn answered_ping(&self) -> u32 {
-        self.liveness.answered()
+    pub fn last_answered_ping(&self) -> u32 {
+        self.liveness.last_answered()
     }
 
     /// Starts the closing handshake (RFC 6455 §7.1.2).
@@ -522,8 +522,8 @@ impl Connection {
     /// deadlines, and closing the transport.
     ///
     /// `self` becomes [`State::Closed`] and keeps its current [`close_info`](Self::close_info), round-trip time and
-    /// compression parameters and totals. This allows the driver
-    /// to report the close to the application at once and to finish the transport in the background.
+    /// compression parameters and totals. This allows the driver to report the close to the application at once and to
+    /// finish the transport in the background.
     pub fn take_closing(&mut self) -> Self {
         let closed = Self {
             state: State::Closed,

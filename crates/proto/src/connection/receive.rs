@@ -71,7 +71,7 @@ pub(super) struct Receiver {
 #[derive(Debug, Default)]
 struct Unfinished {
     /// Start of a header that was split at the end of the last input.
-    cut_header: CutHeader,
+    partial_header: PartialHeader,
     frame: Option<Frame>,
     message: Option<Message>,
     /// Payload received so far of a message that was not complete in one input.
@@ -85,7 +85,7 @@ struct Unfinished {
 }
 
 #[derive(Debug, Default)]
-struct CutHeader {
+struct PartialHeader {
     bytes: [u8; HEADER_LEN_MAX],
     len: u8,
 }
@@ -250,9 +250,9 @@ impl Receiver {
     fn receive_header(&mut self, input: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, ProtocolError> {
         let rest = &input[*pos..];
         if let Some(unfinished) = &mut self.unfinished
-            && unfinished.cut_header.len > 0
+            && unfinished.partial_header.len > 0
         {
-            return unfinished.cut_header.complete(rest, pos);
+            return unfinished.partial_header.complete(rest, pos);
         }
         if let Some((header, len)) = FrameHeader::decode(rest)? {
             *pos += len;
@@ -260,7 +260,7 @@ impl Receiver {
         }
         if !rest.is_empty() {
             let unfinished = self.unfinished.get_or_insert_default();
-            return unfinished.cut_header.complete(rest, pos);
+            return unfinished.partial_header.complete(rest, pos);
         }
         Ok(None)
     }
@@ -357,7 +357,7 @@ impl Receiver {
     }
 }
 
-impl CutHeader {
+impl PartialHeader {
     /// Appends input. Returns the header once it is complete.
     #[cold]
     fn complete(&mut self, rest: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, ProtocolError> {
@@ -385,7 +385,7 @@ impl Unfinished {
             inflating,
             ..
         } = self;
-        self.cut_header.len == 0 && frame.is_none() && message.is_none() && inflating.is_none()
+        self.partial_header.len == 0 && frame.is_none() && message.is_none() && inflating.is_none()
     }
 
     /// Consumes payload bytes of the current frame.

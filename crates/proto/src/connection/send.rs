@@ -74,9 +74,9 @@ pub enum SendError {
         /// The length of the payload, in bytes.
         len: usize,
     },
-    /// A pong's payload has at most 125 bytes (RFC 6455 §5.5).
+    /// The payload of the pong is longer than 125 bytes (RFC 6455 §5.5).
     PongTooLong {
-        /// Its length in bytes.
+        /// The length of the payload, in bytes.
         len: usize,
     },
     /// A frame encoded in advance cannot be sent on this connection: see [`Connection::start_framed`].
@@ -265,8 +265,8 @@ impl Connection {
         sent.ok_or(SendError::Closed)
     }
 
-    /// Appends an unsolicited pong to `out`, with a payload of at most 125 bytes (RFC 6455 §5.5.3). It asks for no answer.
-    /// Pings of the peer are answered by [`poll_transmit`](Self::poll_transmit).
+    /// Appends an unsolicited pong to `out`, with a payload of at most 125 bytes (RFC 6455 §5.5.3). It asks for no
+    /// answer. Pings of the peer are answered by [`poll_transmit`](Self::poll_transmit).
     ///
     /// # Errors
     ///

@@ -41,7 +41,7 @@ const FINAL_BLOCKS_PER_KIB: usize = 4;
 
 /// Functions with which connections borrow and return codecs.
 ///
-/// Typically backed by a thread-local pool of the caller. CodecPool may be new or used: a connection resets them before
+/// Typically backed by a thread-local pool of the caller. Codecs may be new or used: a connection resets a codec before
 /// each message.
 #[derive(Clone, Copy, Debug)]
 pub struct CodecPool {

@@ -33,5 +33,5 @@ mod window;
 pub(crate) use codec::compress;
 pub use codec::{CodecPool, Deflater, Inflater};
 pub use params::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
-pub use session::CompressionTotals;
 pub(crate) use session::DeflateSession;
+pub use session::{CompressionStats, CompressionTotals};

@@ -30,6 +30,16 @@ impl CompressionTotals {
     }
 }
 
+/// Totals of the compressed messages of a connection: see
+/// [`Connection::compression_stats`](crate::Connection::compression_stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompressionStats {
+    /// The sent messages.
+    pub sent: CompressionTotals,
+    /// The received messages.
+    pub received: CompressionTotals,
+}
+
 /// Compression state of a connection, apart from the codecs, which are borrowed per message.
 #[derive(Debug)]
 pub(crate) struct DeflateSession {
@@ -42,8 +52,8 @@ pub(crate) struct DeflateSession {
     paused: Option<Box<Paused>>,
     /// The codec of a message that is being sent in compressed fragments.
     deflater: Option<Box<Deflater>>,
-    /// Of messages sent and received.
-    totals: [CompressionTotals; 2],
+    /// Totals of sent and of received messages.
+    stats: CompressionStats,
 }
 
 /// A partly inflated message and its codec.
@@ -68,7 +78,7 @@ impl DeflateSession {
             received: Window::default(),
             paused: None,
             deflater: None,
-            totals: Default::default(),
+            stats: CompressionStats::default(),
         }
     }
 
@@ -82,18 +92,18 @@ impl DeflateSession {
             received: Window::default(),
             paused: None,
             deflater: None,
-            totals: self.totals,
+            stats: self.stats,
         }
     }
 
-    /// Of messages sent and received.
-    pub(crate) fn totals(&self) -> [CompressionTotals; 2] {
-        self.totals
+    /// Totals of sent and of received messages.
+    pub(crate) fn stats(&self) -> CompressionStats {
+        self.stats
     }
 
     /// Counts a message that was compressed for many connections.
     pub(crate) fn count_framed(&mut self, before: usize, after: usize) {
-        self.totals[0].add(1, before, after);
+        self.stats.sent.add(1, before, after);
     }
 
     /// Whether [`Compress::Auto`](crate::Compress::Auto) compresses a message of this length.
@@ -112,7 +122,7 @@ impl DeflateSession {
 
     /// Compresses a message and passes the payload to `send`. Returns `None` if compression does not make it smaller.
     pub(crate) fn compress<R>(&mut self, message: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let totals = &mut self.totals[0];
+        let totals = &mut self.stats.sent;
         let sent = compress(&self.config, self.codecs, self.sent.as_slice(), message, |payload| {
             totals.add(1, message.len(), payload.len());
             send(payload)
@@ -130,7 +140,7 @@ impl DeflateSession {
             .and_then(|()| deflater.compress_part(part, Fragment::More))
             .filter(|payload| payload.len() < part.len())
             .map(|payload| {
-                self.totals[0].add(1, part.len(), payload.len());
+                self.stats.sent.add(1, part.len(), payload.len());
                 send(payload)
             });
         if sent.is_none() {
@@ -150,7 +160,7 @@ impl DeflateSession {
         fragment: Fragment,
         send: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
-        let totals = &mut self.totals[0];
+        let totals = &mut self.stats.sent;
         let sent = self.deflater.as_mut()?.compress_part(part, fragment).map(|payload| {
             totals.add(0, part.len(), payload.len());
             send(payload)
@@ -234,7 +244,7 @@ impl DeflateSession {
         (self.codecs.return_inflater)(inflater);
         advanced?;
         let message = inflation.into_message();
-        self.totals[1].add(1, message.len(), payload.len());
+        self.stats.received.add(1, message.len(), payload.len());
         // RFC 7692 §7.2.2: with context takeover, the next message may refer back to this one. [7692-7.2.2-2]
         if self.params.peer_takeover == Takeover::Keep {
             self.received.push(&message, self.params.peer_window_bits);

@@ -86,7 +86,7 @@ impl Address {
             None => (None, authority),
         };
         let authorization = userinfo.map(basic_authorization).transpose()?.flatten();
-        let (host, resource) = (ascii_host(host)?, encoded(resource)?);
+        let (host, resource) = (ascii_host(host)?, encode_resource(resource)?);
         let uri = Uri::parse(&format!("{scheme}://{host}{resource}"))?;
         Ok(Self { uri, authorization })
     }
@@ -141,7 +141,7 @@ fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
         return Err(UriError::InvalidUserinfo);
     }
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    let (user, password) = (percent_decoded(user), percent_decoded(password));
+    let (user, password) = (percent_decode(user), percent_decode(password));
     if user.is_empty() && password.is_empty() {
         return Ok(None);
     }
@@ -158,7 +158,7 @@ fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
 }
 
 /// Decodes `%41`; keeps a `%` that is not followed by two digits.
-fn percent_decoded(text: &str) -> Vec<u8> {
+fn percent_decode(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
@@ -203,7 +203,7 @@ fn ascii_host(authority: &str) -> Result<Cow<'_, str>, UriError> {
 
 /// Encodes everything in path and query that RFC 3986 does not allow there.
 // [6455-11.1.1-2, 6455-11.1.2-2]
-fn encoded(resource: &str) -> Result<String, UriError> {
+fn encode_resource(resource: &str) -> Result<String, UriError> {
     // The host does not matter.
     let url = Url::parse(&format!("ws://h{resource}")).map_err(|_| UriError::TooLong)?;
     let resource = &url[Position::BeforePath..Position::AfterQuery];

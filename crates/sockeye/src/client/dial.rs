@@ -105,7 +105,7 @@ impl Dialer {
         if addresses.is_empty() {
             return Err(ConnectFailure::NoAddress);
         }
-        let addresses = interleaved(addresses);
+        let addresses = interleave(addresses);
         let usable: Vec<_> = addresses.iter().copied().filter(|it| self.is_usable(*it)).collect();
         match usable.is_empty() {
             true => Err(ConnectFailure::FamilyMismatch(addresses)),
@@ -149,7 +149,7 @@ async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Resu
 }
 
 /// RFC 8305 §4: alternates the families, beginning with that of the first address. Keeps the order within a family.
-fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut unique: Vec<SocketAddr> = vec![];
     for address in addresses {
         if unique.len() < ADDRESSES_MAX && !unique.contains(&address) {
@@ -264,9 +264,9 @@ mod tests {
     /// and the recorded attempts. Stops after an hour.
     async fn raced(outcomes: &[Outcome]) -> (Option<usize>, u128, Vec<u128>, Vec<Attempt>) {
         let start = Instant::now();
-        let begun = Rc::new(RefCell::new(vec![]));
+        let started = Rc::new(RefCell::new(vec![]));
         let connect = |to: SocketAddr| {
-            begun.borrow_mut().push(start.elapsed().as_millis());
+            started.borrow_mut().push(start.elapsed().as_millis());
             let number = (0..).find(|number| address(*number) == to).unwrap();
             let outcome = outcomes[number];
             async move {
@@ -287,14 +287,14 @@ mod tests {
         let addresses = (0..outcomes.len()).map(address).collect();
         let racing = race(addresses, connect, &mut attempts);
         let won = timeout(Duration::from_secs(3600), racing).await.unwrap_or(None);
-        let begun = begun.borrow().clone();
-        (won, start.elapsed().as_millis(), begun, attempts)
+        let started = started.borrow().clone();
+        (won, start.elapsed().as_millis(), started, attempts)
     }
 
     #[track_caller]
-    fn check(found: (Option<usize>, u128, Vec<u128>, Vec<Attempt>), won: Option<usize>, after: u128, begun: &[u128]) {
+    fn check(found: (Option<usize>, u128, Vec<u128>, Vec<Attempt>), won: Option<usize>, after: u128, started: &[u128]) {
         assert_eq!((found.0, found.1), (won, after));
-        assert_eq!(found.2, begun);
+        assert_eq!(found.2, started);
     }
 
     #[tokio::test(start_paused = true)]
@@ -372,10 +372,10 @@ mod tests {
             (&["1.1.1.1"], &["1.1.1.1"]),
             (&[], &[]),
         ] {
-            assert_eq!(interleaved(parse(given)), parse(expected));
+            assert_eq!(interleave(parse(given)), parse(expected));
         }
         let many = (0..10_000_u16).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        assert_eq!(interleaved(many.collect()).len(), ADDRESSES_MAX);
+        assert_eq!(interleave(many.collect()).len(), ADDRESSES_MAX);
     }
 
     async fn connect(dialer: &Dialer, uri: &str) -> Error {

@@ -24,7 +24,7 @@ use crate::client::request::{RequestBuilder, RequestParts};
 use crate::convert;
 use crate::error::{Error, Kind, Rejected};
 use crate::runtime::tokio::deadline_after;
-use crate::settings::{Limits, Options, Settings, Timeouts};
+use crate::settings::{CommonOptions, Limits, Settings, Timeouts};
 use crate::transport::Io;
 use crate::websocket::WebSocket;
 
@@ -33,7 +33,7 @@ const READ_LEN: usize = 4 * 1024;
 
 /// How long a client waits for the rest of a rejection's body. A body without a length ends with the connection, which
 /// the server may keep open.
-const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
+const REJECTION_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens a WebSocket to a URL, with the default settings of [`Client`].
 ///
@@ -57,26 +57,26 @@ const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Ok(())
 /// # }
 /// ```
-pub async fn connect(uri: &str) -> Result<WebSocket, Error> {
-    Client::default().connect(uri).await
+pub async fn connect(url: &str) -> Result<WebSocket, Error> {
+    Client::default().connect(url).await
 }
 
 /// Client that opens WebSockets. Create it once and use it for any number of connections; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Client {
-    template: Arc<Template>,
+    options: Arc<ClientOptions>,
     settings: Arc<Settings>,
 }
 
 /// Builder for [`Client`].
 #[derive(Debug, Default)]
 pub struct ClientBuilder {
-    template: Template,
+    options: ClientOptions,
 }
 
 #[derive(Default)]
-struct Template {
-    options: Options,
+struct ClientOptions {
+    common: CommonOptions,
     dialer: Dialer,
     parts: RequestParts,
     #[cfg(feature = "tls")]
@@ -156,18 +156,20 @@ impl Client {
     }
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
-        &self.template.options.timeouts
+        &self.options.common.timeouts
     }
 
     pub(crate) fn dialer(&self) -> &Dialer {
-        &self.template.dialer
+        &self.options.dialer
     }
 
     /// Builds the request to an address from the parts of this client and those of the request.
     pub(crate) fn client_request(&self, address: &Address, parts: &RequestParts) -> Result<ClientRequest, Error> {
-        let Template {
-            options, parts: common, ..
-        } = &*self.template;
+        let ClientOptions {
+            common: options,
+            parts: common,
+            ..
+        } = &*self.options;
         for parts in [common, parts] {
             if let Some(invalid) = &parts.invalid {
                 return Err(Error::invalid_input(invalid.clone()));
@@ -186,7 +188,7 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = deadline_after(self.template.options.timeouts.handshake);
+        let deadline = deadline_after(self.options.common.timeouts.handshake);
         let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
         // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it.
         // [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
@@ -205,7 +207,7 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let config = match &self.template.tls {
+        let config = match &self.options.tls {
             Some(config) => config.clone(),
             None => crate::transport::tls::default_client_config()?,
         };
@@ -252,12 +254,12 @@ impl Client {
                 ClientProgress::Incomplete(next) => {
                     if next.is_rejected() && !awaits_body {
                         awaits_body = true;
-                        deadline = deadline.min(deadline_after(REFUSAL_BODY_TIMEOUT));
+                        deadline = deadline.min(deadline_after(REJECTION_BODY_TIMEOUT));
                     }
                     awaiting = next;
                 }
                 ClientProgress::Connected(connected) => {
-                    let negotiated = self.template.negotiated_deflate(&connected.response)?;
+                    let negotiated = self.options.negotiated_deflate(&connected.response)?;
                     let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
                     let role = Role::Client { mask: masking_key };
                     let settings = self.settings.clone();
@@ -284,26 +286,26 @@ impl ClientBuilder {
     /// Adds a header to every request, such as `Authorization` or `Cookie`. Default: none. A [request](Client::request)
     /// can replace it with a header of the same name. [`build`](Self::build) reports an invalid one.
     pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
-        self.template.parts.header(name, value);
+        self.options.parts.header(name, value);
         self
     }
 
     /// Adds headers to every request, in addition to earlier ones. Default: none.
     pub fn headers(mut self, headers: HeaderMap) -> Self {
-        self.template.parts.headers(headers);
+        self.options.parts.headers(headers);
         self
     }
 
     /// Sets the subprotocols to offer, in order of preference. Default: none. Those of a [request](Client::request)
     /// replace them. [`WebSocket::subprotocol`] returns the server's choice.
     pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.template.parts.subprotocols(names);
+        self.options.parts.subprotocols(names);
         self
     }
 
     /// Sets the `Origin` header, which browsers send for the page of a script. Default: none.
     pub fn origin(mut self, origin: impl TryInto<Origin>) -> Self {
-        self.template.parts.origin(origin);
+        self.options.parts.origin(origin);
         self
     }
 
@@ -314,7 +316,7 @@ impl ClientBuilder {
     /// offers `h2`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
-        self.template.tls = Some(crate::transport::tls::client_config(config));
+        self.options.tls = Some(crate::transport::tls::client_config(config));
         self
     }
 
@@ -341,7 +343,7 @@ impl ClientBuilder {
         R: Fn(String, u16) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
     {
-        self.template.dialer.set_resolver(resolve);
+        self.options.dialer.set_resolver(resolve);
         self
     }
 
@@ -351,36 +353,36 @@ impl ClientBuilder {
     /// IPv4 and IPv6 have one address each; call this twice to set both. If only one is set, addresses of the other
     /// family are not tried.
     pub fn local_address(mut self, address: impl Into<SocketAddr>) -> Self {
-        self.template.dialer.set_local_address(address.into());
+        self.options.dialer.set_local_address(address.into());
         self
     }
 
     /// Enables compression (permessage-deflate, RFC 7692), if the server supports it. Default: off.
     ///
-    /// Compression costs processor time for each message. An idle connection holds 120 bytes more, plus its windows
+    /// Compression costs processor time for each message. An idle connection holds 168 bytes more, plus its windows
     /// with [`DeflateConfig::takeover`]. Do not compress secrets together with data that others control (RFC 7692 §8):
     /// send them with [`Compress::Never`](crate::Compress::Never).
     pub fn compression(mut self, config: DeflateConfig) -> Self {
-        self.template.options.deflate = Some(config);
+        self.options.common.deflate = Some(config);
         self
     }
 
     /// Sets the limits on the memory and work that a server can cause.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.template.options.limits = limits;
+        self.options.common.limits = limits;
         self
     }
 
     /// Sets the timeouts.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.template.options.timeouts = timeouts;
+        self.options.common.timeouts = timeouts;
         self
     }
 
     /// Sets when to ping, and when to give up on a silent server. Default: a ping after 20 s of silence, failure 10 s
     /// later. `None` disables pings.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
-        self.template.options.keepalive = keepalive.into();
+        self.options.common.keepalive = keepalive.into();
         self
     }
 
@@ -398,19 +400,19 @@ impl ClientBuilder {
     }
 
     fn into_client(self) -> Client {
-        let settings = self.template.options.settings();
-        let template = Arc::new(self.template);
-        Client { template, settings }
+        let settings = self.options.common.settings();
+        let options = Arc::new(self.options);
+        Client { options, settings }
     }
 }
 
-impl Template {
+impl ClientOptions {
     /// Applies the server's answer about compression.
     fn negotiated_deflate(
         &self,
         response: &handshake::Response,
     ) -> Result<Option<(&DeflateConfig, NegotiatedParams)>, HandshakeError> {
-        let Some(config) = &self.options.deflate else {
+        let Some(config) = &self.common.deflate else {
             return Ok(None);
         };
         let negotiated = config.accept(response.headers().extensions())?;
@@ -418,10 +420,10 @@ impl Template {
     }
 }
 
-impl fmt::Debug for Template {
+impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Template")
-            .field("options", &self.options)
+        f.debug_struct("ClientOptions")
+            .field("common", &self.common)
             .field("dialer", &self.dialer)
             .field("parts", &self.parts)
             .finish_non_exhaustive()

@@ -15,7 +15,7 @@ use crate::client::address::Address;
 use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
 use crate::runtime::tokio::deadline_after;
-use crate::settings::Options;
+use crate::settings::CommonOptions;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
 
@@ -83,8 +83,8 @@ impl RequestBuilder {
     ///
     /// # Errors
     ///
-    /// The URL, a header, a subprotocol or the origin is invalid ([`Error::is_invalid_input`]), or the WebSocket could not
-    /// be opened: see [`Client::connect`].
+    /// The URL, a header, a subprotocol or the origin is invalid ([`Error::is_invalid_input`]), or the WebSocket could
+    /// not be opened: see [`Client::connect`].
     ///
     /// # Cancel safety
     ///
@@ -236,7 +236,7 @@ impl RequestParts {
         common: &Self,
         own: &Self,
         address: &Address,
-        options: &Options,
+        options: &CommonOptions,
     ) -> Result<ClientRequest, InvalidPart> {
         // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
         let key = Key::from_bytes(random());

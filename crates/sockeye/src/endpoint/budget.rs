@@ -3,7 +3,7 @@
 //! Without it, a peer that sends without pause could delay deadlines and starve other tasks. The unit is the cost of
 //! one byte read into the thread's buffer; other work is charged as the number of bytes that take about as long.
 
-/// The budget per turn: usually some tenths of a millisecond of work, at most a few milliseconds.
+/// The budget between two yields: usually some tenths of a millisecond of work, at most a few milliseconds.
 const MAX: u32 = 512 * 1024;
 
 /// Hard limit: a connection yields even if messages remain in its buffer.
@@ -74,7 +74,7 @@ impl Budget {
 
     #[inline]
     pub(super) fn charge_direct_read(&mut self, len: usize) {
-        self.charge(saturated(len / DIRECT_BYTES).max(DIRECT_READ_COST_MIN));
+        self.charge(saturating_u32(len / DIRECT_BYTES).max(DIRECT_READ_COST_MIN));
     }
 
     #[inline]
@@ -85,19 +85,19 @@ impl Budget {
     /// Charges bytes that are not complete messages: one read can contain 20,000 fragments.
     #[inline]
     pub(super) fn charge_fragments(&mut self, len: usize) {
-        self.charge(saturated(len));
+        self.charge(saturating_u32(len));
     }
 
     /// Charges a message that was assembled from several reads or inflated: it can be a thousand times larger than its
     /// input.
     #[inline]
     pub(super) fn charge_assembled(&mut self, len: usize) {
-        self.charge(saturated(len));
+        self.charge(saturating_u32(len));
     }
 
     #[inline]
     pub(super) fn charge_compressed(&mut self, len: usize) {
-        self.charge(saturated(len).saturating_mul(COMPRESSED_COST));
+        self.charge(saturating_u32(len).saturating_mul(COMPRESSED_COST));
     }
 
     #[inline]
@@ -106,7 +106,7 @@ impl Budget {
     }
 }
 
-fn saturated(len: usize) -> u32 {
+pub(crate) fn saturating_u32(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 

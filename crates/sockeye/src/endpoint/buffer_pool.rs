@@ -48,11 +48,11 @@ thread_local! {
 /// Counts a read buffer that a connection retains while its messages wait. Returns `false` if too many are retained:
 /// the connection must copy its bytes instead.
 pub(super) fn try_retain() -> bool {
-    let may = RETAINED.fetch_add(1, Ordering::Relaxed) < RETAINED_MAX;
-    if !may {
+    let has_room = RETAINED.fetch_add(1, Ordering::Relaxed) < RETAINED_MAX;
+    if !has_room {
         release_retained();
     }
-    may
+    has_room
 }
 
 /// Must be called when a buffer counted by [`try_retain`] is released.
@@ -88,9 +88,9 @@ pub(super) fn take_empty_read() -> Vec<u8> {
 }
 
 /// Returns a buffer taken with [`take_empty_read`].
-pub(super) fn return_empty_read(mut room: Vec<u8>) {
-    room.clear();
-    let _ = NEWEST_EMPTY_READ.try_with(|newest| newest.set(room));
+pub(super) fn return_empty_read(mut buffer: Vec<u8>) {
+    buffer.clear();
+    let _ = NEWEST_EMPTY_READ.try_with(|newest| newest.set(buffer));
 }
 
 /// Returns a buffer taken with [`take_read`].

@@ -7,32 +7,32 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::message::outbound::Outbound;
 
-/// Memory per message in addition to its payload.
-const MESSAGE_COST: usize = size_of::<Deferred>();
+/// Memory per deferred message, in addition to its payload.
+const DEFERRED_OVERHEAD: usize = size_of::<DeferredMessage>();
 
 /// A message that is not encoded yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Deferred {
+pub(crate) struct DeferredMessage {
     pub(crate) message: Outbound,
     /// Counts the message if it is dropped for a newer one. `None` for a message that must not be dropped.
     pub(crate) drop_count: Option<Arc<AtomicU64>>,
 }
 
-/// Messages that wait to be encoded. Those that may be dropped have a queue of their own, so that dropping one takes
-/// the same time however many others wait. The two queues take turns.
+/// Messages that wait to be encoded. Droppable messages have their own queue, so that dropping the oldest is O(1).
+/// [`pop`](Self::pop) alternates between the queues.
 #[derive(Debug, Default)]
 pub(crate) struct DeferredQueue {
-    kept: VecDeque<Deferred>,
-    droppable: VecDeque<Deferred>,
-    /// The length of the messages, plus [`MESSAGE_COST`] for each.
+    undroppable: VecDeque<DeferredMessage>,
+    droppable: VecDeque<DeferredMessage>,
+    /// The length of the messages, plus [`DEFERRED_OVERHEAD`] for each.
     cost: usize,
-    /// Whether the last message was taken from `kept`.
-    was_kept_last: bool,
+    /// Whether the last message was taken from `undroppable`.
+    was_last_undroppable: bool,
 }
 
 impl DeferredQueue {
     pub(crate) fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.droppable.is_empty()
+        self.undroppable.is_empty() && self.droppable.is_empty()
     }
 
     /// Memory used by the messages, in bytes.
@@ -41,28 +41,28 @@ impl DeferredQueue {
     }
 
     /// Whether there are messages that must not be dropped.
-    pub(crate) fn has_kept(&self) -> bool {
-        !self.kept.is_empty()
+    pub(crate) fn has_undroppable(&self) -> bool {
+        !self.undroppable.is_empty()
     }
 
-    /// Whether a message of `len` bytes fits into `cost_max`, of which `taken` is in use elsewhere. One message of any
+    /// Whether a message of `len` bytes fits into `cost_max`, of which `used_len` is in use elsewhere. One message of any
     /// length fits if nothing else is queued.
-    pub(crate) fn has_room_for(&self, len: usize, taken: usize, cost_max: usize) -> bool {
-        let taken = taken.saturating_add(self.cost);
-        taken == 0 || taken.saturating_add(len).saturating_add(MESSAGE_COST) <= cost_max
+    pub(crate) fn has_room_for(&self, len: usize, used_len: usize, cost_max: usize) -> bool {
+        let used_len = used_len.saturating_add(self.cost);
+        used_len == 0 || used_len.saturating_add(len).saturating_add(DEFERRED_OVERHEAD) <= cost_max
     }
 
-    pub(crate) fn push(&mut self, deferred: Deferred) {
-        self.cost += deferred.message.len() + MESSAGE_COST;
+    pub(crate) fn push(&mut self, deferred: DeferredMessage) {
+        self.cost += deferred.message.len() + DEFERRED_OVERHEAD;
         match deferred.drop_count {
             Some(_) => self.droppable.push_back(deferred),
-            None => self.kept.push_back(deferred),
+            None => self.undroppable.push_back(deferred),
         }
     }
 
     /// Adds a message and drops the oldest ones that may be dropped, until `cost_max` is observed or only the new one
     /// and those that must not be dropped are left.
-    pub(crate) fn push_and_drop_oldest(&mut self, deferred: Deferred, cost_max: usize) {
+    pub(crate) fn push_and_drop_oldest(&mut self, deferred: DeferredMessage, cost_max: usize) {
         while !self.has_room_for(deferred.message.len(), 0, cost_max)
             && let Some(oldest) = self.droppable.pop_front()
         {
@@ -74,27 +74,19 @@ impl DeferredQueue {
         self.push(deferred);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Deferred> {
-        self.was_kept_last = !self.kept.is_empty() && (!self.was_kept_last || self.droppable.is_empty());
-        let next = match self.was_kept_last {
-            true => self.kept.pop_front(),
+    pub(crate) fn pop(&mut self) -> Option<DeferredMessage> {
+        self.was_last_undroppable =
+            !self.undroppable.is_empty() && (!self.was_last_undroppable || self.droppable.is_empty());
+        let next = match self.was_last_undroppable {
+            true => self.undroppable.pop_front(),
             false => self.droppable.pop_front(),
         }?;
         self.uncharge(&next);
         Some(next)
     }
 
-    fn uncharge(&mut self, deferred: &Deferred) {
-        self.cost -= deferred.message.len() + MESSAGE_COST;
-    }
-}
-
-/// Empties the queue in the order of [`DeferredQueue::pop`].
-impl Iterator for DeferredQueue {
-    type Item = Deferred;
-
-    fn next(&mut self) -> Option<Deferred> {
-        self.pop()
+    fn uncharge(&mut self, deferred: &DeferredMessage) {
+        self.cost -= deferred.message.len() + DEFERRED_OVERHEAD;
     }
 }
 
@@ -102,16 +94,16 @@ impl Iterator for DeferredQueue {
 mod tests {
     use super::*;
 
-    fn message(text: &str, drop_count: Option<&Arc<AtomicU64>>) -> Deferred {
-        Deferred {
+    fn message(text: &str, drop_count: Option<&Arc<AtomicU64>>) -> DeferredMessage {
+        DeferredMessage {
             message: text.into(),
             drop_count: drop_count.cloned(),
         }
     }
 
     fn texts(mut queue: DeferredQueue) -> Vec<String> {
-        let text = |deferred: Deferred| deferred.message.to_message().as_text().unwrap().to_owned();
-        let texts = queue.by_ref().map(text).collect();
+        let text = |deferred: DeferredMessage| deferred.message.to_message().as_text().unwrap().to_owned();
+        let texts = std::iter::from_fn(|| queue.pop()).map(text).collect();
         assert_eq!((queue.cost(), queue.is_empty()), (0, true));
         texts
     }
@@ -131,9 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn oldest_messages_are_dropped_and_kept_ones_are_not() {
+    fn oldest_droppable_messages_are_dropped() {
         let [first, second] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
-        let cost_max = 3 * (MESSAGE_COST + 1);
+        let cost_max = 3 * (DEFERRED_OVERHEAD + 1);
         let mut queue = DeferredQueue::default();
         for (text, count) in [
             ("a", Some(&first)),
@@ -146,7 +138,7 @@ mod tests {
         }
         assert_eq!((first.load(Relaxed), second.load(Relaxed)), (1, 0));
         queue.push_and_drop_oldest(message(&"d".repeat(cost_max), Some(&first)), cost_max);
-        // It does not fit beside `k`, which is kept anyway.
+        // It does not fit beside `k`, which cannot be dropped.
         assert_eq!((first.load(Relaxed), second.load(Relaxed)), (2, 1));
         assert_eq!(texts(queue), ["k".to_owned(), "d".repeat(cost_max)]);
     }
@@ -157,6 +149,6 @@ mod tests {
         assert!(queue.has_room_for(usize::MAX, 0, 10));
         assert!(!queue.has_room_for(1, 1, 10));
         queue.push(message("x", None));
-        assert!(queue.has_kept() && !queue.has_room_for(0, 0, 10));
+        assert!(queue.has_undroppable() && !queue.has_room_for(0, 0, 10));
     }
 }

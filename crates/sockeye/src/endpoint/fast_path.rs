@@ -24,7 +24,7 @@ pub(super) fn take_whole_message(
     input: &mut Input,
     budget: &mut Budget,
 ) -> Option<Message> {
-    let found = connection.find_message(input.at, input.unread())?;
+    let found = connection.find_message(input.received_at, input.unread())?;
     let message = Message::unmasked(&found)?;
     input.pos += found.frame_len() as u32;
     input.release_or_retain();

@@ -1,5 +1,3 @@
-//! Received bytes that are not parsed yet.
-
 use std::io;
 use std::task::{Context, Poll, ready};
 
@@ -18,7 +16,7 @@ pub(super) struct Input {
     /// The number of parsed bytes in `buffer`.
     pub(super) pos: u32,
     /// When the bytes were read.
-    pub(super) at: Instant,
+    pub(super) received_at: Instant,
     /// Whether `buffer` is counted by [`buffer_pool::try_retain`].
     is_retained: bool,
     /// Whether to check readiness before the next read, because the last read was short. One check is enough: a wake-up
@@ -33,13 +31,13 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new(received: Vec<u8>, at: Instant) -> Self {
+    pub(super) fn new(received: Vec<u8>, received_at: Instant) -> Self {
         let mut input = Self {
-            at,
+            received_at,
             bytes: received.len() as u64,
             ..Self::default()
         };
-        input.set(received);
+        input.replace(received);
         input
     }
 
@@ -53,7 +51,7 @@ impl Input {
     }
 
     /// Replaces all unparsed bytes.
-    fn set(&mut self, received: Vec<u8>) {
+    fn replace(&mut self, received: Vec<u8>) {
         (self.pos, self.end) = (0, received.len() as u32);
         self.buffer = received;
     }
@@ -143,7 +141,7 @@ impl Input {
         if !self.is_retained {
             let rest = self.unread().to_vec();
             self.release();
-            self.set(rest);
+            self.replace(rest);
         }
     }
 

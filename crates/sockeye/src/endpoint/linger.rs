@@ -23,39 +23,39 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Permission for one of the [`COUNT_MAX`] connections.
-struct Permit;
+/// Counts one background connection while it exists.
+struct CountGuard;
 
-impl Permit {
+impl CountGuard {
     fn take() -> Option<Self> {
         let is_free = COUNT.fetch_add(1, Ordering::Relaxed) < COUNT_MAX;
         // If the limit is reached, dropping this reverts the count.
-        let permit = Self;
-        is_free.then_some(permit)
+        let count_guard = Self;
+        is_free.then_some(count_guard)
     }
 }
 
-impl Drop for Permit {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         COUNT.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A reserved place for one connection in the background.
+/// A slot for one connection in the background.
 pub(super) struct LingerSlot {
     runtime: Runtime,
     spawner: Spawner,
-    permit: Permit,
+    count_guard: CountGuard,
 }
 
-/// Reserves a slot on the current runtime. `None` outside of a runtime, or if too many connections are finishing.
-pub(super) fn try_reserve(runtime: Runtime) -> Option<LingerSlot> {
+/// Acquires a slot on the current runtime. `None` outside of a runtime, or if too many connections are finishing.
+pub(super) fn try_acquire_slot(runtime: Runtime) -> Option<LingerSlot> {
     let spawner = runtime.spawner()?;
-    let permit = Permit::take()?;
+    let count_guard = CountGuard::take()?;
     Some(LingerSlot {
         runtime,
         spawner,
-        permit,
+        count_guard,
     })
 }
 
@@ -65,7 +65,7 @@ impl LingerSlot {
         let Self {
             runtime,
             spawner,
-            permit,
+            count_guard,
         } = self;
         let deadline = runtime.now() + TIME_MAX;
         let mut timer = runtime.timer();
@@ -76,7 +76,7 @@ impl LingerSlot {
             })
             .await;
             drop(driver);
-            drop(permit);
+            drop(count_guard);
         });
     }
 }

@@ -15,23 +15,23 @@ use crate::sync::lock;
 const MIB: usize = 1024 * 1024;
 
 /// Smaller messages use the allocator.
-const LARGE_ABOVE: usize = MIB / 2;
+const POOLED_ABOVE: usize = MIB / 2;
 
 /// Maximum total size in MiB of idle buffers and of buffers leased to messages that are still arriving. So all
 /// connections together hold at most this much for messages that peers announce and do not send.
-const KEPT_MAX: usize = 32;
+const KEPT_MIB_MAX: usize = 32;
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
-    waiting: VecDeque::new(),
-    waiting_len: 0,
+    idle: VecDeque::new(),
+    idle_len: 0,
     leased_len: 0,
 });
 
 /// Sizes are in MiB.
 struct Pool {
     /// Idle buffers, newest last.
-    waiting: VecDeque<Vec<u8>>,
-    waiting_len: usize,
+    idle: VecDeque<Vec<u8>>,
+    idle_len: usize,
     leased_len: usize,
 }
 
@@ -39,9 +39,9 @@ impl Pool {
     /// Takes the newest buffer that has room for `len` bytes and is at most twice as large.
     fn take(&mut self, len: usize) -> Option<Vec<u8>> {
         let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
-        let pos = self.waiting.iter().rposition(fits)?;
-        let buffer = self.waiting.remove(pos)?;
-        self.waiting_len -= mib(&buffer);
+        let pos = self.idle.iter().rposition(fits)?;
+        let buffer = self.idle.remove(pos)?;
+        self.idle_len -= mib(&buffer);
         self.leased_len += mib(&buffer);
         Some(buffer)
     }
@@ -51,18 +51,18 @@ impl Pool {
     fn put(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
         let mut freed = Vec::new();
         let len = mib(&buffer);
-        if self.leased_len + len > KEPT_MAX {
+        if self.leased_len + len > KEPT_MIB_MAX {
             freed.push(buffer);
             return freed;
         }
-        while self.leased_len + self.waiting_len + len > KEPT_MAX
-            && let Some(oldest) = self.waiting.pop_front()
+        while self.leased_len + self.idle_len + len > KEPT_MIB_MAX
+            && let Some(oldest) = self.idle.pop_front()
         {
-            self.waiting_len -= mib(&oldest);
+            self.idle_len -= mib(&oldest);
             freed.push(oldest);
         }
-        self.waiting_len += len;
-        self.waiting.push_back(buffer);
+        self.idle_len += len;
+        self.idle.push_back(buffer);
         freed
     }
 }
@@ -79,7 +79,7 @@ pub(super) struct Lease(u8);
 impl Lease {
     /// Moves a message of at least `len` bytes into a pooled buffer, if its own buffer is too small and one fits.
     pub(super) fn acquire_for(&mut self, message: &mut Vec<u8>, len: usize) {
-        if len <= LARGE_ABOVE || message.capacity() >= len {
+        if len <= POOLED_ABOVE || message.capacity() >= len {
             return;
         }
         self.release();
@@ -108,21 +108,21 @@ impl Drop for Lease {
 
 /// The bytes of a message. Dropping the last clone returns a large buffer to the pool.
 pub(super) fn share(bytes: Vec<u8>) -> Bytes {
-    match bytes.capacity() > LARGE_ABOVE {
-        true => Bytes::from_owner(Large(bytes)),
+    match bytes.capacity() > POOLED_ABOVE {
+        true => Bytes::from_owner(PooledBytes(bytes)),
         false => bytes.into(),
     }
 }
 
-struct Large(Vec<u8>);
+struct PooledBytes(Vec<u8>);
 
-impl AsRef<[u8]> for Large {
+impl AsRef<[u8]> for PooledBytes {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl Drop for Large {
+impl Drop for PooledBytes {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.0);
         buffer.clear();
@@ -135,16 +135,16 @@ impl Drop for Large {
 mod tests {
     use super::*;
 
-    fn kept(lens: &[usize]) -> Pool {
-        let mut kept = Pool {
-            waiting: VecDeque::new(),
-            waiting_len: 0,
+    fn pool_with(lens: &[usize]) -> Pool {
+        let mut pool = Pool {
+            idle: VecDeque::new(),
+            idle_len: 0,
             leased_len: 0,
         };
         for len in lens {
-            assert!(kept.put(Vec::with_capacity(len * MIB)).is_empty());
+            assert!(pool.put(Vec::with_capacity(len * MIB)).is_empty());
         }
-        kept
+        pool
     }
 
     fn lens(buffers: impl IntoIterator<Item = Vec<u8>>) -> Vec<usize> {
@@ -153,24 +153,24 @@ mod tests {
 
     #[test]
     fn newest_fitting_buffer_is_leased() {
-        let mut kept = kept(&[3, 2, 16, 4]);
-        assert_eq!(kept.take(9 * MIB).map(|buffer| mib(&buffer)), Some(16));
-        assert_eq!(kept.take(9 * MIB), None);
-        assert_eq!(kept.take(MIB + 1).map(|buffer| mib(&buffer)), Some(2));
-        assert_eq!(kept.take(2 * MIB).map(|buffer| mib(&buffer)), Some(4));
-        assert_eq!(lens(kept.waiting), [3]);
-        assert_eq!((kept.waiting_len, kept.leased_len), (3, 22));
+        let mut pool = pool_with(&[3, 2, 16, 4]);
+        assert_eq!(pool.take(9 * MIB).map(|buffer| mib(&buffer)), Some(16));
+        assert_eq!(pool.take(9 * MIB), None);
+        assert_eq!(pool.take(MIB + 1).map(|buffer| mib(&buffer)), Some(2));
+        assert_eq!(pool.take(2 * MIB).map(|buffer| mib(&buffer)), Some(4));
+        assert_eq!(lens(pool.idle), [3]);
+        assert_eq!((pool.idle_len, pool.leased_len), (3, 22));
     }
 
     #[test]
     fn oldest_buffers_are_evicted_and_leases_stay_counted() {
-        let mut kept = kept(&[2; 16]);
-        assert_eq!(lens(kept.put(Vec::with_capacity(16 * MIB))), [2; 8]);
-        assert_eq!(lens(kept.put(Vec::with_capacity(33 * MIB))), [33]);
-        assert!(kept.take(16 * MIB).is_some());
-        assert_eq!(lens(kept.put(Vec::with_capacity(17 * MIB))), [17]);
-        assert_eq!(lens(kept.put(Vec::with_capacity(16 * MIB))), [2; 8]);
-        assert_eq!(lens(kept.waiting), [16]);
-        assert_eq!((kept.waiting_len, kept.leased_len), (16, 16));
+        let mut pool = pool_with(&[2; 16]);
+        assert_eq!(lens(pool.put(Vec::with_capacity(16 * MIB))), [2; 8]);
+        assert_eq!(lens(pool.put(Vec::with_capacity(33 * MIB))), [33]);
+        assert!(pool.take(16 * MIB).is_some());
+        assert_eq!(lens(pool.put(Vec::with_capacity(17 * MIB))), [17]);
+        assert_eq!(lens(pool.put(Vec::with_capacity(16 * MIB))), [2; 8]);
+        assert_eq!(lens(pool.idle), [16]);
+        assert_eq!((pool.idle_len, pool.leased_len), (16, 16));
     }
 }

@@ -6,9 +6,9 @@
 //! This module does not depend on a runtime. It reads and writes through [`transport`](crate::transport), and uses
 //! [`runtime`](crate::runtime) for time, yielding and spawning.
 
-mod backlog;
 mod budget;
 mod buffer_pool;
+mod busy_state;
 mod codec_pool;
 mod compress_job;
 mod deferred;
@@ -21,9 +21,10 @@ mod output;
 mod reservations;
 mod state;
 
+pub(crate) use budget::saturating_u32;
 pub(crate) use codec_pool::OF_THREAD as CODECS;
 pub(crate) use compress_job::PART_LEN;
-pub(crate) use deferred::{Deferred, DeferredQueue};
-pub(crate) use driver::{Acceptance, Driver, FlushEnd, NotReceived, WriteOutcome};
-pub(crate) use reservations::Ticket;
+pub(crate) use deferred::{DeferredMessage, DeferredQueue};
+pub(crate) use driver::{Driver, FlushEnd, LimitCheck, NotReceived, WriteOutcome};
+pub(crate) use reservations::WaiterId;
 pub(crate) use state::WakeFlags;

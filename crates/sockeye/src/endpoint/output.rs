@@ -51,7 +51,7 @@ pub(super) struct Output {
     /// The low part of the number of messages that were encoded: see [`Driver::stats`](super::Driver::stats).
     pub(super) messages: u32,
     /// Whether the transport may still buffer bytes that it accepted.
-    unflushed: bool,
+    needs_flush: bool,
 }
 
 /// Large payloads, and the buffers before and between them. Never empty.
@@ -87,7 +87,7 @@ impl Output {
     }
 
     pub(super) fn is_drained(&self) -> bool {
-        self.is_empty() && !self.unflushed
+        self.is_empty() && !self.needs_flush
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -105,17 +105,17 @@ impl Output {
 
     /// The buffer to append frames to, with room for a frame with a payload of `payload_len` bytes.
     #[inline]
-    pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> &mut Vec<u8> {
+    pub(super) fn buffer_for(&mut self, payload_len: usize, write_buffer_max: usize) -> &mut Vec<u8> {
         let buffer = self.buffer();
         let needed = payload_len.max(APPENDED_LEN_MIN).saturating_add(HEADER_LEN_MAX);
         if needed > buffer.capacity() - buffer.len() {
-            self.make_room(needed, wait_max);
+            self.make_room(needed, write_buffer_max);
         }
         &mut self.buffer
     }
 
     #[cold]
-    fn make_room(&mut self, needed: usize, wait_max: usize) {
+    fn make_room(&mut self, needed: usize, write_buffer_max: usize) {
         // Make room by removing written bytes before growing.
         if self.queue.is_none() && self.written >= COMPACT_BEFORE_GROWING_FROM {
             self.buffer.drain(..self.written);
@@ -123,16 +123,16 @@ impl Output {
         }
         let needed = self.buffer.len().saturating_add(needed);
         if needed > self.buffer.capacity() {
-            grow(&mut self.buffer, needed, wait_max);
+            grow(&mut self.buffer, needed, write_buffer_max);
         }
     }
 
     /// Calls `append` to append at most one control frame of each kind, if there is room for them.
-    pub(super) fn append_control(&mut self, wait_max: usize, append: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn append_control(&mut self, write_buffer_max: usize, append: impl FnOnce(&mut Vec<u8>)) {
         if self.control_len >= CONTROL_LEN_MAX {
             return;
         }
-        let buffer = self.buffer_for(CONTROL_FRAMES_LEN_MAX, wait_max);
+        let buffer = self.buffer_for(CONTROL_FRAMES_LEN_MAX, write_buffer_max);
         let before = buffer.len();
         append(buffer);
         self.control_len += (self.buffer.len() - before) as u16;
@@ -193,12 +193,12 @@ impl Output {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             *wrote = true;
-            self.unflushed = true;
+            self.needs_flush = true;
             self.advance(written);
         }
-        if self.unflushed {
+        if self.needs_flush {
             ready!(io.poll_flush(cx))?;
-            self.unflushed = false;
+            self.needs_flush = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -233,7 +233,7 @@ impl Output {
                 break;
             }
             total += written;
-            self.unflushed = true;
+            self.needs_flush = true;
             self.advance(written);
         }
         total
@@ -263,8 +263,8 @@ impl Output {
 
 /// Grows by doubling as `Vec` does, but not beyond what may be queued plus the control frames behind it, because the
 /// peer decides how much is queued.
-fn grow(buffer: &mut Vec<u8>, needed: usize, wait_max: usize) {
-    let room_max = wait_max.saturating_add(HEADER_LEN_MAX + usize::from(CONTROL_LEN_MAX));
+fn grow(buffer: &mut Vec<u8>, needed: usize, write_buffer_max: usize) {
+    let room_max = write_buffer_max.saturating_add(HEADER_LEN_MAX + usize::from(CONTROL_LEN_MAX));
     let doubled = (2 * buffer.capacity()).max(BUFFER_LEN_MIN).min(room_max);
     buffer.reserve_exact(needed.max(doubled) - buffer.len());
 }
@@ -306,32 +306,32 @@ mod tests {
     use crate::message::Message;
     use crate::message::outbound::Outbound;
 
-    const WAIT_MAX: usize = 100 * 1024;
+    const WRITE_BUFFER_MAX: usize = 100 * 1024;
 
     #[test]
     fn buffer_capacity_is_limited_to_the_queue_limit() {
         let message = Outbound::new(Message::text("12345"), Compress::Auto);
         let mut output = Output::default();
-        while output.len() + 7 <= WAIT_MAX {
-            let out = output.buffer_for(message.len(), WAIT_MAX);
+        while output.len() + 7 <= WRITE_BUFFER_MAX {
+            let out = output.buffer_for(message.len(), WRITE_BUFFER_MAX);
             out.extend_from_slice(&[0x81, 5]);
             message.append_to(out);
         }
         for _ in 0..100 {
-            output.append_control(WAIT_MAX, |out| out.extend_from_slice(&[0; 127]));
+            output.append_control(WRITE_BUFFER_MAX, |out| out.extend_from_slice(&[0; 127]));
         }
         let room = output.buffer.capacity();
         let control_len = usize::from(CONTROL_LEN_MAX) + CONTROL_FRAMES_LEN_MAX;
-        assert!(room <= WAIT_MAX + HEADER_LEN_MAX + control_len, "{room}");
+        assert!(room <= WRITE_BUFFER_MAX + HEADER_LEN_MAX + control_len, "{room}");
     }
 
     #[test]
     fn pong_behind_large_message_grows_buffer_only_for_itself() {
-        let len = 10 * WAIT_MAX;
+        let len = 10 * WRITE_BUFFER_MAX;
         let mut output = Output::default();
-        let out = output.buffer_for(len, WAIT_MAX);
+        let out = output.buffer_for(len, WRITE_BUFFER_MAX);
         out.resize(HEADER_LEN_MAX + len, 0);
-        output.append_control(WAIT_MAX, |out| out.extend_from_slice(&[0x8a, 0]));
+        output.append_control(WRITE_BUFFER_MAX, |out| out.extend_from_slice(&[0x8a, 0]));
         let room = output.buffer.capacity();
         assert!(room <= len + 2 * HEADER_LEN_MAX + CONTROL_FRAMES_LEN_MAX, "{room}");
     }

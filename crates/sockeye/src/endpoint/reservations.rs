@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// Identifies a waiting task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(u32);
+pub(crate) struct WaiterId(u32);
 
 /// The reservations of a connection. Empty on most connections.
 #[derive(Debug, Default)]
@@ -14,15 +14,15 @@ pub(super) struct Reservations {
     /// The number of reservations.
     count: usize,
     /// The waiting tasks in order, with the number of bytes that each wants.
-    waiting: VecDeque<(Ticket, usize)>,
-    next_ticket: u32,
-    /// Whether a task that waits for room, without a ticket, has found it reserved or other tasks in the line.
-    blocks_others: bool,
+    waiters: VecDeque<(WaiterId, usize)>,
+    next_id: u32,
+    /// Whether a task waits to queue a message because room is reserved or tasks wait for a reservation.
+    has_blocked_sender: bool,
 }
 
 impl Reservations {
     pub(super) fn is_empty(&self) -> bool {
-        self.count == 0 && self.waiting.is_empty()
+        self.count == 0 && self.waiters.is_empty()
     }
 
     /// The number of reserved bytes.
@@ -30,34 +30,34 @@ impl Reservations {
         self.len
     }
 
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
     }
 
     /// The number of bytes that the first waiting task wants.
-    pub(super) fn first_waiting(&self) -> Option<usize> {
-        self.waiting.front().map(|(_, len)| *len)
+    pub(super) fn first_waiter_len(&self) -> Option<usize> {
+        self.waiters.front().map(|(_, len)| *len)
     }
 
-    /// Whether it is the turn of the task with this ticket; without one, whether no task waits.
-    pub(super) fn is_next(&self, ticket: Option<Ticket>) -> bool {
-        self.waiting.front().map(|(first, _)| *first) == ticket
+    /// Whether this waiter is first. Without an id: whether there are no waiters.
+    pub(super) fn is_next(&self, id: Option<WaiterId>) -> bool {
+        self.waiters.front().map(|(first, _)| *first) == id
     }
 
-    /// Puts a task at the end of the line, unless it has a ticket.
-    pub(super) fn enqueue(&mut self, ticket: &mut Option<Ticket>, len: usize) {
-        if ticket.is_none() {
-            let new = Ticket(self.next_ticket);
-            self.next_ticket = self.next_ticket.wrapping_add(1);
-            self.waiting.push_back((new, len));
-            *ticket = Some(new);
+    /// Adds a task to the wait queue, unless it has an id.
+    pub(super) fn enqueue(&mut self, id: &mut Option<WaiterId>, len: usize) {
+        if id.is_none() {
+            let new = WaiterId(self.next_id);
+            self.next_id = self.next_id.wrapping_add(1);
+            self.waiters.push_back((new, len));
+            *id = Some(new);
         }
     }
 
-    /// Removes a task from the line. Returns whether tasks without a ticket may have waited for that.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> bool {
-        self.waiting.retain(|(waiting, _)| *waiting != ticket);
-        !self.has_waiting() && std::mem::take(&mut self.blocks_others)
+    /// Removes a task from the wait queue. Returns whether tasks that wait to queue a message can continue.
+    pub(super) fn remove_waiter(&mut self, id: WaiterId) -> bool {
+        self.waiters.retain(|(waiter, _)| *waiter != id);
+        !self.has_waiters() && std::mem::take(&mut self.has_blocked_sender)
     }
 
     pub(super) fn add(&mut self, len: usize) {
@@ -69,12 +69,12 @@ impl Reservations {
     pub(super) fn remove(&mut self, len: usize) -> bool {
         self.len = self.len.saturating_sub(len);
         self.count = self.count.saturating_sub(1);
-        std::mem::take(&mut self.blocks_others) || self.has_waiting()
+        std::mem::take(&mut self.has_blocked_sender) || self.has_waiters()
     }
 
-    /// Records that a task without a ticket waits.
+    /// Records that a task waits to queue a message.
     pub(super) fn record_blocked(&mut self) {
-        self.blocks_others = true;
+        self.has_blocked_sender = true;
     }
 }
 
@@ -85,20 +85,20 @@ mod tests {
     #[test]
     fn tasks_are_served_in_order_and_a_cancelled_one_is_skipped() {
         let mut reservations = Reservations::default();
-        let mut tickets = [None; 3];
-        for (ticket, len) in tickets.iter_mut().zip([10, 20, 30]) {
-            reservations.enqueue(ticket, len);
+        let mut ids = [None; 3];
+        for (id, len) in ids.iter_mut().zip([10, 20, 30]) {
+            reservations.enqueue(id, len);
             // Waiting again does not change its place.
-            reservations.enqueue(ticket, len);
+            reservations.enqueue(id, len);
         }
-        let [first, second, third] = tickets;
+        let [first, second, third] = ids;
         assert!(reservations.is_next(first) && !reservations.is_next(second) && !reservations.is_next(None));
         reservations.record_blocked();
-        assert!(!reservations.leave(second.unwrap()));
-        assert!(!reservations.leave(first.unwrap()));
+        assert!(!reservations.remove_waiter(second.unwrap()));
+        assert!(!reservations.remove_waiter(first.unwrap()));
         assert!(reservations.is_next(third));
-        assert_eq!(reservations.first_waiting(), Some(30));
-        assert!(reservations.leave(third.unwrap()), "the others can continue");
+        assert_eq!(reservations.first_waiter_len(), Some(30));
+        assert!(reservations.remove_waiter(third.unwrap()), "the others can continue");
         assert!(reservations.is_next(None) && reservations.is_empty());
     }
 

@@ -40,8 +40,8 @@ pub(super) enum TransportState {
     Failed(Error),
 }
 
-/// The transport taken out of a state that has ended.
-pub(super) struct Ended {
+/// The transport of a closed connection, still to be shut down.
+pub(super) struct ClosedTransport {
     pub(super) transport: Transport,
     pub(super) is_write_closed: bool,
 }
@@ -150,10 +150,10 @@ impl TransportState {
 
     /// Closes the transport. An earlier failure is kept; otherwise `error` becomes the failure.
     #[cold]
-    pub(super) fn close(&mut self, error: Option<Error>) -> Option<Ended> {
+    pub(super) fn close(&mut self, error: Option<Error>) -> Option<ClosedTransport> {
         let failure = self.failure().cloned().or(error);
         let after = failure.map_or(Self::Closed, Self::Failed);
-        let ended = |transport, is_write_closed| Ended {
+        let ended = |transport, is_write_closed| ClosedTransport {
             transport,
             is_write_closed,
         };

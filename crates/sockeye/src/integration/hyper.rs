@@ -132,7 +132,7 @@ pub fn upgrade_with<B>(
     let upgrade = Upgrade {
         upgrading: ::hyper::upgrade::on(request),
         accepted_handshake: Some((server.clone(), accepted_handshake)),
-        unwrap: None,
+        extract: None,
     };
     Ok((response, upgrade))
 }
@@ -192,7 +192,7 @@ impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "upgrade refused with status {}: {}",
+            "upgrade rejected with status {}: {}",
             self.response.status(),
             self.error
         )
@@ -239,18 +239,18 @@ fn to_http(response: &handshake::Response) -> HttpResponse {
 pub struct Upgrade {
     upgrading: OnUpgrade,
     accepted_handshake: Option<(Server, AcceptedHandshake)>,
-    unwrap: Option<Box<Unwrap>>,
+    extract: Option<Box<Extract>>,
 }
 
 /// Takes the transport out of hyper's wrapper if it has the type that the caller named.
-type Unwrap = dyn FnOnce(Upgraded, &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded> + Send;
+type Extract = dyn FnOnce(Upgraded, &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded> + Send;
 
 impl Upgrade {
     /// Names the type `T` of the served transport, inside a `TokioIo`, if it is not one of the [recognized
-    /// types](self#supported-transports). `unwrap` converts it into the transport that the connection uses.
+    /// types](self#supported-transports). `extract` converts it into the transport that the connection uses.
     ///
-    /// Disable Nagle's algorithm of the wrapped socket in `unwrap`; if `unwrap` returns a `TcpStream`, that is done
-    /// automatically. A second call replaces the first. If the transport has another type, `unwrap` is not called, and
+    /// Disable Nagle's algorithm of the wrapped socket in `extract`; if `extract` returns a `TcpStream`, that is done
+    /// automatically. A second call replaces the first. If the transport has another type, `extract` is not called, and
     /// the connection works as without it.
     ///
     /// ```no_run
@@ -268,13 +268,13 @@ impl Upgrade {
     /// # }
     /// ```
     #[must_use]
-    pub fn transport<T, U>(mut self, unwrap: impl FnOnce(T) -> U + Send + 'static) -> Self
+    pub fn transport<T, U>(mut self, extract: impl FnOnce(T) -> U + Send + 'static) -> Self
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.unwrap = Some(Box::new(move |upgraded, read_buf| {
-            downcast::<T>(upgraded, read_buf).map(|io| Box::new(unwrap(io)) as Box<dyn Io>)
+        self.extract = Some(Box::new(move |upgraded, read_buf| {
+            downcast::<T>(upgraded, read_buf).map(|io| Box::new(extract(io)) as Box<dyn Io>)
         }));
         self
     }
@@ -294,7 +294,7 @@ impl Future for Upgrade {
                 return Poll::Pending;
             }
         };
-        let io = transport(upgraded, self.unwrap.take(), &mut accepted_handshake.accepted.read_buf);
+        let io = transport(upgraded, self.extract.take(), &mut accepted_handshake.accepted.read_buf);
         prepare_socket(&*io as &dyn Any)?;
         Poll::Ready(Ok(server.open(io, accepted_handshake)))
     }
@@ -308,9 +308,9 @@ impl fmt::Debug for Upgrade {
 
 /// The transport of the connection: the unwrapped one if its type is known, which saves two layers for each read and
 /// write, and their memory. Appends the bytes that hyper has already read to `read_buf`.
-fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, read_buf: &mut Vec<u8>) -> Box<dyn Io> {
-    let known = match unwrap {
-        Some(unwrap) => unwrap(upgraded, read_buf),
+fn transport(upgraded: Upgraded, extract: Option<Box<Extract>>, read_buf: &mut Vec<u8>) -> Box<dyn Io> {
+    let known = match extract {
+        Some(extract) => extract(upgraded, read_buf),
         None => Err(upgraded),
     };
     let known = known.or_else(|upgraded| boxed::<TcpStream>(upgraded, read_buf));
@@ -318,10 +318,10 @@ fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, read_buf: &mut Vec
     let known = known.or_else(|upgraded| boxed::<tokio::net::UnixStream>(upgraded, read_buf));
     #[cfg(feature = "tls")]
     let known = {
-        macro_rules! unwrap {
+        macro_rules! extract {
             ($($tls:ty),*) => { known$(.or_else(|upgraded| boxed::<$tls>(upgraded, read_buf)))* };
         }
-        crate::transport::socket::with_tls_types!(unwrap)
+        crate::transport::socket::with_tls_types!(extract)
     };
     known.unwrap_or_else(|upgraded| Box::new(TokioIo::new(upgraded)))
 }

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::runtime::tokio::deadline_after;
 use crate::server::response::{Acceptance, Rejection, internal_error};
 use crate::server::serve::{Listener, Serve};
-use crate::settings::{Limits, Options, Settings, Timeouts};
+use crate::settings::{CommonOptions, Limits, Settings, Timeouts};
 use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
@@ -60,19 +60,19 @@ where
 /// Server that accepts WebSockets. Create it once and use it for any number of connections; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Server {
-    policy: Arc<Policy>,
+    options: Arc<ServerOptions>,
     settings: Arc<Settings>,
 }
 
 /// Builder for [`Server`].
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
-    policy: Policy,
+    options: ServerOptions,
 }
 
 #[derive(Debug, Default)]
-struct Policy {
-    options: Options,
+struct ServerOptions {
+    common: CommonOptions,
     origins: OriginPolicy,
     hosts: HostPolicy,
     subprotocols: Vec<String>,
@@ -94,7 +94,7 @@ struct IncomingState {
 }
 
 /// The kind of request that a client sent.
-pub(crate) enum Received {
+pub(crate) enum ReceivedRequest {
     WebSocket(Incoming),
     Plain(PlainHttp),
 }
@@ -162,18 +162,18 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         match self.receive(io, false).await? {
-            Received::WebSocket(incoming) => Ok(incoming),
-            Received::Plain(_) => unreachable!("plain requests are rejected"),
+            ReceivedRequest::WebSocket(incoming) => Ok(incoming),
+            ReceivedRequest::Plain(_) => unreachable!("plain requests are rejected"),
         }
     }
 
     /// Reads a client's request. A plain HTTP request is an error unless `accepts_plain` is set.
-    pub(crate) async fn receive<S>(&self, io: S, accepts_plain: bool) -> Result<Received, Error>
+    pub(crate) async fn receive<S>(&self, io: S, accepts_plain: bool) -> Result<ReceivedRequest, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         socket::prepare(&io)?;
-        let deadline = deadline_after(self.policy.options.timeouts.handshake);
+        let deadline = deadline_after(self.options.common.timeouts.handshake);
         // RFC 6455 §4.2.2 (1): TLS comes first, and all further data goes through it. [6455-4.2.2-1, 6455-4.2.2-2]
         let io = timeout_at(deadline, self.start_tls(io))
             .await
@@ -186,7 +186,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         #[cfg(feature = "tls")]
-        if let Some(config) = &self.policy.tls {
+        if let Some(config) = &self.options.tls {
             return Ok(Box::new(crate::transport::tls::accept(config.clone(), io).await?));
         }
         Ok(Box::new(io))
@@ -197,8 +197,8 @@ impl Server {
         mut io: Box<dyn Io>,
         deadline: Instant,
         accepts_plain: bool,
-    ) -> Result<Received, Error> {
-        let mut handshake = ServerHandshake::new(self.policy.options.handshake_limits());
+    ) -> Result<ReceivedRequest, Error> {
+        let mut handshake = ServerHandshake::new(self.options.common.handshake_limits());
         if accepts_plain {
             handshake = handshake.keep_plain_requests();
         }
@@ -213,7 +213,7 @@ impl Server {
                 {
                     Err(error) => break incoming.reject_with_error(error),
                     Ok(request) => {
-                        return Ok(Received::WebSocket(Incoming(Box::new(IncomingState {
+                        return Ok(ReceivedRequest::WebSocket(Incoming(Box::new(IncomingState {
                             io,
                             handshake: incoming,
                             request,
@@ -235,7 +235,7 @@ impl Server {
         } = invalid;
         if let Some(request) = plain.and_then(|plain| convert::plain_request(&plain)) {
             let request = Box::new(request);
-            return Ok(Received::Plain(PlainHttp { io, request }));
+            return Ok(ReceivedRequest::Plain(PlainHttp { io, request }));
         }
         // Boxed: it is rarely needed, and would enlarge the future for all clients.
         Box::pin(send_rejection(io, response.to_bytes())).await;
@@ -245,8 +245,8 @@ impl Server {
     /// Checks origin and host of the request.
     // [6455-10.2-1]
     pub(crate) fn check(&self, request: &handshake::Request) -> Result<(), HandshakeError> {
-        self.policy.hosts.check(request)?;
-        self.policy.origins.check(request)
+        self.options.hosts.check(request)?;
+        self.options.origins.check(request)
     }
 
     /// Accepts the request, with compression if that is configured and offered.
@@ -260,11 +260,11 @@ impl Server {
         acceptance: Acceptance,
     ) -> Result<AcceptedHandshake, (Error, handshake::Response)> {
         let request = handshake.request();
-        let acceptance = match acceptance.into_proto(request, &self.policy.subprotocols) {
+        let acceptance = match acceptance.into_proto(request, &self.options.subprotocols) {
             Ok(acceptance) => acceptance,
             Err(invalid) => return Err((Error::invalid_input(invalid), handshake.reject(internal_error()))),
         };
-        let (acceptance, negotiated) = match &self.policy.options.deflate {
+        let (acceptance, negotiated) = match &self.options.common.deflate {
             None => (acceptance, None),
             Some(config) => acceptance.deflate(config, request),
         };
@@ -280,8 +280,8 @@ impl Server {
     /// A copy of this server with its own settings, whose connections can be closed together.
     pub(crate) fn with_own_settings(&self) -> Self {
         Self {
-            policy: self.policy.clone(),
-            settings: self.policy.options.settings(),
+            options: self.options.clone(),
+            settings: self.options.common.settings(),
         }
     }
 
@@ -290,7 +290,7 @@ impl Server {
     }
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
-        &self.policy.options.timeouts
+        &self.options.common.timeouts
     }
 
     /// The connection, after the response has been sent.
@@ -299,7 +299,7 @@ impl Server {
         let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
         let settings = self.settings.clone();
         let mut ws = WebSocket::new(io, Role::Server, settings, accepted.read_buf, subprotocol);
-        if let (Some(config), Some(negotiated)) = (&self.policy.options.deflate, accepted_handshake.negotiated) {
+        if let (Some(config), Some(negotiated)) = (&self.options.common.deflate, accepted_handshake.negotiated) {
             ws.enable_deflate(config, negotiated);
         }
         ws
@@ -316,21 +316,21 @@ impl ServerBuilder {
     /// Sets the allowed origins. Default: the same host. Clients without an Origin header are always allowed.
     /// [`Error::denial`] and the body of the 403 name a rejected origin.
     pub fn origins(mut self, origins: OriginPolicy) -> Self {
-        self.policy.origins = origins;
+        self.options.origins = origins;
         self
     }
 
     /// Sets the hosts that the server answers for. Default: any. [`Error::denial`] and the body of the 421 name a
     /// rejected host.
     pub fn hosts(mut self, hosts: HostPolicy) -> Self {
-        self.policy.hosts = hosts;
+        self.options.hosts = hosts;
         self
     }
 
     /// Sets the supported subprotocols, in order of preference. Default: none. A client that offers none of them is
     /// accepted without a subprotocol.
     pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.policy.subprotocols = names.into_iter().map(Into::into).collect();
+        self.options.subprotocols = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -340,44 +340,44 @@ impl ServerBuilder {
     /// client that offers only other protocols gets the alert `no_application_protocol`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ServerConfig>) -> Self {
-        self.policy.tls = Some(crate::transport::tls::server_config(config));
+        self.options.tls = Some(crate::transport::tls::server_config(config));
         self
     }
 
     /// Enables compression (permessage-deflate, RFC 7692) for clients that offer it. Default: off.
     ///
-    /// Compression costs processor time for each message. An idle connection holds 120 bytes more, plus its windows
+    /// Compression costs processor time for each message. An idle connection holds 168 bytes more, plus its windows
     /// with [`DeflateConfig::takeover`]. Do not compress secrets together with data that others control (RFC 7692 §8):
     /// send them with [`Compress::Never`](crate::Compress::Never).
     pub fn compression(mut self, config: DeflateConfig) -> Self {
-        self.policy.options.deflate = Some(config);
+        self.options.common.deflate = Some(config);
         self
     }
 
     /// Sets the limits on the memory and work that a client can cause.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.policy.options.limits = limits;
+        self.options.common.limits = limits;
         self
     }
 
     /// Sets the timeouts.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.policy.options.timeouts = timeouts;
+        self.options.common.timeouts = timeouts;
         self
     }
 
     /// Sets when to ping, and when to give up on a silent client. Default: a ping after 20 s of silence, failure 10 s
     /// later. `None` disables pings.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
-        self.policy.options.keepalive = keepalive.into();
+        self.options.common.keepalive = keepalive.into();
         self
     }
 
     /// Builds the server.
     pub fn build(self) -> Server {
-        let settings = self.policy.options.settings();
-        let policy = Arc::new(self.policy);
-        Server { policy, settings }
+        let settings = self.options.common.settings();
+        let options = Arc::new(self.options);
+        Server { options, settings }
     }
 }
 
@@ -482,7 +482,7 @@ impl IncomingState {
             }
         };
         let response = accepted_handshake.accepted.response.to_bytes();
-        timeout(server.policy.options.timeouts.handshake, async {
+        timeout(server.options.common.timeouts.handshake, async {
             io.write_all(&response).await?;
             io.flush().await
         })

@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Error;
 use crate::server::response::plain_bytes;
-use crate::server::tasks::{Task, Tasks};
-use crate::server::{Incoming, PlainHttp, Received, Server};
+use crate::server::tasks::{TaskToken, TaskTracker};
+use crate::server::{Incoming, PlainHttp, ReceivedRequest, Server};
 use crate::transport::socket;
 
 /// The first and the longest pause after consecutive failures of the listener, such as exhausted file descriptors.
@@ -37,8 +37,8 @@ pub trait Listener: Send + 'static {
     /// The transport of an accepted connection.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Accepts the next connection. It is called again after an error: immediately if only one connection was lost (such
-    /// as `ConnectionAborted` or `HostUnreachable`), otherwise after 5 ms to 1 s.
+    /// Accepts the next connection. It is called again after an error: immediately if only one connection was lost
+    /// (such as `ConnectionAborted` or `HostUnreachable`), otherwise after 5 ms to 1 s.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Io>>;
 }
 
@@ -218,7 +218,8 @@ impl<L: Listener> Serve<L> {
     }
 
     /// Accepts connections and calls `handler` for each valid request in its own task, until the
-    /// [shutdown](Self::graceful_shutdown). Returns the number of handlers that were aborted at the shutdown deadline.
+    /// [shutdown](Self::graceful_shutdown). Returns the number of connections that were aborted at the shutdown
+    /// deadline.
     ///
     /// The handler accepts or rejects the request. Errors that it returns are reported to [`on_error`](Self::on_error),
     /// except a [normal close](Error::is_normal_close); [`Error::other`] wraps an application's error. A panic in a
@@ -240,7 +241,7 @@ impl<L: Listener> Serve<L> {
             hooks,
             shutdown,
         } = self;
-        let tasks = Tasks::new();
+        let tasks = TaskTracker::new();
         // Aborts when this future is dropped.
         let _abort = tasks.abort_on_drop();
         let state = Arc::new(ServeState {
@@ -251,7 +252,7 @@ impl<L: Listener> Serve<L> {
         let (signal, deadline) = shutdown.unwrap_or_else(|| (Box::pin(pending()), Duration::MAX));
         {
             let mut signal = pin!(signal);
-            let mut accepting = pin!(accept(&mut listener, &state, &tasks));
+            let mut accepting = pin!(accept_loop(&mut listener, &state, &tasks));
             poll_fn(|cx| match signal.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
                 Poll::Pending => accepting.as_mut().poll(cx),
@@ -288,9 +289,9 @@ struct ServeState<H> {
 pin_project! {
     /// The task of an open connection: runs the handler until it returns or is aborted.
     ///
-    /// Not an async block, which would have room for the handler twice. The rest is boxed, because tokio rounds the size of
-    /// a task up to 128 bytes, and the handler of an echo server leaves 16.
-    struct RunHandler<H, R> {
+    /// Not an async block, which would reserve space for the handler twice. The context is boxed: tokio rounds a task
+    /// up to a multiple of 128 bytes, and next to an echo handler only 16 bytes are left.
+    struct HandlerTask<H, R> {
         context: Box<HandlerContext<H>>,
         #[pin]
         handler: R,
@@ -299,11 +300,11 @@ pin_project! {
 
 struct HandlerContext<H> {
     state: Arc<ServeState<H>>,
-    task: Task,
+    task: TaskToken,
     peer_addr: Option<SocketAddr>,
 }
 
-impl<H, R> Future for RunHandler<H, R>
+impl<H, R> Future for HandlerTask<H, R>
 where
     R: Future<Output = Result<(), Error>>,
 {
@@ -312,7 +313,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let HandlerContext { state, task, peer_addr } = &mut **this.context;
-        let result = ready!(task.poll_run(this.handler, cx));
+        let result = ready!(task.poll_until_aborted(this.handler, cx));
         if let Some(Err(error)) = result
             && !error.is_normal_close()
         {
@@ -324,7 +325,7 @@ where
 }
 
 /// Accepts connections for as long as it is polled.
-async fn accept<L, H, R>(listener: &mut L, state: &Arc<ServeState<H>>, tasks: &Arc<Tasks>)
+async fn accept_loop<L, H, R>(listener: &mut L, state: &Arc<ServeState<H>>, tasks: &Arc<TaskTracker>)
 where
     L: Listener,
     H: Fn(Incoming) -> R + Send + Sync + 'static,
@@ -336,7 +337,7 @@ where
         match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok(io) => {
                 backoff = BACKOFF_MIN;
-                drop(tokio::spawn(state.clone().serve(io, tasks.enter())));
+                drop(tokio::spawn(state.clone().handle_connection(io, tasks.track())));
             }
             // Only one connection is lost.
             Err(error) if is_connection_error(&error) => tokio::task::yield_now().await,
@@ -352,7 +353,8 @@ where
     }
 }
 
-/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending errors.
+/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending
+/// errors.
 fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
@@ -375,12 +377,12 @@ where
 {
     /// Receives the request of a connection. Spawns a second task for the handler, so that the memory of the handshake
     /// is freed.
-    async fn serve<S>(self: Arc<Self>, io: S, mut task: Task)
+    async fn handle_connection<S>(self: Arc<Self>, io: S, mut task: TaskToken)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let reports = self.hooks.on_error.is_some();
-        let peer_addr = if reports { socket::peer_addr(&io) } else { None };
+        let has_error_hook = self.hooks.on_error.is_some();
+        let peer_addr = if has_error_hook { socket::peer_addr(&io) } else { None };
         let received = {
             let receiving = pin!(self.server.receive(io, self.hooks.on_http.is_some()));
             task.run_until_closing(receiving).await
@@ -394,38 +396,39 @@ where
             None => return,
         };
         match received {
-            Received::Plain(plain) => {
-                task.run(pin!(self.answer(plain))).await;
+            ReceivedRequest::Plain(plain) => {
+                task.run_until_aborted(pin!(self.answer_plain_http(plain))).await;
             }
-            Received::WebSocket(incoming) if task.is_closing() => {
-                task.run(pin!(incoming.reject(StatusCode::SERVICE_UNAVAILABLE))).await;
+            ReceivedRequest::WebSocket(incoming) if task.is_closing() => {
+                task.run_until_aborted(pin!(incoming.reject(StatusCode::SERVICE_UNAVAILABLE)))
+                    .await;
             }
-            Received::WebSocket(incoming) => {
+            ReceivedRequest::WebSocket(incoming) => {
                 let handler = (self.handler)(incoming);
                 let context = Box::new(HandlerContext {
                     state: self,
-                    task: task.for_another_task(),
+                    task: task.into_another_task(),
                     peer_addr,
                 });
-                tokio::spawn(RunHandler { context, handler });
+                tokio::spawn(HandlerTask { context, handler });
             }
         }
     }
 
     /// Answers a plain HTTP request.
-    async fn answer(&self, mut plain: PlainHttp) {
+    async fn answer_plain_http(&self, mut plain: PlainHttp) {
         let Some(on_http) = &self.hooks.on_http else {
             return;
         };
-        let limit = self.server.timeouts().handshake;
+        let handshake_timeout = self.server.timeouts().handshake;
         let method = plain.request.method().clone();
         let request = std::mem::replace(&mut *plain.request, Request::new(()));
-        let response = timeout(limit, on_http(request)).await.unwrap_or_else(|_| {
+        let response = timeout(handshake_timeout, on_http(request)).await.unwrap_or_else(|_| {
             let mut response = Response::new(Bytes::new());
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             response
         });
-        plain.respond(plain_bytes(&method, &response), limit).await;
+        plain.respond(plain_bytes(&method, &response), handshake_timeout).await;
     }
 }
 
@@ -445,7 +448,7 @@ mod tests {
     #[test]
     fn echo_handler_fits_its_task() {
         fn size_of_task<R>(_: impl Fn(Incoming) -> R) -> usize {
-            size_of::<RunHandler<(), R>>()
+            size_of::<HandlerTask<(), R>>()
         }
         let size = size_of_task(echo);
         assert!(size <= 528, "{size} bytes");

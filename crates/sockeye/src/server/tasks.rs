@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// The values of [`Tasks::phase`].
+/// The values of [`TaskTracker::phase`].
 const RUNNING: u8 = 0;
 const CLOSING: u8 = 1;
 const ABORTED: u8 = 2;
 
-/// The tasks of a server.
+/// Counts the tasks of a server, and closes or aborts them.
 #[derive(Debug)]
-pub(crate) struct Tasks {
+pub(crate) struct TaskTracker {
     phase: AtomicU8,
     registry: Mutex<Registry>,
 }
@@ -29,10 +29,10 @@ struct Registry {
     /// `None` before the first poll of a task.
     wakers: HashMap<u64, Option<Waker>>,
     /// Woken when no task is left.
-    idle: Option<Waker>,
+    idle_waker: Option<Waker>,
 }
 
-impl Tasks {
+impl TaskTracker {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             phase: AtomicU8::new(RUNNING),
@@ -41,26 +41,26 @@ impl Tasks {
     }
 
     /// Registers a new task. Dropping it ends the registration.
-    pub(crate) fn enter(self: &Arc<Self>) -> Task {
+    pub(crate) fn track(self: &Arc<Self>) -> TaskToken {
         let mut registry = self.registry();
         let id = registry.next_id;
         registry.next_id += 1;
         registry.wakers.insert(id, None);
-        Task {
+        TaskToken {
             tasks: self.clone(),
             id,
             is_registered: false,
         }
     }
 
-    /// Tells every task to close, and wakes it.
+    /// Asks every task to close, and wakes it.
     pub(crate) fn close(&self) {
-        self.change(CLOSING);
+        self.set_phase(CLOSING);
     }
 
     /// Ends every task without polling it further. Returns the number of tasks.
     pub(crate) fn abort(&self) -> usize {
-        self.change(ABORTED)
+        self.set_phase(ABORTED)
     }
 
     /// Returns a guard that aborts all tasks when it is dropped.
@@ -75,13 +75,13 @@ impl Tasks {
             if registry.wakers.is_empty() {
                 return Poll::Ready(());
             }
-            registry.idle = Some(cx.waker().clone());
+            registry.idle_waker = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    fn change(&self, phase: u8) -> usize {
+    fn set_phase(&self, phase: u8) -> usize {
         self.phase.store(phase, SeqCst);
         // A task that registers later sees the phase, because it checks it after registering.
         let wakers: Vec<_> = self.registry().wakers.values().cloned().collect();
@@ -95,33 +95,37 @@ impl Tasks {
     }
 }
 
-/// One task.
+/// The registration of one task.
 #[derive(Debug)]
-pub(crate) struct Task {
-    tasks: Arc<Tasks>,
+pub(crate) struct TaskToken {
+    tasks: Arc<TaskTracker>,
     id: u64,
     /// Whether the waker of this task is registered.
     is_registered: bool,
 }
 
-impl Task {
+impl TaskToken {
     pub(crate) fn is_closing(&self) -> bool {
         self.tasks.phase.load(SeqCst) != RUNNING
     }
 
-    /// Runs a future until it is ready. Returns `None` as soon as the tasks are told to close.
+    /// Runs a future until it is ready. Returns `None` once the tasks are asked to close.
     pub(crate) async fn run_until_closing<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
         poll_fn(|cx| self.poll_until(CLOSING, Pin::new(&mut future), cx)).await
     }
 
-    /// Runs a future until it is ready. Returns `None` as soon as the tasks are aborted. It is polled when they are
-    /// told to close.
-    pub(crate) async fn run<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
-        poll_fn(|cx| self.poll_run(Pin::new(&mut future), cx)).await
+    /// Runs a future until it is ready. Returns `None` once the tasks are aborted. When the tasks are asked to close,
+    /// the future is polled once more, so that it can react.
+    pub(crate) async fn run_until_aborted<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
+        poll_fn(|cx| self.poll_until_aborted(Pin::new(&mut future), cx)).await
     }
 
-    /// The poll function of [`run`](Self::run).
-    pub(crate) fn poll_run<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+    /// The poll function of [`run_until_aborted`](Self::run_until_aborted).
+    pub(crate) fn poll_until_aborted<F: Future>(
+        &mut self,
+        future: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<F::Output>> {
         self.poll_until(ABORTED, future, cx)
     }
 
@@ -148,32 +152,32 @@ impl Task {
     }
 
     /// Moves the registration to another task of the runtime, which registers its own waker when it is first polled.
-    pub(crate) fn for_another_task(mut self) -> Self {
+    pub(crate) fn into_another_task(mut self) -> Self {
         self.is_registered = false;
         self
     }
 }
 
-impl Drop for Task {
+impl Drop for TaskToken {
     fn drop(&mut self) {
         let mut registry = self.tasks.registry();
         let removed = registry.wakers.remove(&self.id);
-        let idle = match registry.wakers.is_empty() {
-            true => registry.idle.take(),
+        let idle_waker = match registry.wakers.is_empty() {
+            true => registry.idle_waker.take(),
             false => None,
         };
         // Dropping a waker runs code of the runtime, so unlock first.
         drop(registry);
         drop(removed);
-        if let Some(idle) = idle {
-            idle.wake();
+        if let Some(idle_waker) = idle_waker {
+            idle_waker.wake();
         }
     }
 }
 
 /// Aborts the tasks when the future that runs them is dropped.
 #[derive(Debug)]
-pub(crate) struct AbortOnDrop(Arc<Tasks>);
+pub(crate) struct AbortOnDrop(Arc<TaskTracker>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

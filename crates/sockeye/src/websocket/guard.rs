@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 use sockeye_proto::CloseCode;
 
-use crate::endpoint::{Acceptance, Ticket, WriteOutcome};
+use crate::endpoint::{LimitCheck, WaiterId, WriteOutcome};
 use crate::error::{Error, Kind};
 use crate::message::Message;
+use crate::websocket::command_queue::{Command, CommandQueue};
 use crate::websocket::flush_batch::{self, NewBatch};
-use crate::websocket::inbox::{Command, Inbox};
 use crate::websocket::shared::{Shared, State};
 use crate::websocket::snapshot::Snapshot;
 use crate::websocket::try_lock::{Guard, Release, Requests};
@@ -23,7 +23,7 @@ use crate::websocket::wakers::SlotKey;
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard<'a> {
     shared: &'a Arc<Shared>,
-    guard: Guard<'a, State, Inbox, Snapshot>,
+    guard: Guard<'a, State, CommandQueue, Snapshot>,
     /// A batch whose task must be spawned after unlocking.
     new_batch: Option<NewBatch>,
     wakes_all: bool,
@@ -33,17 +33,17 @@ pub(crate) struct ConnectionGuard<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum FlushedBy {
-    /// None is needed.
-    Nobody,
+    /// No flush is needed.
+    None,
     /// The tasks that wait for the connection. They were woken, and none has been polled yet.
-    Waiting,
+    WaitingTasks,
     /// The task of a [batch](flush_batch).
     Batch,
 }
 
 impl<'a> ConnectionGuard<'a> {
     #[inline]
-    pub(super) fn new(shared: &'a Arc<Shared>, guard: Guard<'a, State, Inbox, Snapshot>) -> Self {
+    pub(super) fn new(shared: &'a Arc<Shared>, guard: Guard<'a, State, CommandQueue, Snapshot>) -> Self {
         Self {
             shared,
             guard,
@@ -58,7 +58,7 @@ impl<'a> ConnectionGuard<'a> {
     pub(crate) fn set_receiver_runtime(&mut self) {
         self.spawner = self.driver.runtime().spawner();
         // The connection may be in a batch of a runtime that is no longer driven.
-        self.set_flushed_by(FlushedBy::Nobody);
+        self.set_flushed_by(FlushedBy::None);
     }
 
     #[inline]
@@ -110,13 +110,13 @@ impl<'a> ConnectionGuard<'a> {
                 earlier.spawn();
             }
             self.set_flushed_by(FlushedBy::Batch);
-        } else if self.is_flushed_by(FlushedBy::Nobody) {
+        } else if self.is_flushed_by(FlushedBy::None) {
             self.delegate_flush();
         }
     }
 
     pub(super) fn delegate_flush(&mut self) {
-        self.set_flushed_by(FlushedBy::Waiting);
+        self.set_flushed_by(FlushedBy::WaitingTasks);
         self.wake_all();
     }
 
@@ -163,12 +163,12 @@ impl<'a> ConnectionGuard<'a> {
         poll: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let shared = self.shared;
-        if self.is_flushed_by(FlushedBy::Waiting) {
-            self.set_flushed_by(FlushedBy::Nobody);
+        if self.is_flushed_by(FlushedBy::WaitingTasks) {
+            self.set_flushed_by(FlushedBy::None);
         }
-        let seen = shared.wakers.seen();
+        let wake_count = shared.wakers.wake_count();
         let polled = poll(&mut self, &mut Context::from_waker(&shared.waker()));
-        let has_missed = polled.is_pending() && !shared.wakers.register(slot, cx.waker(), seen);
+        let has_missed = polled.is_pending() && !shared.wakers.register(slot, cx.waker(), wake_count);
         drop(self);
         if polled.is_ready() {
             shared.wakers.release(slot);
@@ -187,35 +187,35 @@ impl<'a> ConnectionGuard<'a> {
         }
         if requests.flush {
             // The task of the batch found the connection locked, and did not wait.
-            self.set_flushed_by(FlushedBy::Nobody);
+            self.set_flushed_by(FlushedBy::None);
         }
-        let has_queued = requests.commands && self.queue_commands();
-        if has_queued || (requests.flush && self.driver.has_waiting()) {
+        let has_executed = requests.commands && self.execute_commands();
+        if has_executed || (requests.flush && self.driver.has_queued_output()) {
             self.request_flush();
         }
         self.wakes_all |= self.shared.update_snapshot(&self.guard.driver);
     }
 
-    /// Executes the commands in the inbox, in order.
-    fn queue_commands(&mut self) -> bool {
-        let mut inbox = self.shared.lock.inbox();
-        let Some(state) = &mut *inbox else {
+    /// Accepts the deferred messages, then executes the commands in order. Returns whether there were any.
+    fn execute_commands(&mut self) -> bool {
+        let mut command_queue = self.shared.lock.command_queue();
+        let Some(state) = &mut *command_queue else {
             return false;
         };
         let commands = std::mem::take(&mut state.commands);
-        let deferred = std::mem::take(&mut state.deferred);
+        let mut deferred = std::mem::take(&mut state.deferred);
         let len = std::mem::take(&mut state.len);
-        let is_full = std::mem::take(&mut state.is_full);
+        let is_blocked = std::mem::take(&mut state.is_blocked);
         state.reserved_len = 0;
-        let emptied = inbox.take_if(|state| state.send_error.is_none());
+        let emptied = command_queue.take_if(|state| state.send_error.is_none());
         if !commands.is_empty() {
-            self.shared.snapshot().charge(len, is_full);
+            self.shared.snapshot().reduce_room(len, is_blocked);
         }
-        drop(inbox);
+        drop(command_queue);
         drop(emptied);
         let has_commands = !commands.is_empty() || !deferred.is_empty();
-        for message in deferred {
-            if self.driver.accept(message, Acceptance::Always).is_err() {
+        while let Some(message) = deferred.pop() {
+            if self.driver.queue_or_defer(message, LimitCheck::Skip).is_err() {
                 self.driver.record_dropped_message();
             }
         }
@@ -232,14 +232,14 @@ impl<'a> ConnectionGuard<'a> {
     /// Executes a command. Fails if its message cannot be queued.
     fn execute(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Message(message) => return self.driver.queue_promised(message),
-            Command::ReservedMessage(message, reserved) => {
+            Command::Message(message) => return self.driver.queue_acknowledged(message),
+            Command::PermitMessage(message, reserved) => {
                 self.release_reservation(reserved);
-                return self.driver.queue_promised(message);
+                return self.driver.queue_acknowledged(message);
             }
-            Command::Reserve(len) => self.driver.add_reservation(len),
-            Command::Release(len) => self.release_reservation(len),
-            Command::LeaveLine(ticket) => self.leave_line(ticket),
+            Command::AddReservation(len) => self.driver.add_reservation(len),
+            Command::ReleaseReservation(len) => self.release_reservation(len),
+            Command::CancelReserve(waiter) => self.cancel_reserve(waiter),
             Command::Close(code, reason) => {
                 // The future that would return this error was dropped.
                 let _ = self.start_close(code, &reason);
@@ -249,16 +249,16 @@ impl<'a> ConnectionGuard<'a> {
         Ok(())
     }
 
-    /// Gives a reservation back, and wakes the tasks that may wait for its room.
+    /// Releases a reservation, and wakes the tasks that may wait for its room.
     pub(super) fn release_reservation(&mut self, len: usize) {
         if self.driver.release_reservation(len) {
             self.wake_all();
         }
     }
 
-    /// Removes a task from the line for reservations, and wakes those that waited for that.
-    pub(super) fn leave_line(&mut self, ticket: Ticket) {
-        if self.driver.leave_line(&mut Some(ticket)) {
+    /// Removes a task from the wait queue for reservations, and wakes those that waited for that.
+    pub(super) fn cancel_reserve(&mut self, waiter: WaiterId) {
+        if self.driver.cancel_reserve(&mut Some(waiter)) {
             self.wake_all();
         }
     }

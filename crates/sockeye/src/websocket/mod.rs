@@ -1,9 +1,9 @@
 //! The connection as an application uses it.
 
 pub(crate) mod batch;
+mod command_queue;
 mod flush_batch;
 mod guard;
-mod inbox;
 mod operation;
 pub(crate) mod outbox;
 pub(crate) mod permit;
@@ -35,7 +35,7 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::settings::Settings;
-use crate::stats::Stats;
+use crate::stats::ConnectionStats;
 use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::split::{Receiver, Sender};
@@ -50,7 +50,8 @@ use crate::websocket::try_send::TrySendError;
 /// if a task only sends, and receive in another task.
 ///
 /// Dropping it closes TCP without a closing handshake, and the peer sees 1006. If the closing handshake has begun, a
-/// task of the current runtime finishes it in the background, within the timeouts in [`Timeouts`](crate::Timeouts).
+/// task of the current runtime finishes it in the background, for at most 60 s. Outside a runtime, or while 1,024
+/// connections of the process are finishing, TCP is closed immediately.
 ///
 /// # The end
 ///
@@ -283,7 +284,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too
+    /// slowly.
     ///
     /// # Cancel safety
     ///
@@ -298,7 +300,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too
+    /// slowly.
     ///
     /// # Cancel safety
     ///
@@ -363,7 +366,7 @@ impl WebSocket {
 
     /// What was sent and received so far. Costs a few loads; the connection keeps the counters anyway. Bytes that a
     /// background task writes after the end was reported are not counted.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ConnectionStats {
         self.driver.stats()
     }
 

@@ -4,14 +4,14 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::endpoint::{Driver, Ticket};
+use crate::endpoint::{Driver, WaiterId};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
-use crate::stats::Stats;
+use crate::stats::ConnectionStats;
+use crate::websocket::command_queue::NotQueued;
 use crate::websocket::guard::ConnectionGuard;
-use crate::websocket::inbox::NotQueued;
 use crate::websocket::shared::Shared;
-use crate::websocket::try_lock::InboxMode;
+use crate::websocket::try_lock::QueueMode;
 use crate::websocket::wakers::SlotKey;
 
 /// An operation of a sender, with the slot of its waker.
@@ -29,17 +29,15 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Calls `work` once the connection is locked. The inbox is closed meanwhile: a message in it would be queued
-    /// behind a close frame.
+    /// Calls `work` once the connection is locked. The command queue is closed meanwhile: a message in it would be
+    /// queued behind a close frame.
     pub(crate) async fn lock<R>(mut self, work: impl FnOnce(&mut ConnectionGuard<'_>) -> R) -> R {
         let mut work = Some(work);
         poll_fn(|cx| {
             let Self { shared, slot } = &mut self;
-            shared.poll(slot, cx, InboxMode::Closed, wait_for_lock, |guard, _| {
-                match work.take() {
-                    Some(work) => Poll::Ready(work(guard)),
-                    None => Poll::Pending,
-                }
+            shared.poll(slot, cx, QueueMode::Closed, needs_lock, |guard, _| match work.take() {
+                Some(work) => Poll::Ready(work(guard)),
+                None => Poll::Pending,
             })
         })
         .await
@@ -52,19 +50,19 @@ impl<'a> Operation<'a> {
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         self.shared
-            .poll(&mut self.slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+            .poll(&mut self.slot, cx, QueueMode::Open, needs_lock, |guard, cx| {
                 poll(&mut guard.driver, cx)
             })
     }
 
-    pub(crate) async fn stats(mut self) -> Stats {
+    pub(crate) async fn stats(mut self) -> ConnectionStats {
         poll_fn(|cx| self.poll(cx, |driver, _| Poll::Ready(driver.stats()))).await
     }
 
     /// Waits until no message can be sent any more. Only that wakes the task.
     pub(crate) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
         loop {
-            if let Some(guard) = self.shared.try_lock(InboxMode::Open) {
+            if let Some(guard) = self.shared.try_lock(QueueMode::Open) {
                 if guard.driver.is_open() {
                     // Registered while holding the lock, so that the task that ends the connection later sees the
                     // waker.
@@ -81,7 +79,7 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Polls until a message is queued or added to the inbox.
+    /// Polls until a message is queued or added to the command queue.
     pub(crate) fn poll_queue(&mut self, cx: &Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
         self.shared.poll_queue(&mut self.slot, cx, message)
     }
@@ -95,27 +93,33 @@ impl<'a> Operation<'a> {
     ) -> Poll<Result<(), Error>> {
         let Self { shared, slot } = self;
         let enqueue = || shared.try_enqueue(message).map(Ok);
-        shared.poll(slot, cx, shared.inbox_mode_for(message), enqueue, poll)
+        shared.poll(slot, cx, shared.queue_mode_for(message), enqueue, poll)
+    }
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        self.shared.release(&mut self.slot);
     }
 }
 
 /// A task that waits for a reservation.
 #[derive(Debug)]
-pub(super) struct Reserve<'a> {
+pub(super) struct ReserveOperation<'a> {
     shared: &'a Arc<Shared>,
     slot: SlotKey,
     len: usize,
-    /// Its place in the line, while it waits.
-    ticket: Option<Ticket>,
+    /// Its place in the wait queue, while it waits.
+    waiter: Option<WaiterId>,
 }
 
-impl<'a> Reserve<'a> {
+impl<'a> ReserveOperation<'a> {
     pub(super) fn new(shared: &'a Arc<Shared>, len: usize) -> Self {
         Self {
             shared,
             slot: SlotKey::operation(),
             len,
-            ticket: None,
+            waiter: None,
         }
     }
 
@@ -124,10 +128,10 @@ impl<'a> Reserve<'a> {
             shared,
             slot,
             len,
-            ticket,
+            waiter,
         } = self;
-        shared.poll(slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
-            if ready!(guard.driver.poll_reserve(cx, ticket, *len))? {
+        shared.poll(slot, cx, QueueMode::Open, needs_lock, |guard, cx| {
+            if ready!(guard.driver.poll_reserve(cx, waiter, *len))? {
                 guard.wake_all();
             }
             Poll::Ready(Ok(()))
@@ -135,23 +139,17 @@ impl<'a> Reserve<'a> {
     }
 }
 
-/// Leaves the line.
-impl Drop for Reserve<'_> {
+/// Leaves the wait queue.
+impl Drop for ReserveOperation<'_> {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);
-        if let Some(ticket) = self.ticket.take() {
-            self.shared.leave_line(ticket);
+        if let Some(waiter) = self.waiter.take() {
+            self.shared.cancel_reserve(waiter);
         }
     }
 }
 
-/// The `if_locked` of operations that need the lock: see [`Shared::poll`].
-pub(crate) fn wait_for_lock<R>() -> Result<R, NotQueued> {
+/// The `if_locked` argument for operations that the command queue cannot complete: see [`Shared::poll`].
+pub(crate) fn needs_lock<R>() -> Result<R, NotQueued> {
     Err(NotQueued::Full)
-}
-
-impl Drop for Operation<'_> {
-    fn drop(&mut self) {
-        self.shared.release(&mut self.slot);
-    }
 }

@@ -1,5 +1,3 @@
-//! A sender that handles a full queue by itself.
-
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -8,7 +6,7 @@ use std::task::{Poll, ready};
 
 use sockeye_proto::CloseCode;
 
-use crate::endpoint::Deferred;
+use crate::endpoint::DeferredMessage;
 use crate::error::{Error, Kind};
 use crate::message::outbound::Outbound;
 use crate::websocket::operation::Operation;
@@ -36,11 +34,13 @@ pub enum Overflow {
 ///
 /// Only whole messages are dropped, and never a ping, a pong or a close frame.
 ///
-/// While the peer is slow, or while a large message is being compressed, the messages of an outbox with a policy other
-/// than [`Wait`](Overflow::Wait) wait without being encoded: at most about 64 KiB of them are encoded at a time. They take
-/// up to [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) bytes, or one larger message: with
-/// [`DropOldest`](Overflow::DropOldest) in addition to the encoded messages, with the other policies together with them.
-/// Messages of the [`Sender`] may overtake them; those of one outbox keep their order.
+/// With [`DropOldest`](Overflow::DropOldest), at most about 64 KiB are encoded ahead of the transport; later messages
+/// stay unencoded, so that they can still be dropped. They take up to
+/// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) bytes, or one larger message, in addition to the
+/// encoded ones. With [`DropNewest`](Overflow::DropNewest) and [`Close`](Overflow::Close), messages are encoded
+/// immediately, unless a large message is being compressed, a task waits for a reservation, or other messages are still
+/// unencoded; encoded and unencoded messages share the limit. Messages of the [`Sender`] may overtake unencoded ones;
+/// those of one outbox keep their order.
 ///
 /// Clones send on the same connection and share the count of [`dropped`](Self::dropped) messages.
 ///
@@ -98,7 +98,11 @@ impl Outbox {
     /// Queues a message, or does what the policy says, which is not [`Overflow::Wait`].
     fn queue(&self, message: Outbound) -> Result<(), Error> {
         let drop_count = (self.overflow == Overflow::DropOldest).then(|| self.dropped.clone());
-        if self.sender.shared.accept(Deferred { message, drop_count })? {
+        if self
+            .sender
+            .shared
+            .queue_or_defer(DeferredMessage { message, drop_count })?
+        {
             return Ok(());
         }
         self.dropped.fetch_add(1, Relaxed);
@@ -127,7 +131,7 @@ impl Outbox {
         self.dropped.load(Relaxed)
     }
 
-    /// The policy.
+    /// What happens to a message for which the queue has no room.
     pub fn overflow(&self) -> Overflow {
         self.overflow
     }

@@ -12,10 +12,11 @@ use crate::websocket::try_send::TrySendError;
 /// Reserved room in the send queue of a connection for one message, made by [`Sender::reserve`](crate::Sender::reserve)
 /// and [`Sender::try_reserve`](crate::Sender::try_reserve).
 ///
-/// Dropping it gives the room back. Like a [`Sender`](crate::Sender), it keeps the connection open. Costs one reference
-/// count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a slower path.
+/// Dropping it releases the room. Like a [`Sender`](crate::Sender), it keeps the connection open, and costs one
+/// reference count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a
+/// slower path.
 #[derive(Debug)]
-#[must_use = "dropping a permit gives its room back"]
+#[must_use = "dropping a permit releases its room"]
 pub struct Permit {
     shared: Arc<Shared>,
     /// `None` once it is used.
@@ -36,24 +37,24 @@ impl Permit {
     }
 
     /// Queues a message without waiting, and schedules a flush as [`Sender::try_send`](crate::Sender::try_send) does.
-    /// Room that the message does not need is given back.
+    /// Room that the message does not need is released.
     ///
     /// If a large message is being compressed, this one follows it.
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Closed`]: the connection is closed or lost. A message that was queued while another task used the
-    /// connection is dropped if the connection closes first; the next [`flush`](crate::Sender::flush) reports that.
+    /// [`TrySendError::Closed`]: the connection is closed or lost. A message that was queued while another task used
+    /// the connection is dropped if the connection closes first; the next [`flush`](crate::Sender::flush) reports that.
     ///
     /// A message of at most [`reserved_bytes`](Self::reserved_bytes) is never refused as [`TrySendError::Full`]. A
-    /// longer one is, if there is no room for the rest; the error returns it, and the reservation is given back.
+    /// longer one is, if there is no room for the rest; the error returns it, and the reservation is released.
     pub fn send(mut self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
         let reserved = self.reserved.take().unwrap_or(0);
-        self.shared.send_reserved(message.into(), reserved)
+        self.shared.send_with_permit(message.into(), reserved)
     }
 }
 
-/// Gives unused room back.
+/// Releases unused room.
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(reserved) = self.reserved.take() {

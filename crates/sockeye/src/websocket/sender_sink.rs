@@ -11,10 +11,10 @@ use sockeye_proto::CloseCode;
 use crate::endpoint::FlushEnd;
 use crate::error::Error;
 use crate::message::outbound::Outbound;
-use crate::websocket::operation::wait_for_lock;
+use crate::websocket::operation::needs_lock;
 use crate::websocket::shared::Shared;
 use crate::websocket::split::Sender;
-use crate::websocket::try_lock::InboxMode;
+use crate::websocket::try_lock::QueueMode;
 use crate::websocket::try_send::TrySendError;
 use crate::websocket::wakers::SlotKey;
 
@@ -56,12 +56,12 @@ impl SinkState {
 
     fn poll_flush_queued(&mut self, shared: &Arc<Shared>, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let (end, is_closing) = (&mut self.flush_end, self.is_closing);
-        // A message in the inbox would be queued behind the close frame.
-        let inbox_mode = match is_closing {
-            true => InboxMode::Closed,
-            false => InboxMode::Open,
+        // A message in the command queue would be queued behind the close frame.
+        let queue_mode = match is_closing {
+            true => QueueMode::Closed,
+            false => QueueMode::Open,
         };
-        let flushed = shared.poll(&mut self.slot, cx, inbox_mode, wait_for_lock, |guard, cx| {
+        let flushed = shared.poll(&mut self.slot, cx, queue_mode, needs_lock, |guard, cx| {
             if is_closing {
                 // Has no effect after the first call.
                 guard.driver.start_close(CloseCode::NORMAL, "")?;
@@ -103,7 +103,7 @@ impl<T: Into<Outbound>> Sink<T> for Sender {
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let (shared, state) = self.sink_parts();
         ready!(state.poll_unsent(shared, cx))?;
-        shared.poll(&mut state.slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+        shared.poll(&mut state.slot, cx, QueueMode::Open, needs_lock, |guard, cx| {
             guard.driver.poll_room_for(cx, 0)
         })
     }

@@ -3,7 +3,7 @@
 //! Only one task at a time uses the driver, and no thread ever blocks for another: see
 //! [`try_lock`](crate::websocket::try_lock). A task that finds the connection locked either
 //!
-//! - puts its message into the inbox, if there is room; the lock holder queues it before it unlocks,
+//! - puts its message into the command queue, if there is room; the lock holder queues it before it unlocks,
 //! - or registers its waker and is pending; the lock holder wakes it after unlocking.
 
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use std::time::Duration;
 use futures_task::{ArcWake, WakerRef, waker_ref};
 use sockeye_proto::{CloseCode, CloseInfo};
 
-use crate::endpoint::{Acceptance, Deferred, Driver, Ticket, WakeFlags, WriteOutcome};
+use crate::endpoint::{DeferredMessage, Driver, LimitCheck, WaiterId, WakeFlags, WriteOutcome, saturating_u32};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
 use crate::runtime::{Runtime, Spawner};
+use crate::websocket::command_queue::{COMMAND_OVERHEAD, Command, CommandQueue, CommandQueueState, NotQueued};
 use crate::websocket::guard::{ConnectionGuard, FlushedBy};
-use crate::websocket::inbox::{COMMAND_COST, Command, Inbox, InboxState, NotQueued};
 use crate::websocket::permit::TryReserveError;
-use crate::websocket::snapshot::{Snapshot, saturated, status};
-use crate::websocket::try_lock::{EnqueueError, InboxMode, Request, TryLock};
+use crate::websocket::snapshot::{Snapshot, status};
+use crate::websocket::try_lock::{QueueMode, Request, TryLock};
 use crate::websocket::try_send::{TrySendError, try_send};
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// A split connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(super) lock: TryLock<State, Inbox, Snapshot>,
+    pub(super) lock: TryLock<State, CommandQueue, Snapshot>,
     pub(super) wakers: Arc<WakerSlots>,
     /// Boxed twice, because most connections have none.
     subprotocol: Option<Box<Box<str>>>,
@@ -56,80 +56,72 @@ impl Shared {
             runtime,
         });
         // Dropping the guard updates the snapshot.
-        drop(shared.try_lock(InboxMode::Open));
+        drop(shared.try_lock(QueueMode::Open));
         shared
     }
 
     /// Locks the connection, unless another task holds it.
     #[inline]
-    pub(crate) fn try_lock(self: &Arc<Self>, inbox_mode: InboxMode) -> Option<ConnectionGuard<'_>> {
-        let guard = self.lock.try_lock(inbox_mode)?;
+    pub(crate) fn try_lock(self: &Arc<Self>, queue_mode: QueueMode) -> Option<ConnectionGuard<'_>> {
+        let guard = self.lock.try_lock(queue_mode)?;
         Some(ConnectionGuard::new(self, guard))
     }
 
-    /// Whether other tasks may add to the inbox while this message is being queued.
+    /// Whether other tasks may add to the command queue while this message is being queued.
     #[inline]
-    pub(crate) fn inbox_mode_for(&self, message: &Outbound) -> InboxMode {
-        self.inbox_mode_for_len(message.len(), message.prepared().is_some())
+    pub(crate) fn queue_mode_for(&self, message: &Outbound) -> QueueMode {
+        self.queue_mode_for_len(message.len(), message.prepared().is_some())
     }
 
-    /// Like [`inbox_mode_for`](Self::inbox_mode_for), from the properties of the message.
+    /// Like [`queue_mode_for`](Self::queue_mode_for), from the properties of the message.
     #[inline]
-    pub(crate) fn inbox_mode_for_len(&self, len: usize, is_prepared: bool) -> InboxMode {
+    pub(crate) fn queue_mode_for_len(&self, len: usize, is_prepared: bool) -> QueueMode {
         match self.snapshot().is_compressed_in_parts(len, is_prepared) {
-            true => InboxMode::Closed,
-            false => InboxMode::Open,
+            true => QueueMode::Closed,
+            false => QueueMode::Open,
         }
     }
 
-    /// Puts a message into the inbox. The lock holder queues it and schedules a flush.
+    /// Puts a message into the command queue. The lock holder queues it and schedules a flush.
     ///
     /// # Errors
     ///
-    /// The connection is not locked, the inbox has no room, or the connection is closed.
+    /// The connection is not locked, the command queue has no room, or the connection is closed.
     pub(crate) fn try_enqueue(&self, message: &Outbound) -> Result<(), NotQueued> {
         let len = message.len();
-        let enqueued = self.lock.try_enqueue(|inbox| {
-            let state = inbox.get_or_insert_default();
+        let enqueued = self.lock.try_enqueue(|command_queue| {
+            let state = command_queue.get_or_insert_default();
             self.check_room(state, len)?;
             let is_prepared = message.prepared().is_some();
-            state.is_full |= self.snapshot().is_compressed_in_parts(len, is_prepared);
-            state.len += len + COMMAND_COST;
+            state.is_blocked |= self.snapshot().is_compressed_in_parts(len, is_prepared);
+            state.len += len + COMMAND_OVERHEAD;
             state.commands.push(Command::Message(message.clone()));
             Ok(())
         });
-        match enqueued {
-            Ok(result) => result,
-            Err(EnqueueError::Unlocked) => Err(NotQueued::Unlocked),
-            Err(EnqueueError::Closed) => Err(NotQueued::Full),
-        }
+        enqueued?
     }
 
-    /// Reserves room through the inbox.
+    /// Reserves room through the command queue.
     ///
     /// # Errors
     ///
-    /// As of [`try_enqueue`](Self::try_enqueue).
-    fn try_enqueue_reserve(&self, len: usize) -> Result<(), NotQueued> {
-        let enqueued = self.lock.try_enqueue(|inbox| {
-            let state = inbox.get_or_insert_default();
+    /// Those of [`try_enqueue`](Self::try_enqueue).
+    fn try_enqueue_reservation(&self, len: usize) -> Result<(), NotQueued> {
+        let enqueued = self.lock.try_enqueue(|command_queue| {
+            let state = command_queue.get_or_insert_default();
             self.check_room(state, len)?;
-            state.len = state.len.saturating_add(len.saturating_add(COMMAND_COST));
-            state.commands.push(Command::Reserve(len));
+            state.len = state.len.saturating_add(len.saturating_add(COMMAND_OVERHEAD));
+            state.commands.push(Command::AddReservation(len));
             Ok(())
         });
-        match enqueued {
-            Ok(result) => result,
-            Err(EnqueueError::Unlocked) => Err(NotQueued::Unlocked),
-            Err(EnqueueError::Closed) => Err(NotQueued::Full),
-        }
+        enqueued?
     }
 
-    /// Puts a message into the inbox for which `reserved` bytes were reserved. Only a longer one needs room.
-    fn try_enqueue_reserved(&self, message: &Outbound, reserved: usize) -> Result<(), NotQueued> {
+    /// Puts a message into the command queue for which `reserved` bytes were reserved. Only a longer one needs room.
+    fn try_enqueue_with_permit(&self, message: &Outbound, reserved: usize) -> Result<(), NotQueued> {
         let len = message.len();
-        let enqueued = self.lock.enqueue_always(|inbox| {
-            let state = inbox.get_or_insert_default();
+        let enqueued = self.lock.force_enqueue(|command_queue| {
+            let state = command_queue.get_or_insert_default();
             self.check_open(state)?;
             if let Some(more @ 1..) = len.checked_sub(reserved) {
                 self.check_room(state, more)?;
@@ -137,18 +129,18 @@ impl Shared {
             }
             state.reserved_len += len.min(reserved);
             let is_prepared = message.prepared().is_some();
-            state.is_full |= self.snapshot().is_compressed_in_parts(len, is_prepared);
-            state.commands.push(Command::ReservedMessage(message.clone(), reserved));
+            state.is_blocked |= self.snapshot().is_compressed_in_parts(len, is_prepared);
+            state.commands.push(Command::PermitMessage(message.clone(), reserved));
             Ok(())
         });
         enqueued.unwrap_or(Err(NotQueued::Unlocked))
     }
 
-    /// Puts a message of an outbox into the inbox. One that must not be dropped later needs room.
-    fn try_enqueue_deferred(&self, deferred: &Deferred) -> Result<(), NotQueued> {
+    /// Puts a message of an outbox into the command queue. One that must not be dropped later needs room.
+    fn try_enqueue_deferred(&self, deferred: &DeferredMessage) -> Result<(), NotQueued> {
         let snapshot = self.snapshot();
-        let enqueued = self.lock.enqueue_always(|inbox| {
-            let state = inbox.get_or_insert_default();
+        let enqueued = self.lock.force_enqueue(|command_queue| {
+            let state = command_queue.get_or_insert_default();
             self.check_open(state)?;
             let queued = snapshot.queued.load(Relaxed) as usize;
             // About `Limits::write_buffer_max`. The lock holder drops what exceeds it.
@@ -157,8 +149,8 @@ impl Shared {
                 state.deferred.push_and_drop_oldest(deferred.clone(), cost_max);
                 return Ok(());
             }
-            let taken = state.len.saturating_add(queued);
-            if !state.deferred.has_room_for(deferred.message.len(), taken, cost_max) {
+            let used_len = state.len.saturating_add(queued);
+            if !state.deferred.has_room_for(deferred.message.len(), used_len, cost_max) {
                 return Err(NotQueued::Full);
             }
             state.deferred.push(deferred.clone());
@@ -168,35 +160,36 @@ impl Shared {
     }
 
     /// Fails if the connection was closed or lost before it was locked.
-    fn check_open(&self, state: &InboxState) -> Result<(), NotQueued> {
+    fn check_open(&self, state: &CommandQueueState) -> Result<(), NotQueued> {
         match self.snapshot().status.load(Relaxed) & WakeFlags::OPEN {
             0 => Err(state.send_error.clone().map_or(NotQueued::Full, NotQueued::Closed)),
             _ => Ok(()),
         }
     }
 
-    /// Whether the inbox has room, according to the snapshot from before the connection was locked. Does not include
-    /// what the lock holder has written or queued since.
-    fn check_room(&self, state: &InboxState, len: usize) -> Result<(), NotQueued> {
+    /// Fails if the command queue has no room, according to the snapshot taken before the connection was locked. Does
+    /// not include what the lock holder has written or queued since.
+    fn check_room(&self, state: &CommandQueueState, len: usize) -> Result<(), NotQueued> {
         self.check_open(state)?;
         let snapshot = self.snapshot();
         let status = snapshot.status.load(Relaxed);
-        let is_alone = status & status::EMPTY != 0 && state.commands.is_empty();
-        let fits = saturated(state.len.saturating_add(len.saturating_add(COMMAND_COST))) <= snapshot.room.load(Relaxed);
-        let is_full = state.is_full || status & status::BLOCKED != 0;
-        match (is_alone || fits) && !is_full {
+        let is_queue_empty = status & status::EMPTY != 0 && state.commands.is_empty();
+        let fits = saturating_u32(state.len.saturating_add(len.saturating_add(COMMAND_OVERHEAD)))
+            <= snapshot.room.load(Relaxed);
+        let is_blocked = state.is_blocked || status & status::BLOCKED != 0;
+        match (is_queue_empty || fits) && !is_blocked {
             true => Ok(()),
             false => Err(NotQueued::Full),
         }
     }
 
-    /// The `try_send` error for a message that was not put into the inbox.
+    /// The `try_send` error for a message that was not put into the command queue.
     pub(crate) fn try_send_error(&self, not_queued: NotQueued, message: Outbound) -> TrySendError {
         match not_queued {
             NotQueued::Unlocked | NotQueued::Full => TrySendError::Full {
                 message,
                 queued_bytes: self.queued_bytes(),
-                since: self.snapshot().full_since(self.runtime),
+                since: self.snapshot().record_queue_full(self.runtime),
             },
             NotQueued::Closed(error) => TrySendError::Closed(error),
         }
@@ -205,25 +198,25 @@ impl Shared {
     /// Reserves room without waiting.
     pub(super) fn try_reserve(self: &Arc<Self>, len: usize) -> Result<(), TryReserveError> {
         loop {
-            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+            if let Some(mut guard) = self.try_lock(QueueMode::Open) {
                 let driver = &mut guard.driver;
                 driver.check_open().map_err(TryReserveError::Closed)?;
                 return match driver.try_reserve(&mut None, len) {
                     Some(_) => Ok(()),
                     None => Err(TryReserveError::Full {
-                        queued_bytes: driver.waiting_len(),
+                        queued_bytes: driver.queued_len(),
                         since: driver.record_queue_full(),
                     }),
                 };
             }
-            match self.try_enqueue_reserve(len) {
+            match self.try_enqueue_reservation(len) {
                 Ok(()) => return Ok(()),
                 Err(NotQueued::Unlocked) => {}
                 Err(NotQueued::Closed(error)) => return Err(TryReserveError::Closed(error)),
                 Err(NotQueued::Full) => {
                     return Err(TryReserveError::Full {
                         queued_bytes: self.queued_bytes(),
-                        since: self.snapshot().full_since(self.runtime),
+                        since: self.snapshot().record_queue_full(self.runtime),
                     });
                 }
             }
@@ -231,12 +224,12 @@ impl Shared {
     }
 
     /// Queues a message for which `reserved` bytes were reserved, and schedules a flush. Uses up the reservation.
-    pub(super) fn send_reserved(self: &Arc<Self>, message: Outbound, reserved: usize) -> Result<(), TrySendError> {
+    pub(super) fn send_with_permit(self: &Arc<Self>, message: Outbound, reserved: usize) -> Result<(), TrySendError> {
         loop {
-            if let Some(mut guard) = self.try_lock(self.inbox_mode_for(&message)) {
+            if let Some(mut guard) = self.try_lock(self.queue_mode_for(&message)) {
                 guard.release_reservation(reserved);
                 if message.len() <= reserved {
-                    guard.driver.queue_promised(message).map_err(TrySendError::Closed)?;
+                    guard.driver.queue_acknowledged(message).map_err(TrySendError::Closed)?;
                     guard.driver.clear_queue_full();
                 } else {
                     try_send(&mut guard.driver, message)?;
@@ -244,7 +237,7 @@ impl Shared {
                 guard.request_flush();
                 return Ok(());
             }
-            match self.try_enqueue_reserved(&message, reserved) {
+            match self.try_enqueue_with_permit(&message, reserved) {
                 Ok(()) => return Ok(()),
                 Err(NotQueued::Unlocked) => {}
                 Err(not_queued) => {
@@ -255,38 +248,39 @@ impl Shared {
         }
     }
 
-    /// Gives a reservation back.
+    /// Releases a reservation.
     pub(super) fn release_reservation(self: &Arc<Self>, len: usize) {
         loop {
-            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+            if let Some(mut guard) = self.try_lock(QueueMode::Open) {
                 guard.release_reservation(len);
                 return;
             }
-            if self.enqueue_always(|| Command::Release(len)) {
+            if self.force_enqueue(|| Command::ReleaseReservation(len)) {
                 return;
             }
         }
     }
 
-    /// Removes a task from the line for reservations.
-    pub(super) fn leave_line(self: &Arc<Self>, ticket: Ticket) {
+    /// Removes a task from the wait queue for reservations.
+    pub(super) fn cancel_reserve(self: &Arc<Self>, waiter: WaiterId) {
         loop {
-            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
-                guard.leave_line(ticket);
+            if let Some(mut guard) = self.try_lock(QueueMode::Open) {
+                guard.cancel_reserve(waiter);
                 return;
             }
-            if self.enqueue_always(|| Command::LeaveLine(ticket)) {
+            if self.force_enqueue(|| Command::CancelReserve(waiter)) {
                 return;
             }
         }
     }
 
-    /// Accepts a message of an outbox, and schedules a flush. Returns `false` if it needs room and there is none.
-    pub(super) fn accept(self: &Arc<Self>, deferred: Deferred) -> Result<bool, Error> {
+    /// Queues or defers a message of an outbox, and schedules a flush. Returns `false` if it needs room and there is
+    /// none.
+    pub(super) fn queue_or_defer(self: &Arc<Self>, deferred: DeferredMessage) -> Result<bool, Error> {
         loop {
-            // The inbox is closed while a large message is being queued: see `inbox_mode_for`.
-            if let Some(mut guard) = self.try_lock(self.inbox_mode_for(&deferred.message)) {
-                let is_accepted = guard.driver.accept(deferred, Acceptance::IfRoom)?;
+            // The command queue is closed while a large message is being queued: see `queue_mode_for`.
+            if let Some(mut guard) = self.try_lock(self.queue_mode_for(&deferred.message)) {
+                let is_accepted = guard.driver.queue_or_defer(deferred, LimitCheck::Enforce)?;
                 if is_accepted {
                     guard.request_flush();
                 }
@@ -301,14 +295,14 @@ impl Shared {
         }
     }
 
-    /// The number of bytes in the queue and in the inbox.
+    /// The number of bytes in the send queue and in the command queue.
     pub(crate) fn queued_bytes(&self) -> usize {
-        let inbox = self.lock.inbox();
-        let inbox_len = inbox
+        let command_queue = self.lock.command_queue();
+        let command_queue_len = command_queue
             .as_ref()
             .map_or(0, |state| state.len + state.reserved_len + state.deferred.cost());
-        drop(inbox);
-        inbox_len + self.snapshot().queued.load(Relaxed) as usize
+        drop(command_queue);
+        command_queue_len + self.snapshot().queued.load(Relaxed) as usize
     }
 
     /// Asks the lock holder to schedule a flush.
@@ -326,13 +320,13 @@ impl Shared {
     /// Begins the closing handshake, now or when the lock holder unlocks the connection.
     pub(crate) fn start_close(self: &Arc<Self>, code: CloseCode, reason: &str) {
         loop {
-            if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
+            if let Some(mut guard) = self.try_lock(QueueMode::Closed) {
                 // The caller has already checked code and reason, or was dropped.
                 let _ = guard.start_close(code, reason);
                 guard.request_flush();
                 return;
             }
-            if self.enqueue_always(|| Command::Close(code, reason.into())) {
+            if self.force_enqueue(|| Command::Close(code, reason.into())) {
                 return;
             }
         }
@@ -341,32 +335,32 @@ impl Shared {
     /// Closes the transport immediately, or has the lock holder do it.
     pub(crate) fn abort(self: &Arc<Self>) {
         loop {
-            if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
+            if let Some(mut guard) = self.try_lock(QueueMode::Closed) {
                 guard.abort();
                 return;
             }
-            if self.enqueue_always(|| Command::Abort) {
+            if self.force_enqueue(|| Command::Abort) {
                 return;
             }
         }
     }
 
-    /// Adds a command to the inbox regardless of its limit. Returns `false` if the connection is not locked.
-    fn enqueue_always(&self, command: impl FnOnce() -> Command) -> bool {
-        let enqueued = self.lock.enqueue_always(|inbox| {
-            inbox.get_or_insert_default().commands.push(command());
+    /// Adds a command to the command queue regardless of its limit. Returns `false` if the connection is not locked.
+    fn force_enqueue(&self, command: impl FnOnce() -> Command) -> bool {
+        let enqueued = self.lock.force_enqueue(|command_queue| {
+            command_queue.get_or_insert_default().commands.push(command());
         });
-        enqueued.is_ok()
+        enqueued.is_some()
     }
 
     /// Writes what is queued, for the task of a batch, which calls this again if more has to be compressed.
     pub(crate) fn flush_queued(self: &Arc<Self>) -> WriteOutcome {
         loop {
-            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+            if let Some(mut guard) = self.try_lock(QueueMode::Open) {
                 let outcome = guard.write();
                 guard.set_flushed_by(match outcome.is_unfinished {
                     true => FlushedBy::Batch,
-                    false => FlushedBy::Nobody,
+                    false => FlushedBy::None,
                 });
                 return outcome;
             }
@@ -380,7 +374,7 @@ impl Shared {
     /// Leaves the flush to the tasks that wait for the connection, because the task of the batch has ended early.
     pub(crate) fn delegate_flush(self: &Arc<Self>) {
         loop {
-            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+            if let Some(mut guard) = self.try_lock(QueueMode::Open) {
                 guard.delegate_flush();
                 return;
             }
@@ -392,19 +386,19 @@ impl Shared {
 
     /// Polls for one task, and registers the task if the result is pending.
     ///
-    /// If the connection is locked, calls `if_locked`, which may complete the operation through the inbox. If that
-    /// fails, the task waits until the connection is unlocked.
+    /// If the connection is locked, calls `if_locked`, which may complete the operation through the command queue. If
+    /// that fails, the task waits until the connection is unlocked.
     #[inline]
     pub(crate) fn poll<R>(
         self: &Arc<Self>,
         slot: &mut SlotKey,
         cx: &Context<'_>,
-        inbox_mode: InboxMode,
+        queue_mode: QueueMode,
         if_locked: impl Fn() -> Result<R, NotQueued>,
         poll: impl FnOnce(&mut ConnectionGuard<'_>, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         loop {
-            if let Some(guard) = self.try_lock(inbox_mode) {
+            if let Some(guard) = self.try_lock(queue_mode) {
                 return guard.poll(slot, cx, poll);
             }
             match if_locked() {
@@ -422,7 +416,7 @@ impl Shared {
         }
     }
 
-    /// Polls until a message is queued or added to the inbox.
+    /// Polls until a message is queued or added to the command queue.
     #[inline]
     pub(crate) fn poll_queue(
         self: &Arc<Self>,
@@ -431,8 +425,8 @@ impl Shared {
         message: &Outbound,
     ) -> Poll<Result<(), Error>> {
         let enqueue = || self.try_enqueue(message).map(Ok);
-        let inbox_mode = self.inbox_mode_for(message);
-        self.poll(slot, cx, inbox_mode, enqueue, |guard, cx| {
+        let queue_mode = self.queue_mode_for(message);
+        self.poll(slot, cx, queue_mode, enqueue, |guard, cx| {
             guard.driver.poll_feed(cx, message)
         })
     }
@@ -450,8 +444,8 @@ impl Shared {
     }
 
     pub(crate) fn close_info(&self) -> Option<CloseInfo> {
-        let inbox = self.lock.inbox();
-        inbox.as_ref().and_then(|state| state.close_info.clone())
+        let command_queue = self.lock.command_queue();
+        command_queue.as_ref().and_then(|state| state.close_info.clone())
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -459,7 +453,7 @@ impl Shared {
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        let micros = self.snapshot().round_trip.load(Relaxed).checked_sub(1)?;
+        let micros = self.snapshot().rtt.load(Relaxed).checked_sub(1)?;
         Some(Duration::from_micros(micros.into()))
     }
 
@@ -490,8 +484,8 @@ impl Shared {
 
     #[cold]
     fn record_end(&self, driver: &Driver) {
-        let mut inbox = self.lock.inbox();
-        let state = inbox.get_or_insert_default();
+        let mut command_queue = self.lock.command_queue();
+        let state = command_queue.get_or_insert_default();
         let close_info = driver.connection().close_info();
         if state.close_info.as_ref() != close_info || state.send_error.is_none() {
             state.close_info = close_info.cloned();

@@ -1,12 +1,10 @@
-//! The state of a split connection when it was last unlocked.
-
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::time::{Duration, Instant};
 
 use sockeye_proto::Role;
 
-use crate::endpoint::{Driver, PART_LEN, WakeFlags};
+use crate::endpoint::{Driver, PART_LEN, WakeFlags, saturating_u32};
 use crate::runtime::Runtime;
 use crate::websocket::guard::FlushedBy;
 
@@ -22,14 +20,14 @@ pub(super) struct Snapshot {
     /// room.
     pub(super) full_since: AtomicU32,
     /// The round-trip time in microseconds plus 1; 0 if unknown.
-    pub(super) round_trip: AtomicU32,
+    pub(super) rtt: AtomicU32,
     /// The number of the newest answered ping.
     pub(super) answered_ping: AtomicU32,
     /// The bits of a [`WakeFlags`] and of [`status`].
     pub(super) status: AtomicU8,
-    /// A [`FlushedBy`]. Only used by the lock holder.
+    /// A [`FlushedBy`]. Only used by the lock holder, but stored here, where it takes no additional memory.
     pub(super) flushed_by: AtomicU8,
-    is_compressed: bool,
+    has_deflate: bool,
     is_server: bool,
 }
 
@@ -40,11 +38,11 @@ impl Snapshot {
             room: AtomicU32::new(0),
             queued: AtomicU32::new(0),
             full_since: AtomicU32::new(0),
-            round_trip: AtomicU32::new(0),
+            rtt: AtomicU32::new(0),
             answered_ping: AtomicU32::new(0),
             status: AtomicU8::new(0),
-            flushed_by: AtomicU8::new(FlushedBy::Nobody as u8),
-            is_compressed: connection.deflate_config().is_some(),
+            flushed_by: AtomicU8::new(FlushedBy::None as u8),
+            has_deflate: connection.deflate_config().is_some(),
             is_server: matches!(connection.role(), Role::Server),
         }
     }
@@ -52,33 +50,33 @@ impl Snapshot {
     /// Stores the state of the driver. Returns whether every pending operation must be polled again.
     #[inline]
     pub(super) fn update(&self, driver: &Driver) -> bool {
-        let taken = driver.taken();
+        let used_len = driver.used_len();
         let wake_flags = driver.wake_flags();
         let mut status = wake_flags.bits();
-        if taken == 0 {
+        if used_len == 0 {
             status |= status::EMPTY;
         }
         if driver.is_queue_blocked() {
             status |= status::BLOCKED;
         }
-        let round_trip = driver.connection().rtt().map_or(0, |time| {
+        let rtt = driver.connection().rtt().map_or(0, |time| {
             u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
         });
-        let room = saturated(driver.write_buffer_max().saturating_sub(taken));
+        let room = saturating_u32(driver.write_buffer_max().saturating_sub(used_len));
         let before = WakeFlags::from_bits(self.status.load(Relaxed));
         self.room.store(room, Relaxed);
-        self.queued.store(saturated(driver.waiting_len()), Relaxed);
+        self.queued.store(saturating_u32(driver.queued_len()), Relaxed);
         self.full_since.store(driver.full_since().map_or(0, millis), Relaxed);
-        self.round_trip.store(round_trip, Relaxed);
+        self.rtt.store(rtt, Relaxed);
         self.status.store(status, Relaxed);
-        let answered = driver.connection().answered_ping();
+        let answered = driver.connection().last_answered_ping();
         let is_new_pong = self.answered_ping.load(Relaxed) != answered;
         self.answered_ping.store(answered, Relaxed);
         wake_flags.must_wake_since(before) || is_new_pong
     }
 
-    /// Since when messages have found no room. Records the current time if none is recorded.
-    pub(super) fn full_since(&self, runtime: Runtime) -> Instant {
+    /// Records that the queue is full, unless that is recorded already. Returns since when.
+    pub(super) fn record_queue_full(&self, runtime: Runtime) -> Instant {
         let now = runtime.now();
         let since = self.full_since.load(Relaxed);
         if since == 0 {
@@ -91,9 +89,9 @@ impl Snapshot {
         now.checked_sub(elapsed).unwrap_or(now)
     }
 
-    /// Counts messages that are about to be queued.
-    pub(super) fn charge(&self, len: usize, is_blocked: bool) {
-        let room = self.room.load(Relaxed).saturating_sub(saturated(len));
+    /// Reduces the room by that of messages that are about to be queued.
+    pub(super) fn reduce_room(&self, len: usize, is_blocked: bool) {
+        let room = self.room.load(Relaxed).saturating_sub(saturating_u32(len));
         self.room.store(room, Relaxed);
         let mut status = self.status.load(Relaxed) & !status::EMPTY;
         if is_blocked {
@@ -105,7 +103,7 @@ impl Snapshot {
     /// Whether a message of this size may be compressed in parts, so that nothing can be queued behind it.
     pub(super) fn is_compressed_in_parts(&self, len: usize, is_prepared: bool) -> bool {
         let is_framed_already = is_prepared && self.is_server;
-        self.is_compressed && len > PART_LEN && !is_framed_already
+        self.has_deflate && len > PART_LEN && !is_framed_already
     }
 }
 
@@ -117,11 +115,7 @@ pub(super) mod status {
     pub(in crate::websocket) const BLOCKED: u8 = 1 << 5;
 }
 
-/// Never 0.
+/// Milliseconds of the connection's clock, modulo 2^32. 1 instead of 0, which means that the queue is not full.
 fn millis(instant: sockeye_proto::Instant) -> u32 {
     (instant.since_origin().as_millis() as u32).max(1)
-}
-
-pub(super) fn saturated(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
 }

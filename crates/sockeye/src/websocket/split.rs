@@ -15,15 +15,15 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
-use crate::stats::Stats;
+use crate::stats::ConnectionStats;
+use crate::websocket::command_queue::NotQueued;
 use crate::websocket::guard::ConnectionGuard;
-use crate::websocket::inbox::NotQueued;
-use crate::websocket::operation::{Operation, Reserve, wait_for_lock};
+use crate::websocket::operation::{Operation, ReserveOperation, needs_lock};
 use crate::websocket::outbox::{Outbox, Overflow};
 use crate::websocket::permit::{Permit, TryReserveError};
 use crate::websocket::sender_sink::SinkState;
 use crate::websocket::shared::Shared;
-use crate::websocket::try_lock::InboxMode;
+use crate::websocket::try_lock::QueueMode;
 use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::{TrySendAllError, TrySendError, try_send};
 use crate::websocket::wakers::SlotKey;
@@ -39,7 +39,7 @@ use crate::websocket::wakers::SlotKey;
 #[derive(Debug)]
 pub struct Sender {
     pub(super) shared: Arc<Shared>,
-    /// Of this sender; clones have their own. `None` until it is first used as a sink.
+    /// The sink state of this sender; each clone has its own. `None` until the sender is first used as a sink.
     pub(super) sink: Option<Box<SinkState>>,
 }
 
@@ -144,14 +144,15 @@ impl Sender {
     /// split) flushes it, together with everything queued until the calling task yields. Outside a runtime, the
     /// receiver flushes. What the transport does not take is written while [`Receiver::recv`] is awaited.
     ///
-    /// If another task is using the connection, the message goes to its inbox, limited by the free space at that
-    /// moment; up to twice [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) can be queued briefly.
+    /// If another task is using the connection, the message is handed to that task. Such messages are limited by the
+    /// free space when that task locked the connection, so up to twice
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) can be queued briefly.
     ///
     /// # Errors
     ///
     /// [`TrySendError::Full`] returns the message, the number of queued bytes, and since when the queue has been full.
-    /// [`TrySendError::Closed`]: the connection is closed or lost. A message that went to the inbox is dropped if the
-    /// connection closes first; the next [`flush`](Self::flush) reports that.
+    /// [`TrySendError::Closed`]: the connection is closed or lost. A message that was handed over is dropped if
+    /// the connection closes first; the next [`flush`](Self::flush) reports that.
     pub fn try_send(&self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
         self.try_queue(message.into(), |guard| guard.request_flush())
     }
@@ -173,7 +174,7 @@ impl Sender {
             let len_max = messages[queued..].iter().map(|message| message.message().len()).max();
             let Some(mut guard) = self
                 .shared
-                .try_lock(self.shared.inbox_mode_for_len(len_max.unwrap_or(0), true))
+                .try_lock(self.shared.queue_mode_for_len(len_max.unwrap_or(0), true))
             else {
                 match self.try_enqueue_all(messages, &mut queued) {
                     Ok(()) => return Ok(()),
@@ -199,14 +200,15 @@ impl Sender {
         }
     }
 
-    /// Waits until the queue has room for `bytes` bytes, and reserves it. [`Permit::send`] then queues a message of up to
-    /// that length without waiting, so the message can be made from the newest state. To send while other events are
+    /// Waits until the queue has room for `bytes` bytes, and reserves it. [`Permit::send`] then queues a message of up
+    /// to that length without waiting, so the message can be made from the newest state. To send while other events are
     /// awaited, put this into a `select!` instead of [`send`](Self::send): cancelling it loses no message.
     ///
     /// Tasks get their permits in the order in which they first polled this. While one waits, `send`, `feed` and
     /// `try_send` of all senders wait or find the queue full too; so poll or drop the future. Reservations count
-    /// against [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); more than that can be reserved while nothing
-    /// is queued or reserved. While a large message is being compressed there is no room.
+    /// against [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); more than that can be reserved while
+    /// nothing is queued or reserved. While a large message is being compressed there is no room. Messages of an
+    /// [`Outbox`] do not wait for reservations, except with [`Overflow::Wait`].
     ///
     /// # Errors
     ///
@@ -214,9 +216,9 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is reserved. The task loses its place in the line.
+    /// Dropping the future reserves nothing and gives up the task's place in the wait queue.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, Error> {
-        let mut reserve = Reserve::new(&self.shared, bytes);
+        let mut reserve = ReserveOperation::new(&self.shared, bytes);
         poll_fn(|cx| reserve.poll(cx)).await?;
         Ok(Permit::new(self.shared.clone(), bytes))
     }
@@ -232,7 +234,7 @@ impl Sender {
         Ok(Permit::new(self.shared.clone(), bytes))
     }
 
-    /// Adds a policy for messages for which the queue has no room.
+    /// Converts the sender into an [`Outbox`], which handles a full queue according to `overflow`.
     #[must_use]
     pub fn with_overflow(self, overflow: Overflow) -> Outbox {
         Outbox::new(self, overflow)
@@ -245,7 +247,7 @@ impl Sender {
 
     fn try_queue(&self, message: Outbound, then: impl FnOnce(&mut ConnectionGuard<'_>)) -> Result<(), TrySendError> {
         loop {
-            if let Some(mut guard) = self.shared.try_lock(self.shared.inbox_mode_for(&message)) {
+            if let Some(mut guard) = self.shared.try_lock(self.shared.queue_mode_for(&message)) {
                 try_send(&mut guard.driver, message)?;
                 then(&mut guard);
                 return Ok(());
@@ -258,7 +260,7 @@ impl Sender {
         }
     }
 
-    /// Adds the messages to the inbox of the task that is using the connection. Adds their number to `queued`.
+    /// Hands the messages to the task that is using the connection. Adds their number to `queued`.
     fn try_enqueue_all(&self, messages: &[PreparedMessage], queued: &mut usize) -> Result<(), NotQueued> {
         while let Some(message) = messages.get(*queued) {
             self.shared.try_enqueue(&message.into())?;
@@ -287,7 +289,7 @@ impl Sender {
         });
         let number = start.await?;
         let mut operation = Operation::new(&self.shared);
-        poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_pong_of_receiver(cx, number))).await
+        poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_pong_without_reading(cx, number))).await
     }
 
     /// Sends a ping with a payload of at most 125 bytes, without waiting for its pong, which updates
@@ -318,7 +320,8 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too
+    /// slowly.
     ///
     /// # Cancel safety
     ///
@@ -390,10 +393,10 @@ impl Sender {
         poll_fn(|cx| operation.poll_closed(cx)).await;
     }
 
-    /// The number of bytes that wait to be written: frames in the write buffer, messages in the inbox, and messages of
-    /// outboxes that are not encoded yet. Limited by
-    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); with [`Overflow::DropOldest`] by twice as much. Does not
-    /// count the uncompressed rest of a large message, reserved room, nor bytes that the kernel buffers.
+    /// The number of bytes that wait to be written: frames in the write buffer, messages handed to the task that uses
+    /// the connection, and messages of outboxes that are not encoded yet. Limited by
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); with [`Overflow::DropOldest`] by twice as much.
+    /// Does not count the uncompressed rest of a large message, reserved room, nor bytes that the kernel buffers.
     pub fn queued_bytes(&self) -> usize {
         self.shared.queued_bytes()
     }
@@ -419,7 +422,7 @@ impl Sender {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn stats(&self) -> Stats {
+    pub async fn stats(&self) -> ConnectionStats {
         Operation::new(&self.shared).stats().await
     }
 
@@ -470,7 +473,7 @@ impl Receiver {
     /// [`TryRecvError::Empty`], or the [end](crate::WebSocket#the-end) of the connection, which `recv` and later calls
     /// report too.
     pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
-        match self.shared.try_lock(InboxMode::Open) {
+        match self.shared.try_lock(QueueMode::Open) {
             Some(mut guard) => guard.try_recv(),
             None => Err(TryRecvError::Empty),
         }
@@ -492,7 +495,7 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn stats(&self) -> Stats {
+    pub async fn stats(&self) -> ConnectionStats {
         Operation::new(&self.shared).stats().await
     }
 
@@ -511,7 +514,7 @@ impl Receiver {
             slot,
             has_runtime,
         } = self;
-        shared.poll(slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+        shared.poll(slot, cx, QueueMode::Open, needs_lock, |guard, cx| {
             if !std::mem::replace(has_runtime, true) {
                 guard.set_receiver_runtime();
             }

@@ -50,7 +50,7 @@ impl StreamSinkWakers {
         cx: &Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        let seen = self.wakers.seen();
+        let wake_count = self.wakers.wake_count();
         let before = driver.wake_flags();
         let polled = poll(driver, &mut Context::from_waker(&self.waker));
         let key = match used_as {
@@ -58,7 +58,7 @@ impl StreamSinkWakers {
             UsedAs::Sink => &mut self.sink,
         };
         // A ready operation leaves the waker in the slot: another operation of the same task may depend on it.
-        if polled.is_pending() && !self.wakers.register(key, cx.waker(), seen) {
+        if polled.is_pending() && !self.wakers.register(key, cx.waker(), wake_count) {
             cx.waker().wake_by_ref();
         }
         if driver.wake_flags().must_wake_since(before) {

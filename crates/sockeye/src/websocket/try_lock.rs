@@ -3,7 +3,8 @@
 //! A receiving task may use a connection for milliseconds: it reads, unmasks and inflates. [`TryLock`] lets other tasks
 //! continue meanwhile: locking succeeds or fails immediately. If it fails, a task can
 //!
-//! - add to the inbox ([`try_enqueue`](TryLock::try_enqueue)), which the holder empties before it releases the lock, or
+//! - add to the command queue ([`try_enqueue`](TryLock::try_enqueue)), which the holder empties before it releases the
+//!   lock, or
 //! - set a request ([`request`](TryLock::request)), which the holder sees when it releases the lock.
 //!
 //! One atomic word, the gate, holds the whole state of the lock and changes by compare-and-swap. A bit can be set only
@@ -19,9 +20,9 @@ use crate::sync::{AtomicU8, Mutex, MutexGuard, lock};
 
 /// The lock is held.
 const HELD: u8 = 1;
-/// The holder does not accept additions to the inbox.
-const INBOX_CLOSED: u8 = 1 << 1;
-/// The inbox has an item, or is about to have one.
+/// The holder does not accept additions to the command queue.
+const QUEUE_CLOSED: u8 = 1 << 1;
+/// The command queue has an item, or is about to have one.
 const COMMANDS: u8 = 1 << 2;
 /// A task waits for the lock.
 const WAITING: u8 = 1 << 3;
@@ -29,30 +30,30 @@ const WAITING: u8 = 1 << 3;
 const FLUSH: u8 = 1 << 4;
 const DELEGATE_FLUSH: u8 = 1 << 5;
 
-/// A value of type `T` behind a lock, an inbox of type `B` for tasks that find it locked, and a snapshot `P` of the
-/// value, which holders update and all tasks can read.
+/// A value of type `T` behind a lock, a command queue of type `B` for tasks that find it locked, and a snapshot `P` of
+/// the value, which holders update and all tasks can read.
 #[derive(Debug)]
 pub(crate) struct TryLock<T, B, P> {
     gate: AtomicU8,
     snapshot: P,
     /// Locked only by the task that has passed the gate, so that locking it never blocks.
     value: Mutex<T>,
-    inbox: Mutex<B>,
+    command_queue: Mutex<B>,
 }
 
-/// Whether other tasks can add to the inbox while the lock is held.
+/// Whether other tasks can add to the command queue while the lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InboxMode {
+pub(crate) enum QueueMode {
     Open,
     Closed,
 }
 
-/// Why nothing was added to the inbox.
+/// Why nothing was added to the command queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EnqueueError {
     /// The lock is not held: take it.
     Unlocked,
-    /// The holder has closed the inbox.
+    /// The holder has closed the command queue.
     Closed,
 }
 
@@ -71,7 +72,7 @@ pub(crate) enum Request {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "requests are made once"]
 pub(crate) struct Requests {
-    /// Execute the commands in the inbox.
+    /// Execute the commands in the command queue.
     pub(crate) commands: bool,
     pub(crate) flush: bool,
     pub(crate) delegate_flush: bool,
@@ -91,21 +92,21 @@ pub(crate) enum Release {
 }
 
 impl<T, B, P> TryLock<T, B, P> {
-    pub(crate) fn new(value: T, inbox: B, snapshot: P) -> Self {
+    pub(crate) fn new(value: T, command_queue: B, snapshot: P) -> Self {
         Self {
             gate: AtomicU8::new(0),
             snapshot,
             value: Mutex::new(value),
-            inbox: Mutex::new(inbox),
+            command_queue: Mutex::new(command_queue),
         }
     }
 
     /// Locks the value, unless another task holds the lock. The caller must [`release`](Guard::release) it.
     #[inline]
-    pub(crate) fn try_lock(&self, inbox_mode: InboxMode) -> Option<Guard<'_, T, B, P>> {
-        let held = match inbox_mode {
-            InboxMode::Open => HELD,
-            InboxMode::Closed => HELD | INBOX_CLOSED,
+    pub(crate) fn try_lock(&self, queue_mode: QueueMode) -> Option<Guard<'_, T, B, P>> {
+        let held = match queue_mode {
+            QueueMode::Open => HELD,
+            QueueMode::Closed => HELD | QUEUE_CLOSED,
         };
         // While the lock is free, no bit is set.
         self.gate.compare_exchange(0, held, AcqRel, Relaxed).ok()?;
@@ -126,29 +127,28 @@ impl<T, B, P> TryLock<T, B, P> {
         self.set(bit, 0).is_ok()
     }
 
-    /// Adds to the inbox if another task holds the lock. That task empties the inbox before it releases the lock.
+    /// Adds to the command queue if another task holds the lock. That task empties the command queue before it releases
+    /// the lock.
     ///
     /// `put` sees every update of the snapshot made before the lock was taken.
     ///
     /// # Errors
     ///
-    /// The lock is not held, or its holder has closed the inbox. `put` was not called.
+    /// The lock is not held, or its holder has closed the command queue. `put` was not called.
     pub(crate) fn try_enqueue<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, EnqueueError> {
-        // Lock the inbox before setting the bit: a holder that sees the bit then waits until the inbox is updated.
-        let mut inbox = lock(&self.inbox);
-        self.set(COMMANDS, INBOX_CLOSED)?;
-        Ok(put(&mut inbox))
+        // Lock the command queue before setting the bit: a holder that sees the bit then waits until the command queue
+        // is updated.
+        let mut command_queue = lock(&self.command_queue);
+        self.set(COMMANDS, QUEUE_CLOSED)?;
+        Ok(put(&mut command_queue))
     }
 
-    /// Adds to the inbox like [`try_enqueue`](Self::try_enqueue), even if the holder has closed it.
-    ///
-    /// # Errors
-    ///
-    /// The lock is not held. `put` was not called.
-    pub(crate) fn enqueue_always<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, EnqueueError> {
-        let mut inbox = lock(&self.inbox);
-        self.set(COMMANDS, 0)?;
-        Ok(put(&mut inbox))
+    /// Adds to the command queue like [`try_enqueue`](Self::try_enqueue), even if the holder has closed it. Returns
+    /// `None` if the lock is not held: `put` was not called.
+    pub(crate) fn force_enqueue<R>(&self, put: impl FnOnce(&mut B) -> R) -> Option<R> {
+        let mut command_queue = lock(&self.command_queue);
+        self.set(COMMANDS, 0).ok()?;
+        Some(put(&mut command_queue))
     }
 
     #[inline]
@@ -156,9 +156,9 @@ impl<T, B, P> TryLock<T, B, P> {
         &self.snapshot
     }
 
-    /// The inbox. Callers hold its mutex only to move a few words.
-    pub(crate) fn inbox(&self) -> MutexGuard<'_, B> {
-        lock(&self.inbox)
+    /// The command queue. Callers hold its mutex only to move a few words.
+    pub(crate) fn command_queue(&self) -> MutexGuard<'_, B> {
+        lock(&self.command_queue)
     }
 
     /// Sets a bit if the lock is held and none of the bits in `unless` is set.
@@ -211,13 +211,13 @@ impl<T, B, P> Guard<'_, T, B, P> {
                     let has_waiting = gate & WAITING != 0;
                     (0, Release::Released { has_waiting })
                 }
-                asked => {
+                requested => {
                     let requests = Requests {
-                        commands: asked & COMMANDS != 0,
-                        flush: asked & FLUSH != 0,
-                        delegate_flush: asked & DELEGATE_FLUSH != 0,
+                        commands: requested & COMMANDS != 0,
+                        flush: requested & FLUSH != 0,
+                        delegate_flush: requested & DELEGATE_FLUSH != 0,
                     };
-                    (gate & !asked, Release::Requested(requests))
+                    (gate & !requested, Release::Requested(requests))
                 }
             };
             match self.lock.gate.compare_exchange_weak(gate, after, AcqRel, Acquire) {

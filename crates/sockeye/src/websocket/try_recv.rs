@@ -51,11 +51,12 @@ pub(crate) fn try_recv(driver: &mut Driver, waker: &Waker) -> Result<Message, Tr
     if let Some(message) = driver.next_arrived() {
         return Ok(message);
     }
-    try_recv_read(driver, waker)
+    try_recv_slow(driver, waker)
 }
 
+/// Reads the transport if no complete message is buffered.
 #[inline(never)]
-fn try_recv_read(driver: &mut Driver, waker: &Waker) -> Result<Message, TryRecvError> {
+fn try_recv_slow(driver: &mut Driver, waker: &Waker) -> Result<Message, TryRecvError> {
     let runtime = driver.runtime();
     let received = poll_fn(|cx| Poll::Ready(driver.try_recv(cx)));
     // With an exhausted cooperative budget, the transport would appear empty.

@@ -83,7 +83,7 @@ pub(crate) fn try_send(driver: &mut Driver, message: Outbound) -> Result<(), Try
     }
     Err(TrySendError::Full {
         message,
-        queued_bytes: driver.waiting_len(),
+        queued_bytes: driver.queued_len(),
         since: driver.record_queue_full(),
     })
 }

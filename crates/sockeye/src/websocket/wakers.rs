@@ -85,9 +85,9 @@ impl SlotKey {
     }
 }
 
-/// The number of wake-ups at some time: see [`WakerSlots::register`].
+/// The number of wake-ups at some time: see [`WakerSlots::wake_count`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen(usize);
+pub(crate) struct WakeCount(usize);
 
 impl WakerSlots {
     pub(crate) fn new() -> Self {
@@ -97,23 +97,23 @@ impl WakerSlots {
         }
     }
 
-    /// Must be called before polling an operation that is not registered yet.
+    /// The number of wake-ups so far, for [`register`](Self::register). Read it before polling.
     #[inline]
-    pub(crate) fn seen(&self) -> Seen {
-        Seen(self.wake_ups.load(Acquire))
+    pub(crate) fn wake_count(&self) -> WakeCount {
+        WakeCount(self.wake_ups.load(Acquire))
     }
 
-    /// Registers an operation whose poll was pending. `seen` is from before that poll.
+    /// Registers an operation whose poll was pending. `wake_count` is from before that poll.
     ///
-    /// Returns `false` if there was a wake-up since `seen` that the operation may have missed: its task has to poll it
+    /// Returns `false` if there was a wake-up since then that the operation may have missed: its task has to poll it
     /// again.
     #[must_use = "a wake-up may have been missed"]
-    pub(crate) fn register(&self, key: &mut SlotKey, waker: &Waker, seen: Seen) -> bool {
+    pub(crate) fn register(&self, key: &mut SlotKey, waker: &Waker, wake_count: WakeCount) -> bool {
         let waker = waker.clone();
         let mut slots = lock(&self.slots);
         let replaced = slots.set(key, Slot::Waiting(waker, Wait::Progress));
         // Wake-ups are counted under the lock.
-        let is_current = self.wake_ups.load(Acquire) == seen.0;
+        let is_current = self.wake_ups.load(Acquire) == wake_count.0;
         drop(slots);
         // Dropping a waker can run any code, so unlock first.
         drop(replaced);
@@ -124,6 +124,14 @@ impl WakerSlots {
     pub(crate) fn register_for_lock(&self, key: &mut SlotKey, waker: &Waker) {
         let waker = waker.clone();
         let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::Lock));
+        drop(replaced);
+    }
+
+    /// Registers an operation that waits for the end of the connection. Must be called while holding the lock, after
+    /// checking that the connection is open: the task that ends it calls [`wake_all`](Self::wake_all) later.
+    pub(crate) fn register_for_end(&self, key: &mut SlotKey, waker: &Waker) {
+        let waker = waker.clone();
+        let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::End));
         drop(replaced);
     }
 
@@ -144,14 +152,6 @@ impl WakerSlots {
         drop(released);
     }
 
-    /// Registers an operation that waits for the end of the connection. Must be called while holding the lock, after
-    /// checking that the connection is open: the task that ends it calls [`wake_all`](Self::wake_all) later.
-    pub(crate) fn register_for_end(&self, key: &mut SlotKey, waker: &Waker) {
-        let waker = waker.clone();
-        let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::End));
-        drop(replaced);
-    }
-
     /// Wakes every operation.
     pub(crate) fn wake_all(&self) {
         self.wake(|_| true);
@@ -162,12 +162,12 @@ impl WakerSlots {
         self.wake(|wait| wait != Wait::End);
     }
 
-    fn wake(&self, is_meant: impl Fn(Wait) -> bool) {
+    fn wake(&self, should_wake: impl Fn(Wait) -> bool) {
         let mut slots = lock(&self.slots);
         let wake_ups = self.wake_ups.load(Acquire);
         self.wake_ups.store(wake_ups.wrapping_add(1), Release);
         let receiver = slots.receiver.take_waker();
-        let others = slots.take_others(is_meant);
+        let others = slots.take_others(should_wake);
         drop(slots);
         receiver.into_iter().chain(others).for_each(Waker::wake);
     }
@@ -221,11 +221,11 @@ impl Slots {
         }
     }
 
-    fn take_others(&mut self, is_meant: impl Fn(Wait) -> bool) -> Vec<Waker> {
+    fn take_others(&mut self, should_wake: impl Fn(Wait) -> bool) -> Vec<Waker> {
         let slots = self.others.iter_mut().flat_map(|slab| &mut slab.slots);
         slots
             .filter_map(|slot| match slot {
-                Slot::Waiting(_, wait) if is_meant(*wait) => slot.take_waker(),
+                Slot::Waiting(_, wait) if should_wake(*wait) => slot.take_waker(),
                 _ => None,
             })
             .collect()

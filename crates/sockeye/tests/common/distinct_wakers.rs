@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-/// WakerCounts the polls and wakers of a future.
+/// Counts the polls and wakers of a future.
 #[derive(Debug, Default)]
 pub(crate) struct WakerCounts {
     pub(crate) polls: AtomicUsize,

@@ -138,6 +138,13 @@ pub(crate) async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F
     .await
 }
 
+/// Runs all other tasks until they are idle.
+pub(crate) async fn run_until_idle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Drops a connection, and waits until its background task has closed the transport.
 pub(crate) async fn finish<T>(connection: T, peer: &Peer) {
     drop(connection);

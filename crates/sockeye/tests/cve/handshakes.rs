@@ -19,7 +19,7 @@ const HANDSHAKE_SECS: u64 = 10;
 const LINGER_SECS: u64 = 1;
 
 /// How long a client waits for the rest of a rejection.
-const REFUSAL_BODY_SECS: u64 = 1;
+const REJECTION_BODY_SECS: u64 = 1;
 
 /// The size of the future that reads a request, and its timer.
 const WAITING: usize = 1536;
@@ -108,7 +108,7 @@ async fn cve_2026_47073_no_response_keeps_a_client_for_more_than_10_s() {
             error.is_response_truncated() && !rejection.body().is_empty(),
             "{framing}"
         );
-        assert_eq!(secs, REFUSAL_BODY_SECS, "{framing}");
+        assert_eq!(secs, REJECTION_BODY_SECS, "{framing}");
     }
 }
 

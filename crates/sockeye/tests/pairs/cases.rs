@@ -271,7 +271,7 @@ async fn download_of_a_minute_completes_while_the_receiver_waits() {
         let reading = read_slowly(far, local == Local::Server, 16 * KIB, Duration::from_micros(62_500));
         let sending = async move {
             sender.send(vec![7; 16 * MIB]).await.unwrap();
-            // With a backlog, and then without one.
+            // With queued output, and then without any.
             sender.feed(vec![7; MIB]).await.unwrap();
             sender.send_ping(b"").await.unwrap();
             sender.close(CloseCode::NORMAL, "").await.unwrap();

@@ -29,7 +29,7 @@ impl Driver {
     /// Queues a ping, unless one is unanswered. Returns the number of the ping to wait for.
     pub(crate) fn start_ping(&mut self) -> Result<u32, Error> {
         self.check_writable()?;
-        self.connection.probe().map_err(|error| self.send_error(error))
+        self.connection.start_ping().map_err(|error| self.send_error(error))
     }
 
     /// Waits until this ping or a later one is answered. Writes, and receives ahead.
@@ -40,9 +40,9 @@ impl Driver {
             }
             let is_drained = self.poll_drain(cx).is_ready();
             self.find_close_after_write_failure(cx);
-            if is_drained && self.has_input() && !self.budget.is_spent() && !self.receive_into_backlog() {
-                let is_turn_over = self.budget.is_spent();
-                if !is_turn_over && self.pong(ping).is_none() {
+            if is_drained && self.has_input() && !self.budget.is_spent() && !self.read_buffered_ahead() {
+                let is_budget_spent = self.budget.is_spent();
+                if !is_budget_spent && self.pong(ping).is_none() {
                     return Poll::Ready(Err(Error::invalid_input(ReadAheadFull)));
                 }
             }
@@ -53,15 +53,19 @@ impl Driver {
         }
     }
 
-    /// Waits until this ping or a later one is answered, while another task receives. Writes.
-    pub(crate) fn poll_pong_of_receiver(&mut self, cx: &mut Context<'_>, ping: u32) -> Poll<Result<Duration, Error>> {
+    /// Waits until this ping or a later one is answered. Writes, and waits for the pong that another task will receive.
+    pub(crate) fn poll_pong_without_reading(
+        &mut self,
+        cx: &mut Context<'_>,
+        ping: u32,
+    ) -> Poll<Result<Duration, Error>> {
         let _ = self.poll_drain(cx);
         self.pong(ping).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The round-trip time once the ping is answered, or an error if it never will be.
     fn pong(&self, ping: u32) -> Option<Result<Duration, Error>> {
-        if self.connection.is_answered(ping) {
+        if self.connection.is_ping_answered(ping) {
             return self.connection.rtt().map(Ok);
         }
         self.check_open().err().map(Err)
@@ -73,7 +77,7 @@ impl Driver {
         loop {
             if !self.budget.is_overdrawn() {
                 if self.has_read_ahead()
-                    && let Some(event) = self.change_backlog(|backlog| backlog.ahead.pop())
+                    && let Some(event) = self.with_busy_state(|busy| busy.ahead.pop())
                 {
                     return Poll::Ready(Ok(Some(event)));
                 }
@@ -90,7 +94,7 @@ impl Driver {
             if self.is_receive_closed() {
                 return self.poll_end(cx).map_ok(|end| end.map(Event::Message));
             }
-            ready!(self.poll_more(cx));
+            ready!(self.poll_io(cx));
         }
     }
 }

@@ -7,7 +7,7 @@ use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
 use super::Driver;
 use crate::endpoint::budget::Budget;
 use crate::endpoint::linger;
-use crate::endpoint::state::{EndStatus, Ended};
+use crate::endpoint::state::{ClosedTransport, EndStatus};
 use crate::error::{Error, Kind};
 
 impl Driver {
@@ -28,16 +28,16 @@ impl Driver {
     }
 
     /// Fails the connection and closes the transport. The first failure is kept. Messages that arrived before can still
-    /// be received, as far as the backlog has room.
+    /// be received, as far as [`Limits::read_ahead_max`](crate::Limits::read_ahead_max) allows.
     pub(super) fn fail(&mut self, error: Error) {
-        self.receive_into_backlog();
+        self.read_buffered_ahead();
         self.connection.handle_transport_end();
         self.close_transport(Some(error));
     }
 
     /// Closes the transport, because of `error` if there is one.
     pub(super) fn close_transport(&mut self, error: Option<Error>) {
-        if let Some(Ended {
+        if let Some(ClosedTransport {
             mut transport,
             is_write_closed: false,
         }) = self.transport.close(error)
@@ -48,7 +48,7 @@ impl Driver {
         self.input.lease.release();
         self.timer = self.runtime().timer();
         if self.stall().is_some() {
-            self.change_backlog(|backlog| backlog.stall = None);
+            self.with_busy_state(|busy| busy.stall = None);
         }
         self.drop_output();
     }
@@ -79,7 +79,7 @@ impl Driver {
     #[cold]
     pub(super) fn finish_in_background(&mut self) {
         if self.end != EndStatus::Background
-            && let Some(slot) = linger::try_reserve(self.runtime())
+            && let Some(slot) = linger::try_acquire_slot(self.runtime())
         {
             slot.finish(self.take_closing());
         }
@@ -96,7 +96,7 @@ impl Driver {
             settings: self.settings.clone(),
             input: std::mem::replace(&mut self.input, input),
             output: std::mem::replace(&mut self.output, output),
-            backlog: self.backlog.take(),
+            busy: self.busy.take(),
             timer: self.settings.runtime.timer(),
             window_edge: self.window_edge,
             budget: Budget::default(),

@@ -14,7 +14,7 @@ mod try_recv;
 mod wait;
 mod write;
 
-pub(crate) use deferred::Acceptance;
+pub(crate) use deferred::LimitCheck;
 pub(crate) use try_recv::NotReceived;
 
 use std::any::Any;
@@ -27,8 +27,8 @@ use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::{CloseCode, CloseFrame, CloseInfo, Connection, Role, State};
 
 use super::CODECS;
-use super::backlog::{Backlog, Stall};
 use super::budget::Budget;
+use super::busy_state::{BusyState, Stall};
 use super::compress_job::CompressJob;
 use super::input::Input;
 use super::output::Output;
@@ -47,8 +47,8 @@ pub(crate) struct Driver {
     settings: Arc<Settings>,
     input: Input,
     output: Output,
-    /// State that exists only while something waits. `None` for an idle connection.
-    backlog: Option<Box<Backlog>>,
+    /// State that exists only while the connection is busy.
+    busy: Option<Box<BusyState>>,
     timer: Timer,
     /// The [window edge](crate::transport::socket::window_edge) when the oldest unanswered ping was written, or at its
     /// last change.
@@ -96,7 +96,7 @@ impl Driver {
             settings,
             input: Input::new(read_buf, now),
             output: Output::default(),
-            backlog: None,
+            busy: None,
             timer: runtime.timer(),
             window_edge: None,
             budget: Budget::default(),
@@ -166,7 +166,7 @@ impl Driver {
     /// Whether messages received while a send waited have not been taken yet.
     #[inline]
     pub(super) fn has_read_ahead(&self) -> bool {
-        self.backlog.as_ref().is_some_and(|backlog| backlog.ahead.cost() > 0)
+        self.busy.as_ref().is_some_and(|busy| busy.ahead.cost() > 0)
     }
 
     /// See [`WakeFlags::TERMINATED`].
@@ -188,7 +188,7 @@ impl Driver {
             if self.is_receive_closed() {
                 return self.poll_end(cx);
             }
-            ready!(self.poll_more(cx));
+            ready!(self.poll_io(cx));
         }
     }
 
@@ -241,14 +241,14 @@ impl Driver {
                 self.close_transport(None);
                 return Poll::Ready(());
             }
-            ready!(self.poll_more(cx));
+            ready!(self.poll_io(cx));
         }
     }
 
     /// Writes what is queued, then reads. Ready when the caller has to check again: input has arrived, or the
     /// connection has ended.
     #[inline(never)]
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.settings.is_going_away() && self.is_open() {
             // 1001 without a reason is always valid. A connection that is not open is closing already.
             let _ = self.start_close(CloseCode::GOING_AWAY, "");
@@ -315,20 +315,20 @@ impl Driver {
 
     /// The number of bytes that wait to be written, including messages that are not encoded yet.
     #[inline]
-    pub(crate) fn waiting_len(&self) -> usize {
+    pub(crate) fn queued_len(&self) -> usize {
         self.output.len().saturating_add(self.deferred_cost())
     }
 
     /// Whether anything waits to be encoded or written.
-    pub(crate) fn has_waiting(&self) -> bool {
+    pub(crate) fn has_queued_output(&self) -> bool {
         !self.output.is_empty() || self.has_unencoded()
     }
 
     /// Whether a message is being compressed in parts, or messages are deferred.
     #[inline]
     fn has_unencoded(&self) -> bool {
-        let backlog = self.backlog.as_ref();
-        backlog.is_some_and(|backlog| backlog.compress_job.is_some() || !backlog.deferred.is_empty())
+        let busy = self.busy.as_ref();
+        busy.is_some_and(|busy| busy.compress_job.is_some() || !busy.deferred.is_empty())
     }
 
     /// Whether a message is being compressed in parts. Nothing can be queued behind it.
@@ -382,22 +382,22 @@ impl Driver {
     /// The message that is being compressed in parts.
     #[inline]
     fn compress_job(&self) -> Option<&CompressJob> {
-        self.backlog.as_ref()?.compress_job.as_ref()
+        self.busy.as_ref()?.compress_job.as_ref()
     }
 
     #[inline]
     fn stall(&self) -> Option<&Stall> {
-        self.backlog.as_ref()?.stall.as_ref()
+        self.busy.as_ref()?.stall.as_ref()
     }
 
-    /// Modifies the backlog, and frees it if it is then empty.
+    /// Modifies the [`BusyState`], and frees it if it is then empty.
     #[cold]
     #[inline(never)]
-    fn change_backlog<R>(&mut self, change: impl FnOnce(&mut Backlog) -> R) -> R {
-        let backlog = self.backlog.get_or_insert_default();
-        let result = change(backlog);
-        if backlog.is_empty() {
-            self.backlog = None;
+    fn with_busy_state<R>(&mut self, change: impl FnOnce(&mut BusyState) -> R) -> R {
+        let busy = self.busy.get_or_insert_default();
+        let result = change(busy);
+        if busy.is_empty() {
+            self.busy = None;
         }
         result
     }
@@ -407,7 +407,7 @@ impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
             .field("state", &self.connection.state())
-            .field("waiting", &self.output.len())
+            .field("queued", &self.output.len())
             .field("failure", &self.transport.failure())
             .finish_non_exhaustive()
     }

@@ -20,7 +20,7 @@ impl Driver {
     /// Queues a message. Pending while the queue is full.
     #[inline]
     pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
-        if message.prepared().is_some() || self.backlog.is_some() {
+        if message.prepared().is_some() || self.busy.is_some() {
             return self.poll_feed_any(cx, message);
         }
         ready!(self.poll_room_for(cx, message.plain_len()))?;
@@ -39,7 +39,7 @@ impl Driver {
         Poll::Ready(Err(error))
     }
 
-    /// [`poll_feed`](Self::poll_feed) for a prepared message, or while there is a backlog.
+    /// [`poll_feed`](Self::poll_feed) for a prepared message, or while the connection is busy.
     #[inline(never)]
     fn poll_feed_any(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, message.len()))?;
@@ -144,14 +144,14 @@ impl Driver {
         let out = self.output.buffer_for(0, self.settings.write_buffer_max);
         let is_begun = self.connection.start_compressed(first, out)?;
         if is_begun {
-            self.change_backlog(|backlog| backlog.compress_job = Some(job));
+            self.with_busy_state(|busy| busy.compress_job = Some(job));
         }
         Ok(is_begun)
     }
 
     /// Queues the next part of the message that is being compressed.
     pub(super) fn queue_part(&mut self) {
-        let job = self.backlog.as_mut().and_then(|backlog| backlog.compress_job.as_mut());
+        let job = self.busy.as_mut().and_then(|busy| busy.compress_job.as_mut());
         let Some(job) = job else { return };
         let (part, fragment) = job.next_part();
         let len = part.bytes().len();
@@ -161,7 +161,7 @@ impl Driver {
             // The connection has failed or ended.
             self.cancel_compress_job();
         } else if fragment == Fragment::Last {
-            self.change_backlog(|backlog| backlog.compress_job = None);
+            self.with_busy_state(|busy| busy.compress_job = None);
         }
         self.budget.charge_compressed(len);
     }
@@ -169,7 +169,7 @@ impl Driver {
     /// Drops the rest of the message that is being compressed.
     pub(super) fn cancel_compress_job(&mut self) {
         if self.compress_job().is_some() {
-            self.change_backlog(|backlog| backlog.compress_job = None);
+            self.with_busy_state(|busy| busy.compress_job = None);
             self.has_dropped_output = true;
         }
     }

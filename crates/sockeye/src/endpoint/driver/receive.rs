@@ -23,13 +23,13 @@ impl Driver {
     #[inline(always)]
     pub(super) fn next_message(&mut self) -> Option<Message> {
         // Returned from here, the message stays in registers on its way to the caller.
-        if self.backlog.is_none()
+        if self.busy.is_none()
             && let Some(message) =
                 fast_path::take_whole_message(&mut self.connection, &mut self.input, &mut self.budget)
         {
             return Some(message);
         }
-        if self.backlog.is_none() && !self.has_input() {
+        if self.busy.is_none() && !self.has_input() {
             return None;
         }
         // A separate variable: otherwise the compiler would use one stack slot for this and for the message above.
@@ -38,12 +38,12 @@ impl Driver {
         next
     }
 
-    /// Takes messages from the backlog first: they arrived before those in the input.
+    /// Takes messages that were read ahead first: they arrived before those in the input.
     #[inline(never)]
     fn next_message_into(&mut self, next: &mut Option<Message>) {
         self.observes_control = false;
-        *next = match self.backlog.is_some() {
-            true => self.change_backlog(|backlog| backlog.ahead.pop_message()),
+        *next = match self.busy.is_some() {
+            true => self.with_busy_state(|busy| busy.ahead.pop_message()),
             false => None,
         };
         if next.is_none() {
@@ -67,7 +67,7 @@ impl Driver {
     fn parse_frames(&mut self) -> Option<Message> {
         while !self.input.is_consumed() || self.connection.is_inflating() {
             let unread = &mut self.input.buffer[self.input.pos as usize..self.input.end as usize];
-            let received = self.connection.handle_bytes(self.input.at, unread);
+            let received = self.connection.handle_bytes(self.input.received_at, unread);
             self.input.pos += received.consumed as u32;
             self.budget.charge_frame();
             self.budget.charge_fragments(received.consumed);
@@ -90,7 +90,7 @@ impl Driver {
             if self.observes_control
                 && let Some(control) = control_event(&event)
             {
-                self.change_backlog(|backlog| backlog.ahead.push(control));
+                self.with_busy_state(|busy| busy.ahead.push(control));
                 self.input.release_or_retain();
                 self.queue_control();
                 return None;
@@ -109,7 +109,7 @@ impl Driver {
 
     /// Takes the message that was [read into its own buffer](fast_path::poll_read_into_message).
     fn take_appended_message(&mut self) -> Option<Message> {
-        let Some(event) = self.connection.handle_direct_read(self.input.at) else {
+        let Some(event) = self.connection.handle_direct_read(self.input.received_at) else {
             if self.connection.is_inflating() {
                 self.budget.exhaust();
             }
@@ -157,7 +157,7 @@ impl Driver {
             Ok(0) if self.connection.state() == State::Draining && !is_drained => self.transport.close_read(),
             Ok(0) => self.end_transport(None),
             Ok(len) => {
-                self.input.at = self.settings.runtime.now();
+                self.input.received_at = self.settings.runtime.now();
                 self.input.bytes += len as u64;
                 self.carry_counts();
             }
@@ -175,7 +175,7 @@ impl Driver {
         };
         let len = self.input.try_fill(io);
         if len > 0 {
-            self.input.at = self.settings.runtime.now();
+            self.input.received_at = self.settings.runtime.now();
             self.input.bytes += len as u64;
         }
         len > 0

@@ -6,7 +6,7 @@ use std::time::Instant;
 use sockeye_proto::{SendError, State};
 
 use super::Driver;
-use crate::endpoint::reservations::Ticket;
+use crate::endpoint::reservations::WaiterId;
 use crate::error::Error;
 
 impl Driver {
@@ -25,7 +25,7 @@ impl Driver {
             ready!(self.poll_room(cx))?;
             if self.is_drained() && !self.has_room_for(len) {
                 // The room is reserved. Releasing it wakes this task.
-                self.change_backlog(|backlog| backlog.reservations.record_blocked());
+                self.with_busy_state(|busy| busy.reservations.record_blocked());
                 return Poll::Pending;
             }
         }
@@ -49,108 +49,109 @@ impl Driver {
     /// Whether a message of this length may be queued with [`queue`](Self::queue).
     #[inline]
     pub(crate) fn has_room_for(&self, len: usize) -> bool {
-        match &self.backlog {
+        match &self.busy {
             None => self.fits(0, len),
-            Some(backlog) => {
-                let reservations = &backlog.reservations;
-                backlog.compress_job.is_none() && !reservations.has_waiting() && self.fits(reservations.len(), len)
+            Some(busy) => {
+                let reservations = &busy.reservations;
+                busy.compress_job.is_none() && !reservations.has_waiters() && self.fits(reservations.len(), len)
             }
         }
     }
 
-    /// Whether `len` bytes fit into the queue beside `reserved` bytes. A message of any length fits into an empty queue.
+    /// Whether `len` bytes fit into the queue beside `reserved` bytes. A message of any length fits into an empty
+    /// queue.
     #[inline]
     fn fits(&self, reserved: usize, len: usize) -> bool {
-        let taken = self.output.len().saturating_add(reserved);
-        taken == 0 || taken.saturating_add(len) <= self.settings.write_buffer_max
+        let used_len = self.output.len().saturating_add(reserved);
+        used_len == 0 || used_len.saturating_add(len) <= self.settings.write_buffer_max
     }
 
     /// The number of bytes that are queued or reserved.
-    pub(crate) fn taken(&self) -> usize {
-        let backlog = self.backlog.as_ref();
-        let reserved = backlog.map_or(0, |backlog| backlog.reservations.len());
+    pub(crate) fn used_len(&self) -> usize {
+        let busy = self.busy.as_ref();
+        let reserved = busy.map_or(0, |busy| busy.reservations.len());
         self.output.len().saturating_add(reserved)
     }
 
     /// Whether nothing can be queued, whatever its length: behind a message that is being compressed in parts, or while
     /// tasks wait for a reservation.
     pub(crate) fn is_queue_blocked(&self) -> bool {
-        let backlog = self.backlog.as_ref();
-        backlog.is_some_and(|backlog| backlog.compress_job.is_some() || backlog.reservations.has_waiting())
+        let busy = self.busy.as_ref();
+        busy.is_some_and(|busy| busy.compress_job.is_some() || busy.reservations.has_waiters())
     }
 
     /// Reserves room for `len` bytes. Tasks get their reservations in the order in which they first called this;
-    /// `ticket` stores the place of a waiting task. Returns whether other tasks may have room now.
+    /// `waiter` stores the place of a waiting task. Returns whether other tasks may have room now.
     pub(crate) fn poll_reserve(
         &mut self,
         cx: &mut Context<'_>,
-        ticket: &mut Option<Ticket>,
+        waiter: &mut Option<WaiterId>,
         len: usize,
     ) -> Poll<Result<bool, Error>> {
         loop {
             if let Err(error) = self.check_open() {
-                self.leave_line(ticket);
+                self.cancel_reserve(waiter);
                 return Poll::Ready(Err(error));
             }
-            if let Some(wakes) = self.try_reserve(ticket, len) {
+            if let Some(wakes) = self.try_reserve(waiter, len) {
                 return Poll::Ready(Ok(wakes));
             }
-            self.change_backlog(|backlog| backlog.reservations.enqueue(ticket, len));
+            self.with_busy_state(|busy| busy.reservations.enqueue(waiter, len));
             if let Err(error) = ready!(self.poll_room(cx)) {
-                self.leave_line(ticket);
+                self.cancel_reserve(waiter);
                 return Poll::Ready(Err(error));
             }
-            if self.is_drained() && !self.can_reserve(*ticket, len) {
+            if self.is_drained() && !self.can_reserve(*waiter, len) {
                 // The room is reserved, or another task is first.
                 return Poll::Pending;
             }
         }
     }
 
-    /// Reserves room for `len` bytes, if there is room and it is the turn of the task with this ticket. Returns whether
-    /// other tasks may have room now.
-    pub(crate) fn try_reserve(&mut self, ticket: &mut Option<Ticket>, len: usize) -> Option<bool> {
-        if !self.can_reserve(*ticket, len) {
+    /// Reserves room for `len` bytes, if there is room and this waiter is first. Returns whether other tasks may
+    /// have room now.
+    pub(crate) fn try_reserve(&mut self, waiter: &mut Option<WaiterId>, len: usize) -> Option<bool> {
+        if !self.can_reserve(*waiter, len) {
             return None;
         }
         self.add_reservation(len);
-        Some(self.leave_line(ticket))
+        Some(self.cancel_reserve(waiter))
     }
 
-    fn can_reserve(&self, ticket: Option<Ticket>, len: usize) -> bool {
-        match &self.backlog {
+    fn can_reserve(&self, waiter: Option<WaiterId>, len: usize) -> bool {
+        match &self.busy {
             None => self.fits(0, len),
-            Some(backlog) => {
-                let reservations = &backlog.reservations;
-                backlog.compress_job.is_none() && reservations.is_next(ticket) && self.fits(reservations.len(), len)
+            Some(busy) => {
+                let reservations = &busy.reservations;
+                busy.compress_job.is_none() && reservations.is_next(waiter) && self.fits(reservations.len(), len)
             }
         }
     }
 
     /// Reserves room for `len` bytes, regardless of the limit.
     pub(crate) fn add_reservation(&mut self, len: usize) {
-        self.change_backlog(|backlog| backlog.reservations.add(len));
+        self.with_busy_state(|busy| busy.reservations.add(len));
     }
 
-    /// Gives a reservation back. Returns whether a task may wait for its room.
+    /// Releases a reservation. Returns whether a task may wait for its room.
     pub(crate) fn release_reservation(&mut self, len: usize) -> bool {
-        self.backlog.is_some() && self.change_backlog(|backlog| backlog.reservations.remove(len))
+        self.busy.is_some() && self.with_busy_state(|busy| busy.reservations.remove(len))
     }
 
-    /// Removes a task from the line for reservations. Returns whether other tasks may have room now.
-    pub(crate) fn leave_line(&mut self, ticket: &mut Option<Ticket>) -> bool {
-        let Some(ticket) = ticket.take() else { return false };
+    /// Removes a task from the wait queue for reservations. Returns whether other tasks may have room now.
+    pub(crate) fn cancel_reserve(&mut self, waiter: &mut Option<WaiterId>) -> bool {
+        let Some(waiter) = waiter.take() else { return false };
         let unblocks_others =
-            self.backlog.is_some() && self.change_backlog(|backlog| backlog.reservations.leave(ticket));
+            self.busy.is_some() && self.with_busy_state(|busy| busy.reservations.remove_waiter(waiter));
         unblocks_others || self.can_next_reserve()
     }
 
-    /// Whether the task that is first in line can get its reservation now.
+    /// Whether the task that is first in the wait queue can get its reservation now.
     fn can_next_reserve(&self) -> bool {
-        let backlog = self.backlog.as_deref();
-        backlog.is_some_and(|backlog| {
-            let first = backlog.reservations.first_waiting();
-            first.is_some_and(|len| backlog.compress_job.is_none() && self.fits(backlog.reservations.len(), len))
+        let busy = self.busy.as_deref();
+        busy.is_some_and(|busy| {
+            let first = busy.reservations.first_waiter_len();
+            first.is_some_and(|len| busy.compress_job.is_none() && self.fits(busy.reservations.len(), len))
         })
     }
 
@@ -158,25 +159,25 @@ impl Driver {
     #[cold]
     pub(crate) fn record_queue_full(&mut self) -> Instant {
         let runtime = self.runtime();
-        let since = self.change_backlog(|backlog| *backlog.full_since.get_or_insert_with(|| runtime.now()));
+        let since = self.with_busy_state(|busy| *busy.full_since.get_or_insert_with(|| runtime.now()));
         runtime.to_std(since)
     }
 
     /// Records that a message was accepted, or that the queue is empty.
     #[inline]
     pub(crate) fn clear_queue_full(&mut self) {
-        if self.backlog.is_some() {
+        if self.busy.is_some() {
             self.clear_full_since();
         }
     }
 
     #[cold]
     fn clear_full_since(&mut self) {
-        self.change_backlog(|backlog| backlog.full_since = None);
+        self.with_busy_state(|busy| busy.full_since = None);
     }
 
     /// Since when messages have found no room. `None` while there is room.
     pub(crate) fn full_since(&self) -> Option<sockeye_proto::Instant> {
-        self.backlog.as_ref()?.full_since
+        self.busy.as_ref()?.full_since
     }
 }

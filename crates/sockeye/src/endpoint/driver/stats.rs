@@ -1,12 +1,12 @@
 //! Counts what the connection has sent and received.
 //!
-//! The counters of messages are split, so that they fit into space that is otherwise padding: the hot path increments
-//! the low part, and the high part takes over at each read or flush.
+//! Each message counter is split so that it fits into padding: the hot path increments the low 32 bits, and
+//! [`carry_counts`](Driver::carry_counts) moves their overflow into the high part at each read or flush.
 
 use sockeye_proto::deflate::CompressionTotals;
 
 use super::Driver;
-use crate::stats::{Stats, Traffic};
+use crate::stats::{ConnectionStats, DirectionStats};
 
 /// The unit of the high part of a counter.
 const HIGH_UNIT: u32 = 1 << 31;
@@ -19,19 +19,29 @@ pub(super) struct HighCounts {
 }
 
 impl Driver {
-    pub(crate) fn stats(&self) -> Stats {
-        let [sent, received] = self.connection.compression_totals();
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        let compression = self.connection.compression_stats();
         let HighCounts {
             sent: high_sent,
             received: high_received,
         } = self.high_counts;
-        Stats {
-            sent: traffic(high_sent, self.output.messages, self.output.written_total(), sent),
-            received: traffic(high_received, self.input.messages, self.input.bytes, received),
+        ConnectionStats {
+            sent: direction_stats(
+                high_sent,
+                self.output.messages,
+                self.output.written_total(),
+                compression.sent,
+            ),
+            received: direction_stats(
+                high_received,
+                self.input.messages,
+                self.input.bytes,
+                compression.received,
+            ),
         }
     }
 
-    /// Must be called before another 2^31 messages are sent or received.
+    /// Moves overflow of the message counters into their high parts. Must be called before another 2^31 messages.
     #[inline]
     pub(super) fn carry_counts(&mut self) {
         if (self.input.messages | self.output.messages) >= HIGH_UNIT {
@@ -49,13 +59,13 @@ fn carry(low: &mut u32, high: &mut u16) {
     }
 }
 
-fn traffic(high: u16, low: u32, bytes: u64, compressed: CompressionTotals) -> Traffic {
-    Traffic {
+fn direction_stats(high: u16, low: u32, bytes: u64, compressed: CompressionTotals) -> DirectionStats {
+    DirectionStats {
         messages: u64::from(high) * u64::from(HIGH_UNIT) + u64::from(low),
         bytes,
         compressed_messages: compressed.messages,
-        payload_before_compression: compressed.payload_before,
-        payload_after_compression: compressed.payload_after,
+        payload_bytes_before_compression: compressed.payload_before,
+        payload_bytes_after_compression: compressed.payload_after,
     }
 }
 
@@ -66,10 +76,13 @@ mod tests {
     #[test]
     fn carried_messages_are_counted() {
         let (mut low, mut high) = (HIGH_UNIT + 5, 0);
-        let before = traffic(high, low, 0, CompressionTotals::default()).messages;
+        let before = direction_stats(high, low, 0, CompressionTotals::default()).messages;
         carry(&mut low, &mut high);
         carry(&mut low, &mut high);
         assert_eq!((low, high), (5, 1));
-        assert_eq!(traffic(high, low, 0, CompressionTotals::default()).messages, before);
+        assert_eq!(
+            direction_stats(high, low, 0, CompressionTotals::default()).messages,
+            before
+        );
     }
 }

@@ -19,7 +19,7 @@ impl Driver {
     // Inlined into the caller's loop as `poll_recv` is, so that the message stays in registers.
     #[inline]
     pub(crate) fn next_arrived(&mut self) -> Option<Message> {
-        match self.backlog.is_none() && !self.budget.is_overdrawn() {
+        match self.busy.is_none() && !self.budget.is_overdrawn() {
             true => fast_path::take_whole_message(&mut self.connection, &mut self.input, &mut self.budget),
             false => None,
         }
@@ -41,7 +41,7 @@ impl Driver {
     fn try_recv_into(&mut self, cx: &mut Context<'_>, delivered: &mut Option<Message>) -> Result<(), NotReceived> {
         self.budget.resume();
         loop {
-            if !self.budget.is_overdrawn() && (self.backlog.is_some() || self.has_input()) {
+            if !self.budget.is_overdrawn() && (self.busy.is_some() || self.has_input()) {
                 *delivered = self.next_message();
                 if delivered.is_some() {
                     return Ok(());
@@ -56,7 +56,7 @@ impl Driver {
                 self.budget.pause();
                 return Ok(());
             }
-            if self.poll_more(cx).is_pending() {
+            if self.poll_io(cx).is_pending() {
                 return Ok(());
             }
         }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::Instant;
 
 use super::Driver;
-use crate::endpoint::backlog::Backlog;
+use crate::endpoint::busy_state::BusyState;
 use crate::error::{Error, Kind};
 use crate::message::event::Event;
 use crate::transport::Transport;
@@ -25,29 +25,29 @@ impl Driver {
         }
     }
 
-    /// Reads once and moves the messages to the backlog. Also pending if the backlog is full or the budget is spent.
+    /// Reads once and parses the messages ahead. Also pending if no more may be read ahead or the budget is spent.
     pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.receive_into_backlog() {
+        if !self.read_buffered_ahead() {
             return Poll::Pending;
         }
         let is_drained = self.is_drained();
         ready!(self.poll_read(cx, is_drained));
-        self.receive_into_backlog();
+        self.read_buffered_ahead();
         Poll::Ready(())
     }
 
-    /// Moves messages from the input to the backlog. Returns whether all input was consumed; stops early if the backlog
-    /// is full or the budget is spent.
+    /// Parses the messages in the input ahead. Returns whether all input was consumed; stops early if no more may be
+    /// read ahead or the budget is spent.
     #[cold]
-    pub(super) fn receive_into_backlog(&mut self) -> bool {
+    pub(super) fn read_buffered_ahead(&mut self) -> bool {
         while self.has_input() {
-            let cost = self.backlog.as_ref().map_or(0, |backlog| backlog.ahead.cost());
+            let cost = self.busy.as_ref().map_or(0, |busy| busy.ahead.cost());
             if cost >= self.settings.read_ahead_max || self.budget.is_spent() {
                 return false;
             }
             // Also `None` if a message is partly inflated, which spends the budget.
             if let Some(message) = self.parse_message() {
-                self.change_backlog(|backlog| backlog.ahead.push(Event::Message(message)));
+                self.with_busy_state(|busy| busy.ahead.push(Event::Message(message)));
             }
         }
         true
@@ -67,14 +67,14 @@ impl Driver {
         while self.transport.is_write_failed()
             && !self.is_receive_closed()
             && !self.budget.is_spent()
-            && self.receive_into_backlog()
+            && self.read_buffered_ahead()
         {
             let is_drained = self.is_drained();
             if self.poll_read(cx, is_drained).is_pending() && !self.try_read() {
                 return;
             }
         }
-        self.receive_into_backlog();
+        self.read_buffered_ahead();
     }
 
     /// Called when the budget is spent. Checks the deadlines, then lets other tasks run unless the connection is over.
@@ -92,7 +92,7 @@ impl Driver {
 
     /// Ready once a deadline has passed and was handled.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
+        let Some(deadline) = earlier_of(self.connection.poll_timeout(), self.write_deadline()) else {
             return Poll::Pending;
         };
         ready!(self.timer.poll(cx, deadline));
@@ -105,9 +105,9 @@ impl Driver {
         if self.write_deadline().is_some_and(|deadline| now >= deadline) {
             self.check_write_rate(now);
         }
-        if self.backlog.is_some() {
-            self.change_backlog(|backlog| {
-                backlog.drained_at.take_if(|drained_at| *drained_at <= now);
+        if self.busy.is_some() {
+            self.with_busy_state(|busy| {
+                busy.drained_at.take_if(|drained_at| *drained_at <= now);
             });
         }
         // Nothing is read while a message is being inflated, so the peer may not be silent.
@@ -144,13 +144,13 @@ impl Driver {
             self.connection.handle_write_progress(now);
         }
         let (written, taken_min) = (self.output.written_total(), u64::from(self.settings.write_taken_min));
-        let is_fast_enough = self.change_backlog(|backlog| match &mut backlog.stall {
-            Some(stall) => stall.renew(now, written, taken_min),
+        let is_fast_enough = self.with_busy_state(|busy| match &mut busy.stall {
+            Some(stall) => stall.end_period(now, written, taken_min),
             None => true,
         });
         if !is_fast_enough {
-            let is_full = |backlog: &Backlog| backlog.ahead.cost() >= self.settings.read_ahead_max.max(1);
-            let kind = match self.backlog.as_deref().is_some_and(is_full) {
+            let is_full = |busy: &BusyState| busy.ahead.cost() >= self.settings.read_ahead_max.max(1);
+            let kind = match self.busy.as_deref().is_some_and(is_full) {
                 true => Kind::MutualStall,
                 false => Kind::Stalled,
             };
@@ -159,7 +159,7 @@ impl Driver {
     }
 }
 
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+fn earlier_of(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

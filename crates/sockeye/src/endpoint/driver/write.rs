@@ -6,7 +6,7 @@ use std::time::Duration;
 use sockeye_proto::{State, TransportAction};
 
 use super::{Driver, FlushEnd, WriteOutcome};
-use crate::endpoint::backlog::{Backlog, Stall};
+use crate::endpoint::busy_state::{BusyState, Stall};
 use crate::endpoint::compress_job::CompressJob;
 use crate::error::Error;
 use crate::transport::Transport;
@@ -81,7 +81,7 @@ impl Driver {
         *end = match (*end, self.compress_job().map(CompressJob::start)) {
             (FlushEnd::At(_), _) => return,
             (FlushEnd::AfterCompressJob(start), Some(present)) if start == present => return,
-            _ if self.connection.wants_transmit() || self.has_kept_deferred() => return,
+            _ if self.connection.wants_transmit() || self.has_undroppable_deferred() => return,
             (FlushEnd::Unknown, Some(start)) => FlushEnd::AfterCompressJob(start),
             (FlushEnd::Unknown | FlushEnd::AfterCompressJob(_), _) => FlushEnd::At(self.output.end()),
         };
@@ -134,8 +134,8 @@ impl Driver {
                 self.record_control_written();
             }
             match drained {
-                // Usually that was all: 12 instructions less than another turn of the loop.
-                Poll::Ready(Ok(())) if self.backlog.is_none() && self.has_nothing_to_write() => {
+                // Usually that was all: 12 instructions less than another iteration.
+                Poll::Ready(Ok(())) if self.busy.is_none() && self.has_nothing_to_write() => {
                     return Poll::Ready(());
                 }
                 Poll::Ready(Ok(())) => {}
@@ -144,7 +144,7 @@ impl Driver {
                     if self.stall().is_none() {
                         let written_total = self.output.written_total();
                         let stall = Stall::new(self.runtime().now(), written_total, written_total - written_before);
-                        self.change_backlog(|backlog| backlog.stall = Some(stall));
+                        self.with_busy_state(|busy| busy.stall = Some(stall));
                     }
                     return Poll::Pending;
                 }
@@ -168,9 +168,9 @@ impl Driver {
         }
         if is_drained {
             let (now, written_total) = (self.runtime().now(), self.output.written_total());
-            self.change_backlog(|backlog| {
-                let drain_time = backlog.stall.take().map(|stall| stall.drain_time(now, written_total));
-                backlog.drained_at = drain_time.filter(|time| *time >= SLOW_DRAIN).map(|time| now + time);
+            self.with_busy_state(|busy| {
+                let drain_time = busy.stall.take().map(|stall| stall.drain_time(now, written_total));
+                busy.drained_at = drain_time.filter(|time| *time >= SLOW_DRAIN).map(|time| now + time);
             });
         }
     }
@@ -180,12 +180,12 @@ impl Driver {
     #[cold]
     fn record_control_written(&mut self) {
         let (now, written_total) = (self.runtime().now(), self.output.written_total());
-        let drain_time = |backlog: &Backlog| match (&backlog.stall, backlog.drained_at) {
+        let drain_time = |busy: &BusyState| match (&busy.stall, busy.drained_at) {
             (Some(stall), _) => stall.drain_time(now, written_total),
             (None, Some(drained_at)) => drained_at - now,
             (None, None) => Duration::ZERO,
         };
-        let delay = self.backlog.as_deref().map_or(Duration::ZERO, drain_time);
+        let delay = self.busy.as_deref().map_or(Duration::ZERO, drain_time);
         if !self.connection.is_awaiting_pong() {
             self.window_edge = self.transport.transport().and_then(Transport::window_edge);
         }

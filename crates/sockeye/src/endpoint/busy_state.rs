@@ -1,4 +1,4 @@
-//! State of a connection that is busy.
+//! State that exists only while the connection is busy.
 //!
 //! Boxed, and freed while it is empty, so that an idle connection does not hold it.
 
@@ -13,11 +13,11 @@ use super::reservations::Reservations;
 use crate::message::Message;
 use crate::message::event::Event;
 
-/// Memory per queued message in addition to its payload: an entry in the queue and an allocation.
-const MESSAGE_COST: usize = 64;
+/// Memory per message that was received ahead, in addition to its payload: an entry in the queue and an allocation.
+const READ_AHEAD_OVERHEAD: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Backlog {
+pub(super) struct BusyState {
     /// The message that is being compressed in parts. Nothing can be queued behind it.
     pub(super) compress_job: Option<CompressJob>,
     /// Present while the transport is full.
@@ -33,7 +33,7 @@ pub(super) struct Backlog {
     pub(super) deferred: DeferredQueue,
 }
 
-impl Backlog {
+impl BusyState {
     pub(super) fn is_empty(&self) -> bool {
         self.compress_job.is_none()
             && self.stall.is_none()
@@ -53,51 +53,51 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(120);
 pub(super) struct Stall {
     began: Instant,
     /// Bytes written on the connection when the transport first became full.
-    written_at_first: u64,
+    written_at_start: u64,
     /// Bytes written by the last write before the transport became full: about its capacity.
-    held: u64,
-    since: Instant,
-    /// Bytes written on the connection at `since`.
-    written_before: u64,
+    transport_len: u64,
+    period_start: Instant,
+    /// Bytes written on the connection at `period_start`.
+    written_at_period_start: u64,
     /// Bytes taken beyond the minimum rate in the previous period. Carried over because kernels free space in large
     /// steps.
     surplus: u64,
 }
 
 impl Stall {
-    /// Starts when the transport is full: it has just taken `held` of `written_total` bytes.
-    pub(super) fn new(now: Instant, written_total: u64, held: u64) -> Self {
+    /// Starts when the transport is full: it has just taken `transport_len` of `written_total` bytes.
+    pub(super) fn new(now: Instant, written_total: u64, transport_len: u64) -> Self {
         Self {
             began: now,
-            written_at_first: written_total,
-            held,
-            since: now,
-            written_before: written_total,
+            written_at_start: written_total,
+            transport_len,
+            period_start: now,
+            written_at_period_start: written_total,
             surplus: 0,
         }
     }
 
     /// When the peer's rate must be checked.
     pub(super) fn deadline(&self, timeout: Duration) -> Instant {
-        self.since + timeout
+        self.period_start + timeout
     }
 
     /// Whether the peer took any bytes in this period, and at least `taken_min` including the surplus of the previous
-    /// period. Starts the next period.
-    pub(super) fn renew(&mut self, now: Instant, written_total: u64, taken_min: u64) -> bool {
-        let taken = written_total.saturating_sub(self.written_before);
+    /// period. Ends this period and starts the next one.
+    pub(super) fn end_period(&mut self, now: Instant, written_total: u64, taken_min: u64) -> bool {
+        let taken = written_total.saturating_sub(self.written_at_period_start);
         let counted = taken + self.surplus;
-        self.since = now;
-        self.written_before = written_total;
+        self.period_start = now;
+        self.written_at_period_start = written_total;
         self.surplus = counted.saturating_sub(taken_min).min(taken_min);
         taken > 0 && counted >= taken_min
     }
 
     /// Estimates how long the peer needs to read what the transport holds, from its rate so far.
     pub(super) fn drain_time(&self, now: Instant, written_total: u64) -> Duration {
-        let taken = written_total.saturating_sub(self.written_at_first);
+        let taken = written_total.saturating_sub(self.written_at_start);
         let millis = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
-        match self.held.saturating_mul(millis).checked_div(taken) {
+        match self.transport_len.saturating_mul(millis).checked_div(taken) {
             Some(millis) => Duration::from_millis(millis).min(DRAIN_TIME_MAX),
             None => Duration::ZERO,
         }
@@ -121,13 +121,13 @@ impl ReadAhead {
     }
 
     pub(super) fn push(&mut self, message: Event) {
-        self.cost += message.len() + MESSAGE_COST;
+        self.cost += message.len() + READ_AHEAD_OVERHEAD;
         self.messages.push_back(message);
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {
         let message = self.messages.pop_front()?;
-        self.cost -= message.len() + MESSAGE_COST;
+        self.cost -= message.len() + READ_AHEAD_OVERHEAD;
         Some(message)
     }
 
@@ -151,13 +151,13 @@ mod tests {
             let mut stall = Stall::new(at(5), 1000, 0);
             assert_eq!(stall.deadline(Duration::from_secs(10)), at(15));
             assert_eq!(
-                stall.renew(at(15), 1000 + taken, taken_min),
+                stall.end_period(at(15), 1000 + taken, taken_min),
                 is_alive,
                 "{taken} of {taken_min}"
             );
             assert_eq!(stall.deadline(Duration::from_secs(10)), at(25));
             assert!(
-                !stall.renew(at(25), 1000 + taken, taken_min),
+                !stall.end_period(at(25), 1000 + taken, taken_min),
                 "no byte in the second period"
             );
         }
@@ -176,9 +176,9 @@ mod tests {
     #[test]
     fn surplus_counts_for_one_more_period() {
         let mut stall = Stall::new(at(0), 0, 0);
-        assert!(stall.renew(at(10), 1000, 100));
-        assert!(stall.renew(at(20), 1001, 100));
-        assert!(!stall.renew(at(30), 1002, 100));
+        assert!(stall.end_period(at(10), 1000, 100));
+        assert!(stall.end_period(at(20), 1001, 100));
+        assert!(!stall.end_period(at(30), 1002, 100));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         for len in [0, 1, 1000] {
             ahead.push(Event::Message(vec![7; len].into()));
         }
-        assert_eq!(ahead.cost(), 1001 + 3 * MESSAGE_COST);
+        assert_eq!(ahead.cost(), 1001 + 3 * READ_AHEAD_OVERHEAD);
         let lens: Vec<_> = std::iter::from_fn(|| ahead.pop())
             .map(|message| message.len())
             .collect();

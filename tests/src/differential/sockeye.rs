@@ -9,7 +9,7 @@ use super::{EMPTY_FRAGMENTS_MAX, End, Heard, MESSAGE_SIZE_MAX, Receiver, Verdict
 
 /// The verdict, and details that the rules need.
 #[derive(Debug)]
-pub(super) struct Ours {
+pub(super) struct SockeyeVerdict {
     pub(super) verdict: Verdict,
     pub(super) fault: Option<ProtocolError>,
     /// Number of bytes passed in when the error occurred.
@@ -29,9 +29,9 @@ pub(super) fn receive<'a>(
     receiver: Receiver,
     empty_fragments: EmptyFragments,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Ours {
+) -> SockeyeVerdict {
     let mut connection = connection(receiver, empty_fragments);
-    let mut ours = Ours {
+    let mut sockeye = SockeyeVerdict {
         verdict: Verdict {
             heard: Vec::new(),
             end: End::Waiting,
@@ -55,9 +55,9 @@ pub(super) fn receive<'a>(
             match hear(event) {
                 Ok(heard) => {
                     if matches!(heard, Heard::Close(..)) {
-                        ours.verdict.end = End::Closed;
+                        sockeye.verdict.end = End::Closed;
                     }
-                    ours.verdict.heard.push(heard);
+                    sockeye.verdict.heard.push(heard);
                 }
                 Err(fault) => {
                     let code = sent_code(&mut connection);
@@ -66,17 +66,17 @@ pub(super) fn receive<'a>(
                         Some(fault.close_code()),
                         "the close frame that leaves has the code of {fault:?}"
                     );
-                    ours.verdict.end = End::Refused {
+                    sockeye.verdict.end = End::Refused {
                         code: fault.close_code().0,
                         fault: fault.to_string(),
                     };
-                    (ours.fault, ours.fault_at) = (Some(fault), Some(given));
+                    (sockeye.fault, sockeye.fault_at) = (Some(fault), Some(given));
                 }
             }
             rest = &mut rest[consumed..];
         }
     }
-    ours
+    sockeye
 }
 
 fn connection(receiver: Receiver, empty_fragments: EmptyFragments) -> Connection {
