@@ -96,12 +96,22 @@ impl ProtocolError {
             Self::TooManyFinalBlocks => "too many final blocks",
         }
     }
+
+    /// Whether the peer broke no rule of the RFC, but exceeded a limit of this endpoint.
+    pub(crate) fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::MessageTooBig | Self::TooManyEmptyFragments | Self::TooManyFinalBlocks
+        )
+    }
 }
 
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())?;
         match self {
+            Self::MessageTooBig => f.write_str(" (message_size_max)"),
+            Self::TooManyEmptyFragments => f.write_str(" (empty_fragments_max)"),
             Self::ReservedOpcode(bits) => write!(f, " {bits:#x}"),
             Self::InvalidCloseCode(code) => write!(f, " {}", code.0),
             _ => Ok(()),
@@ -110,3 +120,25 @@ impl fmt::Display for ProtocolError {
 }
 
 impl core::error::Error for ProtocolError {}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn exceeded_limits_are_named() {
+        for (error, text) in [
+            (ProtocolError::MessageTooBig, "message too big (message_size_max)"),
+            (
+                ProtocolError::TooManyEmptyFragments,
+                "too many empty fragments (empty_fragments_max)",
+            ),
+        ] {
+            assert!(error.is_limit());
+            assert_eq!(error.to_string(), text);
+        }
+        assert!(!ProtocolError::UnmaskedFrame.is_limit());
+    }
+}

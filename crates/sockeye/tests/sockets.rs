@@ -324,6 +324,20 @@ mod tls {
         echoing.await.unwrap().unwrap();
     }
 
+    #[tokio::test]
+    async fn errors_name_wss_where_only_one_side_speaks_tls() {
+        let certified = certified();
+        let (address, accepting) = echo_once(Server::default(), Ipv4Addr::LOCALHOST.into()).await;
+        let url = format!("wss://localhost:{}/", address.port());
+        let error = within(30, client(&certified).connect(&url)).await.unwrap_err();
+        assert!(
+            error.is_tls() && error.to_string().contains("use ws instead of wss"),
+            "{error}"
+        );
+        let error = within(30, accepting).await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("wss instead of ws"), "{error}");
+    }
+
     fn protocols(names: &[&str]) -> Vec<Vec<u8>> {
         names.iter().map(|name| name.as_bytes().to_vec()).collect()
     }

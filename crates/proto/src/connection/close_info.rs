@@ -116,6 +116,9 @@ impl fmt::Display for CloseInfo {
         match (self.cause, &self.received, &self.sent) {
             (CloseCause::Local, _, Some(sent)) => write!(f, "closed by this endpoint: {sent}"),
             (CloseCause::Peer, Some(received), _) => write!(f, "closed by the peer: {received}"),
+            (CloseCause::ProtocolError(error), ..) if error.is_limit() => {
+                write!(f, "the peer exceeded a limit: {error}")
+            }
             (CloseCause::ProtocolError(error), ..) => write!(f, "the peer broke the protocol: {error}"),
             (CloseCause::TransportEnd, ..) => f.write_str("connection lost without a close frame"),
             (CloseCause::KeepaliveTimeout, ..) => f.write_str("the peer does not answer"),

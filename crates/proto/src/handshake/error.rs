@@ -224,6 +224,10 @@ impl fmt::Display for HandshakeError {
             Self::TooManyHeaders { count_max } => {
                 return write!(f, "head has more than {count_max} header lines");
             }
+            // The content type of the first record of TLS.
+            Self::ControlByte(0x16) => {
+                "control byte 0x16 in the head, as of TLS: the peer may have used wss instead of ws"
+            }
             Self::ControlByte(byte) => return write!(f, "control byte {byte:#04x} in the head"),
             Self::TooManyInformational { count_max } => {
                 return write!(f, "more than {count_max} informational responses");

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, ClientConfig, PeerMisbehaved, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, InvalidMessage, PeerMisbehaved, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -84,7 +84,7 @@ pub(crate) fn check_alpn(protocol: Option<&[u8]>) -> Result<(), Error> {
     }
 }
 
-/// Replaces errors of ALPN by ones that explain the cause, and keeps other errors.
+/// Replaces errors of ALPN, and of a peer without TLS, by ones that explain the cause. Keeps other errors.
 fn tls_error(error: io::Error) -> Error {
     let rustls_error = error.get_ref().and_then(|inner| inner.downcast_ref());
     let explained = match rustls_error {
@@ -97,12 +97,15 @@ fn tls_error(error: io::Error) -> Error {
         Some(rustls::Error::NoApplicationProtocol) => {
             "the client does not offer http/1.1 (ALPN); it may offer only HTTP/2"
         }
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the peer does not speak TLS on this port: use ws instead of wss, or the port for TLS"
+        }
         _ => return Error::new(Kind::Tls(error)),
     };
     Error::new(Kind::Tls(io::Error::new(error.kind(), WrongProtocol(explained.into()))))
 }
 
-/// Error of a TLS handshake that negotiated another protocol, or none in common.
+/// Error of a TLS handshake with a peer that speaks another protocol.
 #[derive(Debug)]
 struct WrongProtocol(String);
 
