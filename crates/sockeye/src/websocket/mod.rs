@@ -404,7 +404,8 @@ impl WebSocket {
         socket::peer_certificates(self.driver.transport()?)
     }
 
-    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks.
+    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks. Addresses,
+    /// certificates and negotiated compression are known only before: read them first.
     pub fn split(self) -> (Sender, Receiver) {
         let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
         crate::websocket::split::split(self.driver, subprotocol)
