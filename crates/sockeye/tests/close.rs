@@ -676,10 +676,9 @@ async fn dropping_the_connection_ends_tcp() {
 
         let (ws, peer) = open(local).await;
         let (sender, receiver) = ws.split();
-        drop(receiver);
-        assert!(!peer.is_transport_closed(), "a sender is left");
-        drop(sender.clone());
         drop(sender);
+        assert!(!peer.is_transport_closed(), "the receiver is left");
+        drop(receiver);
         assert!(peer.is_transport_closed());
     }
 }

@@ -231,17 +231,6 @@ async fn reserve_fails_when_the_connection_ends() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn permit_keeps_the_connection_open() {
-    let (ws, peer) = open(Local::Server).await;
-    let (sender, receiver) = ws.split();
-    let permit = sender.reserve(10).await.unwrap();
-    drop((sender, receiver));
-    assert!(!peer.is_transport_closed());
-    drop(permit);
-    assert!(peer.is_transport_closed());
-}
-
 /// A permit that is used while a large message is being compressed, before and after the connection is closed.
 #[tokio::test(start_paused = true)]
 async fn permit_can_be_used_while_a_large_message_is_compressed() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use common::wire::{close, ping, text, texts};
+use common::wire::{close, text, texts};
 use common::{BOTH, Local, open, open_server, poll_once, run_until_idle, text_of, within};
 use futures_util::{Sink, SinkExt};
 use sockeye::{Client, CloseCause, CloseCode, Error, Limits, Message, Receiver, Sender, Server, WebSocket};
@@ -289,14 +289,52 @@ async fn send_returns_although_another_sender_never_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_sends_without_its_receiver() {
-    let (ws, peer) = open(Local::Client).await;
-    let (sender, receiver) = ws.split();
-    drop(receiver);
-    sender.send(Message::text("x")).await.unwrap();
-    sender.send_ping(b"y").await.unwrap();
-    sender.close(CloseCode::NORMAL, "").await.unwrap();
-    assert_eq!(peer.take_frames(), [text("x"), ping("y"), close(1000, "")]);
+async fn dropping_the_receiver_closes_the_connection() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, receiver) = ws.split();
+        sender.send("x").await.unwrap();
+        let closed = tokio::spawn({
+            let sender = sender.clone();
+            async move { sender.closed().await }
+        });
+        run_until_idle().await;
+        drop(receiver);
+        assert!(peer.is_transport_closed() && !sender.is_open());
+        assert_eq!(peer.take_frames(), [text("x")]);
+        within(1, closed).await.unwrap();
+        assert!(sender.try_send("y").is_err());
+        let error = sender.send("z").await.unwrap_err();
+        assert!(error.is_closed() && !error.is_retryable(), "{error}");
+    }
+}
+
+/// The handler of a server panics or is aborted while a sender is left in a registry.
+#[tokio::test(start_paused = true)]
+async fn aborted_receiving_task_closes_the_connection() {
+    let (ws, peer) = open(Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    let receiving = tokio::spawn(async move { receiver.recv().await });
+    run_until_idle().await;
+    receiving.abort();
+    run_until_idle().await;
+    assert!(peer.is_transport_closed() && !sender.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn receiver_dropped_after_the_close_began_does_not_cut_it_off() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, receiver) = ws.split();
+        sender.try_send("last").unwrap();
+        sender.start_close(CloseCode::NORMAL, "").unwrap();
+        drop(receiver);
+        run_until_idle().await;
+        assert_eq!(peer.take_frames(), [text("last"), close(1000, "")]);
+        assert!(!peer.is_transport_closed());
+        peer.send([close(1000, "")]);
+        sender.close(CloseCode::NORMAL, "").await.unwrap();
+    }
 }
 
 /// Only a sink: otherwise the methods of `Sender` take precedence over those of `SinkExt`.

@@ -190,7 +190,7 @@ impl<L: Listener> Serve<L> {
     /// connection with 1001 (going away): its [`recv`](crate::WebSocket::recv) returns the messages that the client
     /// sent before its own close frame, then `Ok(None)`, so that the handler can return. `run` returns once all
     /// handlers have returned. Handlers that are still running at the `deadline` are dropped, and their connections are
-    /// closed without a closing handshake, unless a [`Sender`](crate::Sender) of the connection exists elsewhere.
+    /// closed without a closing handshake.
     ///
     /// The close frame is sent when the handler polls `recv`. The handler's task is woken for that, so every future
     /// that it awaits directly is polled, including those in `select!` or `join!`. A receiver in another task sends the
@@ -223,7 +223,7 @@ impl<L: Listener> Serve<L> {
     ///
     /// The handler accepts or rejects the request. Errors that it returns are reported to [`on_error`](Self::on_error),
     /// except a [normal close](Error::is_normal_close); [`Error::other`] wraps an application's error. A panic in a
-    /// handler ends at most its own connection, which stays open while a [`Sender`](crate::Sender) of it exists elsewhere. If a handler moves its WebSocket to another task, it has to wait for that
+    /// handler ends only its own connection. If a handler moves its WebSocket to another task, it has to wait for that
     /// task to include it in the shutdown.
     ///
     /// # Cancel safety

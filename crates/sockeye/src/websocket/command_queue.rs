@@ -42,6 +42,8 @@ pub(super) enum Command {
     CancelReserve(WaiterId),
     Close(CloseCode, Box<str>),
     Abort,
+    /// Abort, unless the closing handshake has begun: the receiver was dropped.
+    AbortIfOpen,
 }
 
 /// Why nothing was added to the command queue.

@@ -96,6 +96,13 @@ impl<'a> ConnectionGuard<'a> {
         self.wake_all();
     }
 
+    /// Closes the transport at once, unless the closing handshake has begun.
+    pub(crate) fn abort_if_open(&mut self) {
+        if self.driver.is_open() {
+            self.abort();
+        }
+    }
+
     /// Schedules a flush: in the current batch, or by waking the waiting tasks if no runtime is known.
     #[inline]
     pub(crate) fn request_flush(&mut self) {
@@ -245,6 +252,7 @@ impl<'a> ConnectionGuard<'a> {
                 let _ = self.start_close(code, &reason);
             }
             Command::Abort => self.abort(),
+            Command::AbortIfOpen => self.abort_if_open(),
         }
         Ok(())
     }

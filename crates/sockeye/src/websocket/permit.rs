@@ -12,8 +12,7 @@ use crate::websocket::try_send::TrySendError;
 /// Reserved room in the send queue of a connection for one message, made by [`Sender::reserve`](crate::Sender::reserve)
 /// and [`Sender::try_reserve`](crate::Sender::try_reserve).
 ///
-/// Dropping it releases the room. Like a [`Sender`](crate::Sender), it keeps the connection open, and costs one
-/// reference count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a
+/// Dropping it releases the room. Costs one reference count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a
 /// slower path.
 #[derive(Debug)]
 #[must_use = "dropping a permit releases its room"]

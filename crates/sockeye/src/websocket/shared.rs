@@ -334,12 +334,22 @@ impl Shared {
 
     /// Closes the transport immediately, or has the lock holder do it.
     pub(crate) fn abort(self: &Arc<Self>) {
+        self.execute(|guard| guard.abort(), || Command::Abort);
+    }
+
+    /// As [`abort`](Self::abort), unless the closing handshake has begun.
+    pub(crate) fn abort_if_open(self: &Arc<Self>) {
+        self.execute(|guard| guard.abort_if_open(), || Command::AbortIfOpen);
+    }
+
+    /// Calls `if_free`, or has the lock holder execute `command`.
+    fn execute(self: &Arc<Self>, if_free: fn(&mut ConnectionGuard<'_>), command: fn() -> Command) {
         loop {
             if let Some(mut guard) = self.try_lock(QueueMode::Closed) {
-                guard.abort();
+                if_free(&mut guard);
                 return;
             }
-            if self.force_enqueue(|| Command::Abort) {
+            if self.force_enqueue(command) {
                 return;
             }
         }

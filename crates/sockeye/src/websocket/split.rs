@@ -32,7 +32,7 @@ use crate::websocket::wakers::SlotKey;
 /// messages are never interleaved.
 ///
 /// Reads and deadlines are only handled while the [`Receiver`] is polled: without that, pings of the peer are not
-/// answered and a lost peer is not detected.
+/// answered and a lost peer is not detected. Dropping the receiver closes the connection; dropping all senders does not.
 ///
 /// Its futures are cancel-safe like those of [`WebSocket`](crate::WebSocket). It is also a
 /// [`Sink`](futures_sink::Sink).
@@ -63,9 +63,11 @@ impl Drop for Sender {
 
 /// Receiving half of a connection that was [split](crate::WebSocket::split).
 ///
-/// Pings are answered and a silent peer is detected while [`recv`](Self::recv) is awaited. The connection stays open as
-/// long as the receiver or any sender exists. Without the receiver, nothing is read and the end is not detected: remove
-/// the senders of a connection from a registry when the task that receives ends.
+/// Pings are answered and a silent peer is detected while [`recv`](Self::recv) is awaited.
+///
+/// Dropping it closes TCP without a closing handshake, and the peer sees 1006: without it, nothing would be read and the
+/// end would not be detected. If the closing handshake has begun, a task of the current runtime finishes it in the
+/// background once the last sender is dropped. Senders that are left in a registry fail from then on.
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
@@ -524,9 +526,11 @@ impl Receiver {
 }
 
 /// Drops the waker of its task, so that the connection does not keep that task alive.
+/// Closes an open connection, because nobody would notice its end: see [`Receiver`].
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);
+        self.shared.abort_if_open();
     }
 }
 

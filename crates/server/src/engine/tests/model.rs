@@ -124,6 +124,8 @@ struct World {
     in_flight: Vec<(&'static str, u64, JoinHandle<()>)>,
     /// Publications that were in progress when an earlier process ended.
     unacknowledged_before: HashSet<(&'static str, u64)>,
+    /// Publications that the log may still contain, although a process did not restore them after a power cut.
+    evicted_before: HashSet<(&'static str, u64)>,
 }
 
 /// A client of one room, with the state that an SDK keeps.
@@ -180,6 +182,7 @@ impl World {
             is_flooded: false,
             in_flight: Vec::new(),
             unacknowledged_before: HashSet::new(),
+            evicted_before: HashSet::new(),
         }
     }
 
@@ -427,7 +430,8 @@ impl World {
                     None => {
                         // A stream that one process evicts while it restores the log may be kept by the next.
                         let is_expected = unacknowledged.contains(&(room, number))
-                            || self.may_evict && self.unacknowledged_before.contains(&(room, number));
+                            || self.may_evict && self.unacknowledged_before.contains(&(room, number))
+                            || self.evicted_before.contains(&(room, number));
                         assert!(is_expected, "{delivered:?} from nowhere");
                         assert!(added.insert(number), "{number} twice");
                         self.seen.unacknowledged_found += 1;
@@ -445,8 +449,9 @@ impl World {
                     .iter()
                     .rposition(|known| is_of_stream(known) && known.offset <= top)
                     .map_or(0, |index| index + 1);
-                known.truncate(len);
-                let len = known.len();
+                // A process that evicts a stream while it restores the log looks as if the stream were lost.
+                let lost = known.drain(len..).map(|lost| (room, lost.number));
+                self.evicted_before.extend(lost.filter(|_| self.may_evict));
                 drop(rooms);
                 for client in self.clients.iter_mut().filter(|client| client.room == room) {
                     if let Some(known) = &mut client.known {
