@@ -48,7 +48,8 @@ options! {
         /// Whether the backend decides about subscriptions without a token, instead of `allow_subscribe`. Private (`$`) and
         /// user-limited (`#`) channels keep their rules. Needs `hooks.subscribe_url`.
         pub subscribe_hook: bool = false,
-        /// Whether the backend is asked when a subscription expires, instead of the client. Needs `hooks.sub_refresh_url`.
+        /// Whether the backend decides when a subscription expires, instead of a new token of the client. Needs
+        /// `hooks.sub_refresh_url`.
         pub sub_refresh_hook: bool = false,
         /// Whether the backend decides about publications of clients, instead of `allow_publish`. It may change them. Needs
         /// `hooks.publish_url`.
