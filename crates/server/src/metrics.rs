@@ -155,7 +155,7 @@ impl Metrics {
         );
         to.add(
             "connects",
-            "Clients since the start, by transport and format as in `sockeye_transport_clients`",
+            "Client connections opened, by transport and format as in `sockeye_transport_clients`",
             &self.connects,
         );
         to.add(
@@ -177,7 +177,7 @@ impl Metrics {
         );
         to.add(
             "panics",
-            "Panics in the task of a client, a bug: its connection ended, the others went on",
+            "Panics in a client's task (a bug). Only that client's connection ends",
             &self.panics,
         );
         to.add("commands", "Commands of clients", &self.commands);
@@ -210,7 +210,7 @@ impl Metrics {
         );
         to.add(
             "gaps",
-            "How often a publication was missing in a channel, so that its subscribers had to recover",
+            "Gaps detected: how often a channel's positioned subscribers had to recover because a publication was missing",
             &values.gaps,
         );
         to.bytes("history", "Memory of all histories", &values.history_bytes);
@@ -266,7 +266,7 @@ impl Metrics {
         );
         to.add(
             "hook_failures",
-            "Events of clients that the backend or a handler did not decide about: timeouts, pauses, invalid answers",
+            "Client events for which the hook or handler gave no valid answer (timeout, circuit open, invalid reply)",
             &self.hook_failures,
         );
         to.add(

@@ -35,19 +35,19 @@ options! {
         pub ecdsa_public_key: Option<String> = None,
         /// Public key (PEM) of tokens signed with EdDSA (Ed25519).
         pub eddsa_public_key: Option<String> = None,
-        /// Address (`https://…`) of a JWK set. It is fetched when the first token needs it, kept for an hour, and fetched
-        /// again for a key id that it does not have, at most every ten seconds. With `http://…`, whoever controls the network
-        /// in between controls the keys.
+        /// URL of a JWK set. Fetched on first use, cached for one hour, and refetched for an unknown key ID at most once every
+        /// 10 seconds. If fetching fails, the cached set stays in use for up to 24 hours, so a revoked key may be accepted for
+        /// that long. With `http://`, anyone on the network path can replace the keys.
         pub jwks_url: Option<String> = None,
-        /// Audience that the `aud` claim must contain. By default `aud` is not looked at.
+        /// Audience that the `aud` claim must contain. By default `aud` is not checked.
         pub audience: Option<String> = None,
-        /// Issuer that the `iss` claim must equal. By default `iss` is not looked at.
+        /// Issuer that the `iss` claim must equal. By default `iss` is not checked.
         pub issuer: Option<String> = None,
-        /// How far the clock of the issuer may differ from ours, in seconds, for `exp` and `nbf`. 0 by default.
+        /// Allowed clock skew for `exp` and `nbf`, in seconds. 0 by default.
         pub leeway_seconds: u64 = 0,
         /// Longest token in bytes; 16 KiB by default. A longer one is invalid, and is not decoded.
         pub size_max: usize = 16 * 1024,
-        /// Accepts tokens whatever their signature. For development only: every client can be every user. Expiry and all
+        /// Accepts tokens whatever their signature. For development only: every client can impersonate every user. Expiry and all
         /// other claims are checked as always.
         pub insecure_skip_signature_check: bool = false,
     }

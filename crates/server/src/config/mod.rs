@@ -351,12 +351,13 @@ options! {
         pub connections_per_user_max: usize = 100_000,
         /// Maximum size of a request of the HTTP API, in bytes. A larger one is answered with 413.
         pub api_request_size_max: usize = 4 << 20,
-        /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, after
-        /// which SDKs do not reconnect. One message may carry many commands: an SDK that connects sends all its subscriptions
-        /// in one message, with a token for each. 128 subscriptions take up to 110 KiB.
+        /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, and SDKs
+        /// do not reconnect. SDKs send all subscriptions, with tokens, in one message when they connect (128 take up to
+        /// 110 KiB).
         pub message_size_max: usize = 256 << 10,
-        /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106. Must be at
-        /// least 2 KiB less than [`message_size_max`](Self::message_size_max). The sum of this limit,
+        /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106. Clients are
+        /// also limited by the [`publication_size_max`](crate::NamespaceOptions::publication_size_max) of the namespace; raise
+        /// both. Must be at least 2 KiB less than [`message_size_max`](Self::message_size_max). The sum of this limit,
         /// [`client_info_size_max`](Self::client_info_size_max) and 2 KiB must be at most half of
         /// [`queue_bytes_max`](Self::queue_bytes_max); otherwise one publication could exceed the queue of every subscriber.
         /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
@@ -420,17 +421,17 @@ options! {
     /// Timeouts and intervals. The docs of each timeout say what happens when it expires.
     #[derive(PartialEq, Eq)]
     pub struct Timeouts {
-        /// Time to receive the complete head of an HTTP request, counted from the previous response on a reused connection.
-        /// Then the connection is closed.
+        /// Time to receive the complete head of an HTTP request, counted from the previous response on a reused connection;
+        /// after that, the connection is closed.
         pub request_head: Duration = Duration::from_secs(10),
-        /// Total lifetime of an HTTP connection that does not become a WebSocket. Then it is closed.
+        /// Total lifetime of an HTTP connection that does not become a WebSocket; after that, it is closed.
         pub http_connection: Duration = Duration::from_secs(60),
-        /// Time from the upgrade to the `connect` command. Then the client is disconnected with 3000, or with 3502 if `connect`
-        /// failed.
+        /// Time from the upgrade to the `connect` command; after that, the client is disconnected with 3000, or with 3502 if
+        /// `connect` failed.
         pub connect: Duration = Duration::from_secs(10),
         /// Interval of the server's pings, which is part of the reply to `connect`. Must be longer than [`pong`](Self::pong).
         pub ping_interval: Duration = Duration::from_secs(25),
-        /// Time to answer a ping. Then the client is disconnected with 3012. Must be shorter than
+        /// Time to answer a ping; after that, the client is disconnected with 3012. Must be shorter than
         /// [`ping_interval`](Self::ping_interval), so that at most one ping is unanswered. A client that stops responding is
         /// removed from its channels after the sum of both, 33 s by default.
         pub pong: Duration = Duration::from_secs(8),
@@ -438,14 +439,16 @@ options! {
         /// unsubscribed with 2500, and recover. The server examines at most 1,000 channels at a time, 64 times per interval;
         /// with more channels, the check of each takes place less often.
         pub position_check: Duration = Duration::from_secs(40),
-        /// Time for a slow client to read 64 KiB. Then the client is disconnected with 3008.
+        /// Time for a slow client to read 64 KiB; after that, the client is disconnected with 3008.
         pub write: Duration = Duration::from_secs(33),
-        /// Time for the closing handshake of one connection. Then TCP is closed without it.
+        /// Time for the closing handshake of one connection; after that, TCP is closed without it.
         pub close: Duration = Duration::from_secs(5),
         /// Time over which clients are disconnected after the shutdown signal, in random order, so that they do not all
-        /// reconnect at once. By default all at once. Must be shorter than [`shutdown`](Self::shutdown).
+        /// reconnect at once. By default all at once. Must be shorter than [`shutdown`](Self::shutdown). `sockeye serve`
+        /// derives this from its setting `drain`; a value in its file has no effect.
         pub drain: Duration = Duration::ZERO,
-        /// Time for all connections to end after the shutdown signal. Then they are dropped.
+        /// Time for all connections to end after the shutdown signal; after that, they are dropped. `sockeye serve` derives this
+        /// from its setting `drain`; a value in its file has no effect.
         pub shutdown: Duration = Duration::from_secs(10),
     }
 }

@@ -28,11 +28,11 @@ options! {
         pub recovery: bool = true,
         /// Whether clients may ask to be told when they missed a publication. Needs history.
         pub positioning: bool = true,
-        /// Makes every subscription recoverable, also if the client does not ask for it. Needs history.
+        /// Makes every subscription recoverable, even if the client does not ask for it. Needs history.
         pub force_recovery: bool = false,
-        /// Makes every subscription positioned, also if the client does not ask for it. Needs history.
+        /// Makes every subscription positioned, even if the client does not ask for it. Needs history.
         pub force_positioning: bool = false,
-        /// Sends join and leave pushes to every subscriber, also to those that do not ask for them.
+        /// Sends join and leave pushes to every subscriber, including those that do not ask for them.
         pub force_push_join_leave: bool = false,
         /// Whether the server keeps the list of subscribers of a channel.
         pub presence: bool = false,
@@ -43,12 +43,13 @@ options! {
         /// Whether pushes to JSON clients that accept it (`flag` 1) have a short number in place of the name of the channel.
         /// Protobuf clients always get the name, because the JavaScript SDK does not recognize the number there.
         pub channel_ids: bool = true,
-        /// Recovers only the newest publication of a channel, as a cache, also for clients without a position. Needs history.
+        /// Recovers only the newest publication of a channel, as a cache, even for clients without a position. Needs history.
         pub cache: bool = false,
         /// Whether the backend decides about subscriptions without a token, instead of `allow_subscribe`. Private (`$`) and
         /// user-limited (`#`) channels keep their rules. Needs `hooks.subscribe_url`.
         pub subscribe_hook: bool = false,
-        /// Whether the backend is asked when a subscription expires, instead of the client. Needs `hooks.sub_refresh_url`.
+        /// Whether the backend decides when a subscription expires, instead of a new token of the client. Needs
+        /// `hooks.sub_refresh_url`.
         pub sub_refresh_hook: bool = false,
         /// Whether the backend decides about publications of clients, instead of `allow_publish`. It may change them. Needs
         /// `hooks.publish_url`.
@@ -63,8 +64,9 @@ options! {
         pub allow_presence: Who = Who::Nobody,
         /// What happens to a subscriber that reads more slowly than its channels publish.
         pub slow_consumer: SlowConsumer = SlowConsumer::Disconnect,
-        /// Maximum size of the data of a publication, in bytes. A larger one fails with error 106. The limit
-        /// [`publication_size_max`](crate::Limits::publication_size_max) of the server applies too.
+        /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. The server-wide
+        /// limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies too, and is the only limit for the
+        /// HTTP API and for data that `publish_hook` returns.
         pub publication_size_max: usize = 64 << 10,
         /// Maximum number of publications per second of one client into one channel; more fail with error 111. By default
         /// there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).

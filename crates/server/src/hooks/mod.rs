@@ -33,24 +33,24 @@ options! {
     /// Hooks to the backend.
     #[derive(PartialEq, Eq)]
     pub struct HookOptions {
-        /// Address that decides about connections of clients without a token.
+        /// URL called when a client connects without a token.
         pub connect_url: Option<String> = None,
-        /// Address that is asked when a connection expires. Clients then need no new token.
+        /// URL called when a connection expires. Clients then need no new token.
         pub refresh_url: Option<String> = None,
-        /// Address that decides about subscriptions without a token, in namespaces with
+        /// URL called when a client subscribes without a token, in namespaces with
         /// [`subscribe_hook`](crate::NamespaceOptions::subscribe_hook).
         pub subscribe_url: Option<String> = None,
-        /// Address that is asked when a subscription expires, in namespaces with
+        /// URL called when a subscription expires, in namespaces with
         /// [`sub_refresh_hook`](crate::NamespaceOptions::sub_refresh_hook).
         pub sub_refresh_url: Option<String> = None,
-        /// Address that decides about publications of clients, in namespaces with
+        /// URL called when a client publishes, in namespaces with
         /// [`publish_hook`](crate::NamespaceOptions::publish_hook).
         pub publish_url: Option<String> = None,
-        /// Address of the calls (`rpc`) of clients. Without it, calls fail with error 108, unless the embedding program
+        /// URL called when a client calls a method (`rpc`). Without it, calls fail with error 108, unless the embedding program
         /// handles them.
         pub rpc_url: Option<String> = None,
-        /// Time for the answer of the backend, or of a handler of the embedding program. Then the command of the client
-        /// fails with error 100, and may be repeated. With [`connect_url`](Self::connect_url), it must be shorter than
+        /// Time for the answer of the backend, or of a handler of the embedding program; after that, the command of the client
+        /// fails with error 100, and may be retried. With [`connect_url`](Self::connect_url), it must be shorter than
         /// [`connect`](crate::Timeouts::connect).
         pub timeout: Duration = Duration::from_secs(1),
         /// Maximum number of calls to the backend at the same time, for each hook. Further ones wait, within the timeout.
@@ -58,15 +58,15 @@ options! {
         /// Maximum number of calls (`rpc`) of one client at the same time. With 1, the backend gets them in the order in
         /// which the client sent them. Further ones wait, and so do all later commands of the client.
         pub rpc_per_client_max: usize = 1,
-        /// Number of failures in a row after which a hook pauses.
+        /// Consecutive failures that open the circuit breaker.
         pub failures_max: u32 = 10,
-        /// How long a hook pauses. Then one call tries whether the backend is back.
+        /// How long the circuit breaker stays open before one call probes the backend.
         pub pause: Duration = Duration::from_secs(5),
         /// Names of the headers of the client's request that are forwarded to the backend, such as `Cookie`.
         pub forward_headers: Vec<String> = Vec::new(),
         /// Names of the headers that clients may send in their `connect` command (`headers` of the SDK), because browsers cannot
-        /// set headers of a WebSocket. They are forwarded like those of the request, which take precedence. The client
-        /// chooses the values: list no header that a proxy in front of the server sets.
+        /// set headers of a WebSocket. They are forwarded like those of the request, which take precedence. Do not list
+        /// headers that the backend trusts because a proxy sets them: clients can forge them.
         pub emulated_headers: Vec<String> = Vec::new(),
     }
 }

@@ -17,13 +17,13 @@ options! {
         pub name: String = "sockeye".to_owned(),
         /// Folder of the log on disk, which keeps histories over a restart. Without it, histories are in memory only.
         pub data: Option<PathBuf> = None,
-        /// When publications are written to the disk: `always` before they are acknowledged, at most some time after that,
-        /// such as `50ms`, or `never`.
+        /// When publications are flushed to disk: before acknowledgement (`always`), at most this long after it (`50ms`), or
+        /// when the OS decides (`never`).
         pub fsync: Fsync = Fsync::Every(Duration::from_millis(50)),
-        /// Starts with a damaged log: keeps every valid record, and gives all channels new epochs, so that clients load them
-        /// anew. For a single start, with `SOCKEYE_REPAIR_LOG=true`: with it, no client recovers across a restart.
+        /// Starts with a damaged log: keeps all valid records and gives every channel a new epoch, so no client recovers. Use
+        /// it for one start only, as `SOCKEYE_REPAIR_LOG=true`.
         pub repair_log: bool = false,
-        /// Address of the engine that several servers share. Without it, this server works alone.
+        /// Reserved for a shared engine. Not supported in this version; setting it is an error.
         pub engine: Option<String> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
         /// reconnect at once. Sets `timeouts.drain` and `timeouts.shutdown`.

@@ -96,10 +96,10 @@ earlier ones. Each option is also an environment variable: `SOCKEYE_` and its pa
 as `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Lists in variables are separated by commas.
 
 `sockeye config default` prints a commented file with the settings of a server without a file. `sockeye serve --config FILE
---check` checks a file and exits. On SIGHUP, the server reads the file and the variables again and logs what changed.
+--check` checks a file and exits. On SIGHUP, the server rereads the file and the variables and logs what changed.
 
 Without a file the server is open, for a first try: anonymous clients may connect, subscribe, publish, and read history and
-presence. With a file, only what the file allows is allowed.
+presence. A file sets the permissions. Everything else is denied.
 ";
 
 const TOKENS: &str = "\
