@@ -163,6 +163,16 @@ async fn the_api_takes_the_key_of_a_flag() {
 }
 
 #[tokio::test]
+async fn check_reads_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sockeye.toml");
+    std::fs::write(&path, "tls_cert = '/none.pem'\ntls_key = '/none.key'\n").unwrap();
+    let outcome = cli_support::run(&["serve", "--config", path.to_str().unwrap(), "--check"], b"").await;
+    assert_ne!(outcome.code, Some(0));
+    assert!(outcome.stderr.contains("/none"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
 async fn a_hangup_reloads_the_file_and_logs_what_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sockeye.toml");
@@ -184,7 +194,7 @@ async fn a_hangup_reloads_the_file_and_logs_what_changed() {
         response[9..12].to_owned()
     };
     assert_eq!(info("first").await, "200");
-    write("second", "[namespaces.news]\nhistory_size = 3\n");
+    write("second", "drain = '7s'\n[namespaces.news]\nhistory_size = 3\n");
     server.signal(Signal::HUP);
     while info("second").await != "200" {
         tokio::task::yield_now().await;
@@ -200,6 +210,7 @@ async fn a_hangup_reloads_the_file_and_logs_what_changed() {
     for part in [
         "\"message\":\"reloaded: api_keys: changed\"",
         "\"message\":\"reloaded: added [namespaces.news]\"",
+        "takes effect after a restart: drain: ",
         "line 4: unknown key nonsense",
     ] {
         assert!(log.contains(part), "{part}: {log}");

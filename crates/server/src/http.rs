@@ -32,6 +32,7 @@ use crate::page;
 use crate::policy::{self, Policy};
 use crate::protocol::Encoding;
 use crate::request_id::{Caller, REQUEST_ID, RequestId};
+use crate::serve::log_closed_door;
 use crate::transports::{self, Body, Sessions};
 
 type Request = hyper::Request<Incoming>;
@@ -334,11 +335,12 @@ impl Site {
         let per_address_max = self.node.current_config().limits.connections_per_address_max;
         let mut response = match self.node.door().admit(peer.ip(), per_address_max) {
             Ok(permit) => self.upgrade(request, &caller, &Arc::new(permit)),
-            Err(_) => {
-                self.node.metrics().refusal("connections");
-                let reason = "too many connections are open; try again later\n";
-                self.log_refusal(&caller, StatusCode::SERVICE_UNAVAILABLE, || reason.to_owned());
-                text(StatusCode::SERVICE_UNAVAILABLE, reason)
+            Err(closed) => {
+                log_closed_door(&self.node, peer, closed);
+                text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "too many connections are open; try again later\n",
+                )
             }
         };
         response.headers_mut().insert(REQUEST_ID, caller.request.header());
@@ -561,7 +563,7 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = config.limits.message_size_max as u64;
     limits.write_buffer_max = connection::WRITE_BUFFER_BYTES_MAX;
-    // Clients send small commands, so get_or_head ahead one message of maximum size is enough.
+    // Clients send small commands, so reading ahead by one message of maximum size is enough.
     limits.read_ahead_max = config.limits.message_size_max;
     let mut timeouts = sockeye::Timeouts::default();
     timeouts.close = config.timeouts.close;
@@ -615,7 +617,7 @@ fn content(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // The files have no version in their path, and change with the server.
+    // By default; assets with a version in their path override it.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }

@@ -19,18 +19,22 @@
 //! Guarantees for clients:
 //!
 //! - The commands of one frame are executed in order. The reply to a subscription precedes all pushes of the channel.
-//! - Publications of a channel are numbered and arrive in order. If one is lost, the client is unsubscribed with 2500 and
-//!   recovers either all missed publications or none.
+//! - In channels with history, publications are numbered and arrive in order. If a positioned subscriber misses one, it is
+//!   unsubscribed with 2500 and recovers either all missed publications or none. With the slow-consumer policies
+//!   `drop_oldest` and `latest`, skipped publications appear as gaps in the offsets.
 //! - Clients authenticate with JSON Web Tokens ([`auth`]), or are anonymous. The namespace of a channel decides who may
 //!   subscribe, publish, and read presence and history ([`NamespaceOptions`]). Channels named `$private` need a token, and
 //!   `dialog#42` admits the user `42`. Connections and subscriptions end 25 s after their token has expired, unless the
 //!   client presents a new one.
 //! - A backend decides about connections, subscriptions, publications and calls over HTTP ([`HookOptions`]), or the embedding
-//!   program handles calls ([`ServerBuilder::on_rpc`]). A pending decision delays only commands of the same channel.
+//!   program handles calls ([`ServerBuilder::on_rpc`]). A pending decision delays later commands for the same channel
+//!   only, except that all commands wait for `connect`, and a call or subscription beyond the limits of a client blocks the
+//!   commands behind it.
 //! - The `data` of the `connect` command is shown to others as `conn_info.unverified`, up to 4 KiB, if the token contains no
 //!   information about the client. The `data` for a backend that decides about the connection is shown to nobody.
-//! - A command that fails is answered with an error, and the connection stays open. That includes unsupported features:
-//!   maps, shared polls, and calls (`rpc`) without a handler.
+//! - An invalid or unsupported command (maps, shared polls, `rpc` without a handler) gets an error reply, and the connection
+//!   stays open. A malformed frame, an invalid connection token or a flood of commands closes it
+//!   ([`codes::DisconnectCode`]).
 //! - A client that stops responding is removed from its channels within about 33 s.
 //!
 //! Guarantees for operators: every limit is finite ([`Limits`], [`Timeouts`]). A client that exceeds one receives an error

@@ -179,12 +179,15 @@ impl<S: Future<Output = ()>> Server<S> {
 /// | path | serves |
 /// |---|---|
 /// | `/`, `/chat`, `/market`, `/game` | the demonstrations, if [`Config::demos`] is set |
-/// | `/connection/websocket` | the Centrifugo client protocol in JSON |
+/// | `/connection/websocket` | the Centrifugo client protocol over WebSocket, in JSON or Protobuf |
+/// | `/connection/sse`, `/connection/http_stream` | the same protocol over server-sent events and HTTP streaming |
+/// | `/emulation` | commands of clients that use server-sent events or HTTP streaming |
 /// | `/connection/check` | the reason why the WebSocket of a page was refused, for the page |
 /// | `/api/<method>` | the HTTP API |
 /// | `/health/live` | 200 |
 /// | `/health/ready` | 200 if a publication passes through the engine, 503 otherwise and during the shutdown |
 /// | `/metrics` | metrics for Prometheus |
+/// | `/console` | the admin console, if a password is set |
 ///
 /// Refused requests are logged as warnings: a burst of twenty, then one per second.
 ///
@@ -296,7 +299,7 @@ async fn serve_tls(
 /// Time for the TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn log_closed_door(node: &Node, peer: SocketAddr, closed: DoorClosed) {
+pub(crate) fn log_closed_door(node: &Node, peer: SocketAddr, closed: DoorClosed) {
     let limits = &node.current_config().limits;
     let (reason, limit, value) = match closed {
         DoorClosed::Connections => ("connections", "connections_max", limits.connections_max),

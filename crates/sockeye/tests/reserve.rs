@@ -5,7 +5,7 @@ mod common;
 use std::pin::pin;
 
 use common::wire::{close, text, texts};
-use common::{Local, Peer, open, open_server, poll_once, run_until_idle, within};
+use common::{Peer, open_server, poll_once, run_until_idle, within};
 use futures_util::future::{FutureExt, join_all};
 use sockeye::{Client, CloseCode, DeflateConfig, Limits, Permit, Receiver, Sender, Server, TryReserveError};
 

@@ -18,6 +18,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     let mut settings = load(options)?;
     let config = settings.config().map_err(|error| failure(options, &error))?;
     if options.check {
+        tls_config(&settings)?;
         return print(&format!("{}: no errors\n", source(options)));
     }
     let runtime = tokio::runtime::Runtime::new()?;
@@ -69,6 +70,23 @@ pub(crate) fn log_format(options: &ServeOptions) -> LogFormat {
     load(options).map_or(LogFormat::Text, |settings| settings.program.log_format)
 }
 
+/// The beginnings of settings that a running server does not apply.
+const RESTART: [&str; 13] = [
+    "allow_hosts",
+    "allow_origins",
+    "compression",
+    "data",
+    "demos",
+    "drain",
+    "engine",
+    "fsync",
+    "limits.connections_max",
+    "limits.history_bytes_max",
+    "listen",
+    "log_format",
+    "timeouts.",
+];
+
 /// Reads the settings again and applies them. If they are not valid, the old ones stay.
 fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_server::ServerHandle) {
     let reloaded = load(options).and_then(|new| {
@@ -94,7 +112,10 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
                 tracing::info!("reloaded: read the certificate again");
             }
             for change in &changes {
-                tracing::info!("reloaded: {change}");
+                match RESTART.iter().any(|setting| change.starts_with(setting)) {
+                    true => tracing::warn!("takes effect after a restart: {change}"),
+                    false => tracing::info!("reloaded: {change}"),
+                }
             }
             if changes.is_empty() && !has_tls {
                 tracing::info!("reloaded: nothing changed");

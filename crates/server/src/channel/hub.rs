@@ -1,7 +1,7 @@
 //! The subscribers of each channel, and the delivery of pushes to them.
 //!
-//! A push is encoded once per encoding and shared by all queues. The lock of the channel is buffered during delivery, so all subscribers
-//! see the same order.
+//! A push is encoded once per encoding and shared by all queues. The channel's lock is held during delivery, so all
+//! subscribers see the same order.
 //!
 //! A client subscribes in two steps, so that no publication is lost while the history is read. After [`Hub::subscribe`],
 //! publications are buffered. [`Hub::activate`] queues the reply, then the buffered publications that are newer than the
