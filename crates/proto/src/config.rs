@@ -44,6 +44,7 @@ impl Default for Limits {
 
 /// Keepalive settings: when to ping and when to give up on the peer (RFC 6455 §5.5.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keepalive {
     /// Time without progress after which a ping is sent. Default 20 s.
     ///
@@ -65,6 +66,23 @@ impl Default for Keepalive {
             interval: Duration::from_secs(20),
             timeout: Duration::from_secs(10),
         }
+    }
+}
+
+/// Chainable setters, one for each field. The field documents the default.
+impl Keepalive {
+    /// Sets [`interval`](field@Self::interval).
+    #[must_use]
+    pub fn interval(mut self, value: Duration) -> Self {
+        self.interval = value;
+        self
+    }
+
+    /// Sets [`timeout`](field@Self::timeout).
+    #[must_use]
+    pub fn timeout(mut self, value: Duration) -> Self {
+        self.timeout = value;
+        self
     }
 }
 

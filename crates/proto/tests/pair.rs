@@ -330,10 +330,8 @@ fn without_keepalive_no_ping_is_sent_and_no_timeout_occurs() {
 #[test]
 fn keepalive_times_are_configurable() {
     let mut config = Config::default();
-    config.keepalive = Some(Keepalive {
-        interval: std::time::Duration::from_millis(300),
-        timeout: std::time::Duration::from_millis(50),
-    });
+    let millis = std::time::Duration::from_millis;
+    config.keepalive = Some(Keepalive::default().interval(millis(300)).timeout(millis(50)));
     let mut pair = Pair::with(0, config, without_keepalive());
     pair.run_until(299);
     assert_eq!(pair.server.log, []);

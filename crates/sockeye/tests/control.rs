@@ -376,10 +376,7 @@ async fn maximum_durations_mean_never() {
     timeouts.handshake = Duration::MAX;
     timeouts.write = Duration::MAX;
     timeouts.close = Duration::MAX;
-    let keepalive = || Keepalive {
-        interval: Duration::MAX,
-        timeout: Duration::MAX,
-    };
+    let keepalive = || Keepalive::default().interval(Duration::MAX).timeout(Duration::MAX);
     let server = Server::builder().timeouts(timeouts.clone()).keepalive(keepalive());
     let client = Client::builder().timeouts(timeouts).keepalive(keepalive());
     for (mut ws, peer) in [

@@ -26,8 +26,18 @@ async fn reserved_room_is_not_available_to_others() {
     let (sender, _receiver, peer) = connection(0).await;
     let permit = sender.reserve(900).await.unwrap();
     assert_eq!(permit.reserved_bytes(), 900);
-    assert!(sender.try_send("x".repeat(101)).unwrap_err().is_full());
-    assert!(sender.try_reserve(101).unwrap_err().is_full());
+    let error = sender.try_send("x".repeat(101)).unwrap_err();
+    assert!(
+        error.is_full() && error.to_string().ends_with("reserved for other messages"),
+        "{error}"
+    );
+    let error = sender.try_reserve(101).unwrap_err();
+    assert!(
+        error.is_full() && error.to_string().ends_with("reserved for other messages"),
+        "{error}"
+    );
+    assert_eq!(format!("{permit:?}"), "Permit { reserved_bytes: 900, .. }");
+    assert_eq!(format!("{sender:?}"), "Sender { is_open: true, .. }");
     sender.try_send("y".repeat(50)).unwrap();
     let mut feeding = pin!(sender.feed("z".repeat(100)));
     assert!(poll_once(&mut feeding).await.is_pending());

@@ -90,7 +90,10 @@ impl Running {
         let serve = Server::default()
             .serve(queue)
             .graceful_shutdown(stopped, DEADLINE)
-            .on_error(move |error| log.lock().unwrap().push(format!("{error} | {error:?}")));
+            .on_error(move |error| {
+                let kind = error.error().map(Error::kind);
+                log.lock().unwrap().push(format!("{error} | {kind:?} | {error:?}"));
+            });
         let run = tokio::spawn(configure(serve).run(handler));
         Self {
             connections,
@@ -335,7 +338,7 @@ async fn errors_are_reported_except_normal_closes() {
     run_until_idle().await;
     let [error] = running.errors().try_into().unwrap();
     assert!(
-        error.starts_with("no such room") && error.contains("Handler {"),
+        error.starts_with("no such room | Some(Other) | ") && error.contains("Handler {"),
         "{error}"
     );
 

@@ -66,10 +66,8 @@ fn client(options: &ConnectOptions) -> Result<Client, Failure> {
     (timeouts.connect, timeouts.handshake) = (timeout.unwrap_or(Duration::MAX), timeout.unwrap_or(Duration::MAX));
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = options.max_message_size;
-    let keepalive = options.ping_interval.duration().map(|interval| Keepalive {
-        interval,
-        ..Keepalive::default()
-    });
+    let interval = options.ping_interval.duration();
+    let keepalive = interval.map(|interval| Keepalive::default().interval(interval));
     let mut client = Client::builder().timeouts(timeouts).limits(limits).keepalive(keepalive);
     if let Some(origin) = &options.origin {
         client = client.origin(origin.clone());

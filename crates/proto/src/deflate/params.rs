@@ -131,6 +131,65 @@ impl Default for DeflateConfig {
     }
 }
 
+/// Chainable setters, one for each field. The field documents the default.
+impl DeflateConfig {
+    /// Sets [`level`](field@Self::level).
+    #[must_use]
+    pub fn level(mut self, value: u8) -> Self {
+        self.level = value;
+        self
+    }
+
+    /// Sets [`memory_level`](field@Self::memory_level).
+    #[must_use]
+    pub fn memory_level(mut self, value: u8) -> Self {
+        self.memory_level = value;
+        self
+    }
+
+    /// Sets [`size_min`](field@Self::size_min).
+    #[must_use]
+    pub fn size_min(mut self, value: usize) -> Self {
+        self.size_min = value;
+        self
+    }
+
+    /// Sets [`takeover`](field@Self::takeover).
+    #[must_use]
+    pub fn takeover(mut self, value: Takeover) -> Self {
+        self.takeover = value;
+        self
+    }
+
+    /// Sets [`peer_takeover`](field@Self::peer_takeover).
+    #[must_use]
+    pub fn peer_takeover(mut self, value: Takeover) -> Self {
+        self.peer_takeover = value;
+        self
+    }
+
+    /// Sets [`window_bits`](field@Self::window_bits).
+    #[must_use]
+    pub fn window_bits(mut self, value: WindowBits) -> Self {
+        self.window_bits = value;
+        self
+    }
+
+    /// Sets [`peer_window_bits`](field@Self::peer_window_bits).
+    #[must_use]
+    pub fn peer_window_bits(mut self, value: WindowBits) -> Self {
+        self.peer_window_bits = value;
+        self
+    }
+
+    /// Sets [`allow_fallback`](field@Self::allow_fallback).
+    #[must_use]
+    pub fn allow_fallback(mut self, value: bool) -> Self {
+        self.allow_fallback = value;
+        self
+    }
+}
+
 /// The negotiated parameters of permessage-deflate, fixed for the life of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NegotiatedParams {

@@ -82,6 +82,24 @@ pub enum ServeError {
     },
 }
 
+impl ServeError {
+    /// The error of the connection. `None` if the listener failed.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Accept(_) => None,
+            Self::Handshake { error, .. } | Self::Handler { error, .. } => Some(error),
+        }
+    }
+
+    /// The address of the client. `None` if the listener failed or the transport is not TCP.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Accept(_) => None,
+            Self::Handshake { peer_addr, .. } | Self::Handler { peer_addr, .. } => *peer_addr,
+        }
+    }
+}
+
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (peer_addr, error) = match self {

@@ -14,7 +14,6 @@ use crate::websocket::try_send::TrySendError;
 ///
 /// Dropping it releases the room. Costs one reference count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a
 /// slower path.
-#[derive(Debug)]
 #[must_use = "dropping a permit releases its room"]
 pub struct Permit {
     shared: Arc<Shared>,
@@ -53,6 +52,14 @@ impl Permit {
     }
 }
 
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("reserved_bytes", &self.reserved_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Releases unused room.
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -87,6 +94,9 @@ impl TryReserveError {
 impl fmt::Display for TryReserveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Full { queued_bytes: 0, .. } => {
+                f.write_str("the send queue has no room to reserve: it is reserved for other messages")
+            }
             Self::Full { queued_bytes, .. } => {
                 write!(
                     f,

@@ -1,5 +1,6 @@
 //! Split connections: several tasks share one connection.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,11 +37,26 @@ use crate::websocket::wakers::SlotKey;
 ///
 /// Its futures are cancel-safe like those of [`WebSocket`](crate::WebSocket). It is also a
 /// [`Sink`](futures_sink::Sink).
-#[derive(Debug)]
 pub struct Sender {
     pub(super) shared: Arc<Shared>,
     /// The sink state of this sender; each clone has its own. `None` until the sender is first used as a sink.
     pub(super) sink: Option<Box<SinkState>>,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("is_open", &self.shared.is_open())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Clone for Sender {
@@ -68,7 +84,6 @@ impl Drop for Sender {
 /// Dropping it closes TCP without a closing handshake, and the peer sees 1006: without it, nothing would be read and the
 /// end would not be detected. If the closing handshake has begun, a task of the current runtime finishes it in the
 /// background once the last sender is dropped. Senders that are left in a registry fail from then on.
-#[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
     slot: SlotKey,

@@ -35,6 +35,7 @@ impl TrySendError {
 impl fmt::Display for TrySendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Full { queued_bytes: 0, .. } => f.write_str("the send queue is reserved for other messages"),
             Self::Full { queued_bytes, .. } => {
                 write!(f, "the send queue is full: {queued_bytes} bytes wait to be written")
             }
