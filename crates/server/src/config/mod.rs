@@ -427,7 +427,8 @@ options! {
         /// Total lifetime of an HTTP connection that does not become a WebSocket; after that, it is closed.
         pub http_connection: Duration = Duration::from_secs(60),
         /// Time from the upgrade to the `connect` command; after that, the client is disconnected with 3000, or with 3502 if
-        /// `connect` failed.
+        /// `connect` failed. Also the time for the body of a request to `/connection/http_stream` or `/emulation`; after that,
+        /// it is answered with 408.
         pub connect: Duration = Duration::from_secs(10),
         /// Interval of the server's pings, which is part of the reply to `connect`. Must be longer than [`pong`](Self::pong).
         pub ping_interval: Duration = Duration::from_secs(25),

@@ -67,3 +67,28 @@ async fn a_client_that_missed_a_publication_is_told_so_by_a_running_server() {
     // No later publication shows the gap: only the check does, after its grace of five seconds.
     assert!(text(&mut ws).await.contains(r#""unsubscribe":{"code":2500,"#));
 }
+
+#[tokio::test]
+async fn slow_bodies_of_http_streams_and_emulation_get_408() {
+    let mut config = Config::default();
+    config.timeouts.connect = Duration::from_millis(200);
+    let server = Fixture::start(config).await;
+    for path in ["/emulation", "/connection/http_stream", "/connection/sse"] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 100\r\n\r\n{{",
+            server.address
+        );
+        let response = server.http(&request).await;
+        assert!(response.starts_with("HTTP/1.1 408 "), "{path}: {response}");
+        assert!(response.ends_with("the request took too long\n"), "{path}: {response}");
+    }
+    let request = format!(
+        "GET /connection/sse HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        server.address
+    );
+    let response = server.http(&request).await;
+    assert!(
+        response.starts_with("HTTP/1.1 400 ") && response.contains("cf_connect"),
+        "{response}"
+    );
+}

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 pub(crate) use self::body::{Body, Frames};
 use crate::client::{Client, Link, PingedBy};
@@ -86,17 +87,32 @@ impl Sessions {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
         if !(is_get && path == SSE || request.method() == Method::POST) {
-            return (status(StatusCode::METHOD_NOT_ALLOWED), false);
+            return (text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n"), false);
         }
         let body = match is_get {
             true => match parameter(&query, "cf_connect") {
                 Some(commands) => Bytes::from(commands),
-                None => return (status(StatusCode::BAD_REQUEST), false),
+                None => {
+                    let reason = "the parameter cf_connect with the connect command is missing or invalid\n";
+                    return (text(StatusCode::BAD_REQUEST, reason), false);
+                }
             },
-            false => match Limited::new(request.into_body(), size_max).collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(_) => return (status(StatusCode::PAYLOAD_TOO_LARGE), false),
-            },
+            false => {
+                let body = Limited::new(request.into_body(), size_max).collect();
+                match timeout(node.config().timeouts.connect, body).await {
+                    Ok(Ok(body)) => body.to_bytes(),
+                    Ok(Err(_)) => {
+                        let reason = "the body is incomplete, or larger than limits.message_size_max\n";
+                        return (text(StatusCode::PAYLOAD_TOO_LARGE, reason), false);
+                    }
+                    Err(_) => {
+                        let mut response = text(StatusCode::REQUEST_TIMEOUT, "the request took too long\n");
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().insert(header::CONNECTION, close);
+                        return (response, false);
+                    }
+                }
+            }
         };
         if path == EMULATION {
             return (self.deliver(&body, is_protobuf).await, false);
@@ -235,6 +251,14 @@ fn preflight() -> Response {
         HeaderValue::from_static("content-type"),
     );
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("300"));
+    response
+}
+
+fn text(status: StatusCode, reason: &'static str) -> Response {
+    let mut response = hyper::Response::new(Body::Left(Full::from(reason)));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
