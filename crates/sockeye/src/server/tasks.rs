@@ -1,5 +1,8 @@
 //! The tasks of a server: counts them, wakes, closes and aborts them.
 //!
+//! Not tokio-util's `TaskTracker` and `CancellationToken`: waiting for a token adds a wait node to the future of every
+//! connection, which then no longer fits into the size class of its task.
+//!
 //! A task is woken by the waker of its first poll. That suffices because the tasks are spawned: their wakers stay
 //! valid.
 
