@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use sockeye::{Denial, Error, Incoming, Origin, OriginPolicy, ServeError, Server};
+use sockeye::{CloseCode, Denial, Error, Incoming, Origin, OriginPolicy, ServeError, Server};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
@@ -111,7 +111,12 @@ async fn serve(listener: TcpListener, server: Server, shutdown: CancellationToke
 async fn echo(incoming: Incoming) -> Result<(), Error> {
     let mut ws = incoming.accept().await?;
     while let Some(message) = ws.recv().await? {
-        ws.feed(message).await?;
+        if let Err(error) = ws.feed(message).await {
+            // The server stops while the client still sends. Finish the closing handshake, because the end of the process
+            // would cut it off. Boxed, because it is needed at most once.
+            let _ = Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await;
+            return Err(error);
+        }
     }
     Ok(())
 }

@@ -499,7 +499,7 @@ async fn certificates_are_checked_unless_told_otherwise() {
     let url = echo_server().await.replace("ws://", "wss://");
     let outcome = run(&["connect", &url], b"").await;
     assert_eq!(outcome.code, Some(35));
-    assert_stderr(&outcome, "check that this port speaks TLS");
+    assert_stderr(&outcome, "use ws instead of wss");
 }
 
 /// The message does not suggest that the port does not use TLS.

@@ -210,6 +210,10 @@ impl<L: Listener> Serve<L> {
     /// handlers have returned. Handlers that are still running at the `deadline` are dropped, and their connections are
     /// closed without a closing handshake.
     ///
+    /// If a handler returns before the closing handshake is finished, for instance because `send` failed after the close
+    /// frame was sent, a background task finishes it. A process that exits as soon as `run` returns cuts that off: await
+    /// [`close`](crate::WebSocket::close) in the handler to avoid it.
+    ///
     /// The close frame is sent when the handler polls `recv`. The handler's task is woken for that, so every future
     /// that it awaits directly is polled, including those in `select!` or `join!`. A receiver in another task sends the
     /// close frame at its next message or ping.
