@@ -122,7 +122,6 @@ enum Phase {
 /// Pushes that arrived between `subscribe` and `activate`.
 #[derive(Debug, Default)]
 struct Buffered {
-    /// The pushes with their offsets, which are zero for pushes without one.
     pushes: Pushes,
     /// The epoch of the offsets.
     epoch: Option<Epoch>,
@@ -233,7 +232,7 @@ impl Hub {
                 if let Some(from) = from {
                     channel.adopt_epoch(name, client, from);
                 }
-                let has_numbered = pushes.iter().any(|(offset, push)| *offset != 0 && push.is_some());
+                let has_numbered = pushes.iter().any(|push| push.numbering.offset != 0 && push.message.is_some());
                 let knows_newest = has_numbered || channel.is_newest(base, from);
                 let Some(subscriber) = channel.subscribers.get_mut(&client) else {
                     return Err(Gap);
@@ -245,7 +244,7 @@ impl Hub {
                 if let Some(reply) = reply {
                     subscriber.queue.push(Item::Reply(reply));
                 }
-                for push in pushes.into_iter().filter_map(|(_, push)| push) {
+                for push in pushes.into_iter().filter_map(|push| push.message) {
                     subscriber.queue.push(Item::Push(push));
                 }
                 Ok(())
@@ -396,7 +395,7 @@ impl Hub {
                 true => Item::Droppable(push.clone()),
                 false => Item::Push(push.clone()),
             };
-            subscriber.deliver(0, None, item);
+            subscriber.deliver(Numbering::default(), None, item);
         }
     }
 }
@@ -410,7 +409,7 @@ impl Deliver for Hub {
         let Some(channel) = self.channel(name) else { return };
         let mut channel = channel.lock();
         if let Some(epoch) = epoch {
-            match channel.advance(epoch, publication.offset) {
+            match channel.advance(epoch, publication) {
                 Advance::Next => {}
                 Advance::Repeated => return,
                 Advance::Gap => {
@@ -437,8 +436,22 @@ impl Deliver for Hub {
     }
 }
 
-/// Pushes with their offsets; `None` for a publication that the filter of the subscriber excludes.
-type Pushes = Vec<(u64, Option<PreparedMessage>)>;
+/// Pushes that wait for the activation of their subscriber.
+type Pushes = Vec<BufferedPush>;
+
+/// The offset of a publication and of the one before it; both zero for a push that is not a publication with an offset.
+#[derive(Clone, Copy, Debug, Default)]
+struct Numbering {
+    offset: u64,
+    previous: u64,
+}
+
+#[derive(Debug)]
+struct BufferedPush {
+    numbering: Numbering,
+    /// `None` for a publication that the filter of the subscriber excludes.
+    message: Option<PreparedMessage>,
+}
 
 /// Which subscribers are affected by a gap.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -488,10 +501,14 @@ impl Channel {
         };
         let mut has_deltas = false;
         let tags = publication.content.tags.as_deref();
+        let numbering = Numbering {
+            offset: publication.offset,
+            previous: publication.previous,
+        };
         for subscriber in self.subscribers.values_mut() {
             has_deltas |= subscriber.options.delta;
             if !subscriber.is_interested(tags) {
-                subscriber.skip(publication.offset, epoch);
+                subscriber.skip(numbering, epoch);
                 continue;
             }
             let shape = match subscriber.phase {
@@ -504,7 +521,7 @@ impl Channel {
                 None => Item::Push(push.clone()),
                 Some(policy) => Item::publication(push.clone(), policy, name, tags),
             };
-            let lost = subscriber.deliver(publication.offset, epoch, item);
+            let lost = subscriber.deliver(numbering, epoch, item);
             if !subscriber.options.is_hidden {
                 deliveries += 1;
                 dropped += lost;
@@ -542,7 +559,8 @@ impl Channel {
         }
     }
 
-    fn advance(&mut self, epoch: &Epoch, offset: u64) -> Advance {
+    fn advance(&mut self, epoch: &Epoch, publication: &Publication) -> Advance {
+        let Publication { offset, previous, .. } = *publication;
         let position = Position {
             epoch: epoch.clone(),
             offset,
@@ -561,7 +579,7 @@ impl Channel {
         } else if offset <= last.offset {
             self.position = Some(last);
             Advance::Repeated
-        } else if offset > last.offset + 1 {
+        } else if previous > last.offset {
             Advance::Gap
         } else {
             Advance::Next
@@ -624,18 +642,21 @@ impl Buffered {
             return Err(Gap);
         }
         let mut after = from.offset;
-        pushes.retain(|(offset, _)| *offset == 0 || *offset > after);
-        for (offset, _) in pushes.iter().filter(|(offset, _)| *offset != 0) {
-            if positioned && *offset != after + 1 {
+        pushes.retain(|push| push.numbering.offset == 0 || push.numbering.offset > after);
+        for Numbering { offset, previous } in pushes.iter().map(|push| push.numbering) {
+            if offset == 0 {
+                continue;
+            }
+            if positioned && previous > after {
                 return Err(Gap);
             }
-            after = *offset;
+            after = offset;
         }
         Ok((after, pushes))
     }
 
-    fn add(&mut self, offset: u64, epoch: Option<&Epoch>, push: Option<&PreparedMessage>) {
-        self.bytes += push.map_or(size_of::<(u64, PreparedMessage)>(), |push| push.message().len());
+    fn add(&mut self, numbering: Numbering, epoch: Option<&Epoch>, push: Option<&PreparedMessage>) {
+        self.bytes += push.map_or(size_of::<BufferedPush>(), |push| push.message().len());
         // A single push of any size is accepted; otherwise channels with large publications could not be subscribed to.
         let is_full = self.bytes > BUFFERED_BYTES_MAX && !self.pushes.is_empty();
         let is_other_epoch = epoch.is_some_and(|epoch| self.epoch.get_or_insert_with(|| epoch.clone()) != epoch);
@@ -644,7 +665,10 @@ impl Buffered {
             self.pushes = Vec::new();
             return;
         }
-        self.pushes.push((offset, push.cloned()));
+        self.pushes.push(BufferedPush {
+            numbering,
+            message: push.cloned(),
+        });
     }
 }
 
@@ -658,14 +682,15 @@ impl Subscriber {
     }
 
     /// Notes a publication that the filter of the subscriber excludes.
-    fn skip(&mut self, offset: u64, epoch: Option<&Epoch>) {
+    fn skip(&mut self, numbering: Numbering, epoch: Option<&Epoch>) {
         if let Phase::Buffering(buffered) = &mut self.phase {
-            buffered.add(offset, epoch, None);
+            buffered.add(numbering, epoch, None);
         }
     }
 
     /// Returns the publications that the client does not receive because of this one.
-    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, item: Item) -> Dropped<usize> {
+    fn deliver(&mut self, numbering: Numbering, epoch: Option<&Epoch>, item: Item) -> Dropped<usize> {
+        let offset = numbering.offset;
         match &mut self.phase {
             Phase::Live { after, .. } if offset != 0 && offset <= *after => Dropped::default(),
             Phase::Live { has_previous, .. } => {
@@ -674,7 +699,7 @@ impl Subscriber {
                 self.queue.push_counted(item)
             }
             Phase::Buffering(buffered) => {
-                buffered.add(offset, epoch, item.message());
+                buffered.add(numbering, epoch, item.message());
                 Dropped::default()
             }
         }

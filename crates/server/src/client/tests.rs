@@ -380,6 +380,7 @@ impl Watched {
         let publication = Publication {
             content,
             offset: 1 << 40,
+            previous: (1 << 40) - 1,
             time_ms: 0,
         };
         self.node

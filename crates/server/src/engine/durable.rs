@@ -225,6 +225,7 @@ impl Restorer {
             let publication = Publication {
                 content: stored.content,
                 offset: record.offset,
+                previous: record.offset.saturating_sub(1),
                 time_ms: record.time_ms,
             };
             // Where the clock cannot express the time, the publication is kept for longer.

@@ -233,6 +233,7 @@ fn unnumbered(content: Content, time_ms: u64) -> Publication {
     Publication {
         content,
         offset: 0,
+        previous: 0,
         time_ms,
     }
 }

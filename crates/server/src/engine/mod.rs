@@ -340,8 +340,11 @@ pub(crate) type Tags = BTreeMap<String, String>;
 #[derive(Clone, Debug)]
 pub(crate) struct Publication {
     pub(crate) content: Content,
-    /// Counts from 1 within an epoch; 0 in a channel without history.
+    /// Grows within an epoch; 0 in a channel without history. Engines that count each channel start at 1.
     pub(crate) offset: u64,
+    /// The offset of the publication before it in the channel: `offset - 1`, unless the engine numbers several channels
+    /// together. If it is not the last one that a subscriber has received, a publication is missing.
+    pub(crate) previous: u64,
     /// Unix time of the publication in milliseconds.
     pub(crate) time_ms: u64,
 }

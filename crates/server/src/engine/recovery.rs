@@ -10,9 +10,10 @@ pub(crate) fn is_recovered(from: &Position, history: &History) -> bool {
     }
     match (history.publications.first(), history.publications.last()) {
         (Some(first), Some(last)) => {
-            Some(first.offset) == from.offset.checked_add(1)
+            first.offset > from.offset
+                && first.previous <= from.offset
                 && last.offset == history.top.offset
-                && last.offset - first.offset + 1 == history.publications.len() as u64
+                && history.publications.is_sorted_by(|a, b| a.offset == b.previous)
         }
         _ => from.offset == history.top.offset,
     }
@@ -38,6 +39,7 @@ mod tests {
         let publication = |&offset: &u64| Publication {
             content: content.clone(),
             offset,
+            previous: offset.saturating_sub(1),
             time_ms: 0,
         };
         let history = History {

@@ -82,6 +82,7 @@ impl Stream {
         let publication = Publication {
             content,
             offset: self.top + 1,
+            previous: self.top,
             time_ms,
         };
         self.version = version.or(self.version.take());
@@ -95,6 +96,7 @@ impl Stream {
         let publication = Publication {
             content,
             offset,
+            previous: offset - 1,
             time_ms,
         };
         let serial = self.add_pending(Change::Publication(publication), version);

@@ -71,6 +71,7 @@ impl Room {
             &Publication {
                 content,
                 offset,
+                previous: offset.saturating_sub(1),
                 time_ms: 0,
             },
             epoch.as_ref(),
@@ -245,6 +246,7 @@ fn publish(room: &Room, offset: u64, data: &str, tags: &[(&str, &str)]) {
     let publication = Publication {
         content,
         offset,
+        previous: offset.saturating_sub(1),
         time_ms: 0,
     };
     // An unstored publication has no offset.
@@ -357,6 +359,7 @@ fn buffered_publications_are_limited_in_size() {
         let publication = Publication {
             content: content.clone(),
             offset: 0,
+            previous: 0,
             time_ms: 0,
         };
         room.hub.publication(&room.name, &publication, None);
