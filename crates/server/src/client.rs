@@ -414,10 +414,11 @@ impl Client {
             subscription,
             info,
             presence,
-            ..
+            join_leave,
         } in changed
         {
-            if presence && let Err(error) = self.node.engine().presence_add(&subscription, info).await {
+            let engine = self.node.engine();
+            if presence && let Err(error) = engine.presence_add(&subscription, info, join_leave).await {
                 let channel = &subscription.channel;
                 tracing::warn!(%channel, %error, "the engine could not replace the information about a client");
             }
@@ -565,7 +566,7 @@ impl From<EngineError> for ErrorCode {
             EngineError::NoHistory => Self::NotAvailable,
             EngineError::TooLarge => Self::LimitExceeded,
             // Temporary: the log may have room again, or the server may be restarted.
-            EngineError::Full | EngineError::Unavailable => Self::Internal,
+            EngineError::Full | EngineError::Unavailable | EngineError::Unreachable => Self::Internal,
         }
     }
 }

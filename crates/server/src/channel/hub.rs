@@ -25,7 +25,7 @@ use self::encoder::{PublicationEncoder, target};
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
 use crate::config::SlowConsumer;
-use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
+use crate::engine::{ChannelPositions, Continuity, Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
 use crate::protocol::{Data, Push, PushCache, PushTarget, Shape};
@@ -232,7 +232,9 @@ impl Hub {
                 if let Some(from) = from {
                     channel.adopt_epoch(name, client, from);
                 }
-                let has_numbered = pushes.iter().any(|push| push.numbering.offset != 0 && push.message.is_some());
+                let has_numbered = pushes
+                    .iter()
+                    .any(|push| push.numbering.offset != 0 && push.message.is_some());
                 let knows_newest = has_numbered || channel.is_newest(base, from);
                 let Some(subscriber) = channel.subscribers.get_mut(&client) else {
                     return Err(Gap);
@@ -303,7 +305,7 @@ impl Hub {
     }
 
     /// The channels of one part of the hub with numbered publications, and the position of the newest one. See [`SHARDS`].
-    pub(crate) fn positions(&self, shard: usize) -> Vec<(ChannelName, Position)> {
+    pub(crate) fn shard_positions(&self, shard: usize) -> Vec<(ChannelName, Position)> {
         // Not under the lock of the shard: a channel may be locked for a whole delivery.
         let shard = self.shards[shard].lock();
         let channels: Vec<_> = shard
@@ -318,28 +320,8 @@ impl Hub {
         positions.collect()
     }
 
-    /// Ends the positioned subscriptions to a channel with "insufficient state", if the channel is still at `seen`, which the
-    /// engine has left behind long ago. Returns whether it did. The channel continues at `top`.
-    pub(crate) fn catch_up(&self, name: &ChannelName, seen: &Position, top: &Position) -> bool {
-        let Some(channel) = self.channel(name) else {
-            return false;
-        };
-        let mut channel = channel.lock();
-        if channel.position.as_ref() != Some(seen) || !seen.is_behind(top) {
-            return false;
-        }
-        channel.position = Some(top.clone());
-        channel.newest = None;
-        channel.unsubscribe_positioned(name, GapScope::All);
-        if channel.subscribers.is_empty() {
-            drop(channel);
-            self.remove_if_empty(name);
-        }
-        true
-    }
-
     /// The channels with subscribers, and their number of subscribers.
-    pub(crate) fn channels(&self) -> Vec<(ChannelName, usize)> {
+    pub(crate) fn subscriber_counts(&self) -> Vec<(ChannelName, usize)> {
         let mut channels = Vec::new();
         for shard in &self.shards {
             // Not counted under the lock of the shard: a channel may be locked for a whole delivery.
@@ -433,6 +415,54 @@ impl Deliver for Hub {
 
     fn leave(&self, name: &ChannelName, info: &ClientInfo) {
         self.notify_members(name, &Push::leave(info.wire()));
+    }
+}
+
+impl ChannelPositions for Hub {
+    fn continuity(&self, name: &ChannelName, epoch: &Epoch, offset: u64, previous: u64) -> Continuity {
+        let Some(channel) = self.channel(name) else {
+            return Continuity::NoSubscribers;
+        };
+        let channel = channel.lock();
+        match &channel.position {
+            Some(last) if last.epoch == *epoch && offset <= last.offset => Continuity::Repeated,
+            Some(last) if last.epoch == *epoch && previous > last.offset => Continuity::Gap,
+            _ => Continuity::Next,
+        }
+    }
+
+    fn position(&self, name: &ChannelName) -> Option<Position> {
+        self.channel(name)?.lock().position.clone()
+    }
+
+    fn positions(&self) -> Vec<(ChannelName, Position)> {
+        (0..SHARDS).flat_map(|shard| self.shard_positions(shard)).collect()
+    }
+
+    fn channels(&self) -> Vec<ChannelName> {
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| shard.lock().keys().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn catch_up(&self, name: &ChannelName, seen: &Position, top: &Position) -> bool {
+        let Some(channel) = self.channel(name) else {
+            return false;
+        };
+        let mut channel = channel.lock();
+        if channel.position.as_ref() != Some(seen) || seen == top {
+            return false;
+        }
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+        channel.set_position(top.clone());
+        channel.newest = None;
+        channel.unsubscribe_positioned(name, GapScope::All);
+        if channel.subscribers.is_empty() {
+            drop(channel);
+            self.remove_if_empty(name);
+        }
+        true
     }
 }
 
@@ -565,16 +595,10 @@ impl Channel {
             epoch: epoch.clone(),
             offset,
         };
-        let Some(last) = self.position.replace(position) else {
+        let Some(last) = self.set_position(position) else {
             return Advance::Next;
         };
         if last.epoch != *epoch {
-            for subscriber in self.subscribers.values_mut() {
-                if let Phase::Live { after, .. } = &mut subscriber.phase {
-                    // Offsets of different epochs are not comparable.
-                    *after = 0;
-                }
-            }
             Advance::Gap
         } else if offset <= last.offset {
             self.position = Some(last);
@@ -584,6 +608,20 @@ impl Channel {
         } else {
             Advance::Next
         }
+    }
+
+    /// Sets the position of the newest publication. Returns the one before.
+    fn set_position(&mut self, position: Position) -> Option<Position> {
+        let last = self.position.replace(position.clone())?;
+        if last.epoch != position.epoch {
+            for subscriber in self.subscribers.values_mut() {
+                if let Phase::Live { after, .. } = &mut subscriber.phase {
+                    // Offsets of different epochs are not comparable.
+                    *after = 0;
+                }
+            }
+        }
+        Some(last)
     }
 
     /// Ends all positioned subscriptions, so that the clients recover.

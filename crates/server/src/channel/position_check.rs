@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::ChannelName;
 use super::hub::{Hub, SHARDS};
-use crate::engine::{Engine, Position};
+use crate::engine::{ChannelPositions, Engine, Position};
 
 /// Maximum number of channels in a step. With more, a round takes longer.
 const CHANNELS_PER_STEP_MAX: usize = 1_000;
@@ -43,11 +43,12 @@ impl PositionCheck {
             && let Some((name, seen, _)) = self.suspects.pop_front()
         {
             if let Ok(top) = engine.position(&name).await {
-                behind += usize::from(hub.catch_up(&name, &seen, &top));
+                let is_behind = seen.is_behind(&top) && hub.position(&name).as_ref() == Some(&seen);
+                behind += usize::from(is_behind && (engine.repair(&name) || hub.catch_up(&name, &seen, &top)));
             }
         }
         if self.waiting.is_empty() {
-            self.waiting = hub.positions(self.shard);
+            self.waiting = hub.shard_positions(self.shard);
             self.shard = (self.shard + 1) % SHARDS;
         }
         let left = self.waiting.len().saturating_sub(CHANNELS_PER_STEP_MAX);

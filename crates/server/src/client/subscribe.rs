@@ -142,7 +142,9 @@ impl Client {
         let channel_id = hub.subscribe(subscription, self.id, self.queue.clone(), options);
         self.node.interest_changed(channel).await?;
         if call.membership.presence {
-            engine.presence_add(subscription, info.clone()).await?;
+            engine
+                .presence_add(subscription, info.clone(), call.membership.join_leave)
+                .await?;
         }
         if !call.options.positioned {
             return Ok(Started {

@@ -145,7 +145,7 @@ mod tests {
         let node = Node::new(Config::default());
         let channel = ChannelName::new("room").unwrap();
         let tap = Tap::open(&node, channel.clone()).await.unwrap();
-        assert_eq!(node.hub().channels(), []);
+        assert_eq!(node.hub().subscriber_counts(), []);
         assert_eq!(node.hub().stats().subscriptions, 0);
         for number in 1..=3 {
             publish(&node, &channel, &number.to_string()).await;

@@ -410,6 +410,7 @@ impl Broker for MemoryBroker {
             history_bytes: self.shared.streams.bytes(),
             evictions: self.shared.streams.evicted(),
             journal: log.map_or_else(JournalStats::default, |log| log.journal.stats()),
+            cluster: None,
         }
     }
 
@@ -434,7 +435,7 @@ impl MemoryPresence {
 }
 
 impl PresenceStore for MemoryPresence {
-    fn add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
+    fn add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>, _: bool) -> EngineFuture<'a, ()> {
         self.0.add(subscription, info);
         immediate(Ok(()))
     }

@@ -6,6 +6,7 @@
 //! with a log on disk ([`LogConfig`]) the broker keeps its history over a restart. The traits also suit Redis or NATS: all
 //! calls are asynchronous, and the hub checks the offsets that a broker delivers.
 
+pub(crate) mod cluster;
 mod durable;
 mod epochs;
 #[cfg(feature = "__fuzz")]
@@ -25,10 +26,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub(crate) use cluster::NodeEntry;
 pub use log_config::{Fsync, InvalidFsync, LogConfig, LogRepair};
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
 
+use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::channel::ChannelName;
@@ -91,18 +94,56 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
         EngineStats::default()
     }
 
+    /// Does what has to be done in the background. Called once; never returns.
+    fn run(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Reads the stream of a channel that has missed a publication, and delivers what is missing. Returns whether the engine
+    /// can do that; otherwise the subscribers have to recover.
+    fn repair(&self, _: &ChannelName) -> bool {
+        false
+    }
+
+    /// The way to the other nodes; `None` if there is only this one.
+    fn nodes(&self) -> Option<&dyn NodeBus> {
+        None
+    }
+
     /// Durations of the log's calls of fdatasync, in seconds; `None` without a log.
     fn sync_seconds(&self) -> Option<Histogram> {
         None
     }
 }
 
+/// Messages between nodes.
+///
+/// Messages may get lost; each arrives at most once.
+pub(crate) trait NodeBus: Send + Sync {
+    /// Sets what this node registers with.
+    fn set_info(&self, info: Bytes);
+
+    /// Returns the registered nodes, and what they have registered with.
+    fn nodes(&self) -> EngineFuture<'_, Vec<NodeEntry>>;
+
+    /// Sends a message to one node, or to all including this one.
+    fn send<'a>(&'a self, to: Option<&'a str>, payload: Bytes) -> EngineFuture<'a, ()>;
+
+    /// Waits for the next message to this node. Cancel-safe.
+    fn next(&self) -> Pin<Box<dyn Future<Output = Bytes> + Send + '_>>;
+}
+
 /// The members of each channel, shared by all nodes.
 ///
 /// Calls may be concurrent. A call that fails may have taken effect.
 pub(crate) trait PresenceStore: Send + Sync + fmt::Debug {
-    /// Adds a client to the members of a channel.
-    fn add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
+    /// Adds a client to the members of a channel. If its node dies, its leave is announced where `announces_leave` says so.
+    fn add<'a>(
+        &'a self,
+        subscription: &'a Subscription,
+        info: Arc<ClientInfo>,
+        announces_leave: bool,
+    ) -> EngineFuture<'a, ()>;
 
     /// Removes a client from the members of a channel, unless it has a newer subscription.
     fn remove<'a>(&'a self, subscription: &'a Subscription, client: ClientId) -> EngineFuture<'a, ()>;
@@ -194,13 +235,29 @@ impl Engine {
         self.broker.stats()
     }
 
+    /// [`Broker::run`]
+    pub(crate) fn run(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.broker.run()
+    }
+
+    /// [`Broker::repair`]
+    pub(crate) fn repair(&self, channel: &ChannelName) -> bool {
+        self.broker.repair(channel)
+    }
+
+    /// [`Broker::nodes`]
+    pub(crate) fn nodes(&self) -> Option<&dyn NodeBus> {
+        self.broker.nodes()
+    }
+
     /// [`PresenceStore::add`]
     pub(crate) fn presence_add<'a>(
         &'a self,
         subscription: &'a Subscription,
         info: Arc<ClientInfo>,
+        announces_leave: bool,
     ) -> EngineFuture<'a, ()> {
-        self.presence.add(subscription, info)
+        self.presence.add(subscription, info, announces_leave)
     }
 
     /// [`PresenceStore::remove`]
@@ -248,6 +305,20 @@ pub(crate) struct EngineStats {
     pub(crate) evictions: u64,
     /// Figures of the log; zero without one.
     pub(crate) journal: JournalStats,
+    /// Figures of the connection to Redis or NATS; `None` without one.
+    pub(crate) cluster: Option<ClusterStats>,
+}
+
+/// Figures of the connection to the store that all nodes share.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClusterStats {
+    pub(crate) is_connected: bool,
+    /// How often the stream of a channel was read because events may have been missing, since the start.
+    pub(crate) catch_ups: u64,
+    /// Events that found no room since the start.
+    pub(crate) overflows: u64,
+    /// Size of the publications that wait for the store.
+    pub(crate) waiting_bytes: usize,
 }
 
 /// Whether a broker can store publications.
@@ -321,6 +392,38 @@ pub(crate) trait Deliver: Send + Sync {
 
     /// Delivers a leave.
     fn leave(&self, channel: &ChannelName, info: &ClientInfo);
+}
+
+/// The receiver of the events of an engine that may lose some. It knows how far each channel has come.
+pub(crate) trait ChannelPositions: Deliver {
+    /// Whether a publication with these offsets continues the channel.
+    fn continuity(&self, channel: &ChannelName, epoch: &Epoch, offset: u64, previous: u64) -> Continuity;
+
+    /// The position of the newest publication that was delivered, if the channel has subscribers and the position is known.
+    fn position(&self, channel: &ChannelName) -> Option<Position>;
+
+    /// The positions of all channels that have one.
+    fn positions(&self) -> Vec<(ChannelName, Position)>;
+
+    /// The channels with subscribers.
+    fn channels(&self) -> Vec<ChannelName>;
+
+    /// Ends the positioned subscriptions to a channel with "insufficient state", if the channel is still at `seen`, which is
+    /// not `top`. Returns whether it did. The channel continues at `top`.
+    fn catch_up(&self, channel: &ChannelName, seen: &Position, top: &Position) -> bool;
+}
+
+/// How a publication relates to the newest one of its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Continuity {
+    /// Nobody on this node receives it.
+    NoSubscribers,
+    /// It is the next one, or the first one of another epoch, or the position of the channel is not known.
+    Next,
+    /// It, or another one with its offset, was delivered.
+    Repeated,
+    /// At least one publication is missing.
+    Gap,
 }
 
 /// The content of a publication, without its offset.
@@ -447,6 +550,8 @@ pub(crate) enum EngineError {
     Full,
     /// Publications cannot be stored until the server is restarted. The publication was not delivered.
     Unavailable,
+    /// Redis or NATS cannot be reached. The call may have taken effect. A retry may succeed.
+    Unreachable,
     /// The publication is too large to be stored.
     TooLarge,
 }
@@ -457,6 +562,7 @@ impl fmt::Display for EngineError {
             Self::NoHistory => "the channel has no history",
             Self::Full => "the log has no room for the publication: free disk space",
             Self::Unavailable => "the log is closed or failed to write: restart the server",
+            Self::Unreachable => "the engine is not reachable",
             Self::TooLarge => "the publication is too large for the log",
         })
     }

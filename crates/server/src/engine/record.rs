@@ -39,22 +39,10 @@ const CHAN_INFO_BYTES: u8 = 13;
 /// Encodes the payload of a publication.
 pub(super) fn encode(content: &Content, idempotency_key: Option<&str>, version: Option<&Version>) -> Vec<u8> {
     let mut payload = Vec::with_capacity(64 + content.data.len_bytes());
-    let mut field = |number: u8, content: &[u8]| {
-        payload.push(number);
-        // Larger publications are refused by their total size.
-        payload.extend(u32::try_from(content.len()).unwrap_or(u32::MAX).to_le_bytes());
-        payload.extend(content);
-    };
+    let mut field = |number: u8, content: &[u8]| add_field(&mut payload, number, content);
     field(number_of(&content.data, DATA, DATA_BYTES), content.data.as_bytes());
     if let Some(info) = &content.info {
-        field(CLIENT, &info.client.to_bits().to_le_bytes());
-        field(USER, info.user.as_bytes());
-        if let Some(conn_info) = &info.conn_info {
-            field(number_of(conn_info, CONN_INFO, CONN_INFO_BYTES), conn_info.as_bytes());
-        }
-        if let Some(chan_info) = &info.chan_info {
-            field(number_of(chan_info, CHAN_INFO, CHAN_INFO_BYTES), chan_info.as_bytes());
-        }
+        add_client(info, &mut field);
     }
     for (name, value) in content.tags.iter().flat_map(|tags| tags.iter()) {
         field(TAG_NAME, name.as_bytes());
@@ -70,8 +58,62 @@ pub(super) fn encode(content: &Content, idempotency_key: Option<&str>, version: 
     payload
 }
 
+/// Encodes a client.
+pub(super) fn encode_client(info: &ClientInfo) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(64);
+    add_client(info, &mut |number, content: &[u8]| {
+        add_field(&mut payload, number, content)
+    });
+    payload
+}
+
+fn add_client(info: &ClientInfo, field: &mut impl FnMut(u8, &[u8])) {
+    field(CLIENT, &info.client.to_bits().to_le_bytes());
+    field(USER, info.user.as_bytes());
+    if let Some(conn_info) = &info.conn_info {
+        field(number_of(conn_info, CONN_INFO, CONN_INFO_BYTES), conn_info.as_bytes());
+    }
+    if let Some(chan_info) = &info.chan_info {
+        field(number_of(chan_info, CHAN_INFO, CHAN_INFO_BYTES), chan_info.as_bytes());
+    }
+}
+
+fn add_field(payload: &mut Vec<u8>, number: u8, content: &[u8]) {
+    payload.push(number);
+    // Larger publications are refused by their total size.
+    payload.extend(u32::try_from(content.len()).unwrap_or(u32::MAX).to_le_bytes());
+    payload.extend(content);
+}
+
+/// Decodes a client. Returns `None` if the payload is not one.
+pub(super) fn decode_client(payload: &[u8]) -> Option<Arc<ClientInfo>> {
+    fields(payload)?.client
+}
+
 /// Decodes the payload of a publication. Returns `None` if it is not one.
 pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
+    let fields = fields(payload)?;
+    Some(Stored {
+        content: Content {
+            data: fields.data?,
+            info: fields.client,
+            tags: (!fields.tags.is_empty()).then(|| Arc::new(fields.tags)),
+        },
+        idempotency_key: fields.idempotency_key,
+        version: fields.version,
+    })
+}
+
+/// The fields of a payload, of which each may be missing.
+struct Fields {
+    data: Option<Data>,
+    client: Option<Arc<ClientInfo>>,
+    tags: BTreeMap<String, String>,
+    idempotency_key: Option<Box<str>>,
+    version: Option<Version>,
+}
+
+fn fields(payload: &[u8]) -> Option<Fields> {
     let mut data = None;
     let mut client = None;
     let mut user = "";
@@ -102,7 +144,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
             _ => {}
         }
     }
-    let info = client.map(|client| {
+    let client = client.map(|client| {
         Arc::new(ClientInfo {
             client,
             user: user.into(),
@@ -110,12 +152,10 @@ pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
             chan_info,
         })
     });
-    Some(Stored {
-        content: Content {
-            data: data?,
-            info,
-            tags: (!tags.is_empty()).then(|| Arc::new(tags)),
-        },
+    Some(Fields {
+        data,
+        client,
+        tags,
         idempotency_key,
         version: version.map(|number| Version {
             number,

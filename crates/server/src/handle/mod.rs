@@ -135,7 +135,7 @@ impl ServerHandle {
     pub fn unsubscribe(&self, target: impl Into<Target>, channel: &str) -> Result<(), ErrorCode> {
         let hub = self.node.hub();
         let channels = match channel {
-            "" => hub.channels().into_iter().map(|(name, _)| name).collect(),
+            "" => hub.subscriber_counts().into_iter().map(|(name, _)| name).collect(),
             name => vec![self.channel(name)?.0],
         };
         for (client, _) in self.clients(&target.into()) {
@@ -238,7 +238,7 @@ impl ServerHandle {
         let Ok(pattern) = Pattern::new(pattern) else {
             return Vec::new();
         };
-        let channels = self.node.hub().channels().into_iter();
+        let channels = self.node.hub().subscriber_counts().into_iter();
         channels
             .filter(|(name, _)| pattern.matches(name.as_str()))
             .map(|(name, subscribers)| ChannelStats {
@@ -251,7 +251,7 @@ impl ServerHandle {
     /// Returns numbers about this server.
     pub fn info(&self) -> NodeInfo {
         let clients = self.node.clients().stats();
-        let channels = self.node.hub().channels();
+        let channels = self.node.hub().subscriber_counts();
         NodeInfo {
             uid: self.node.uid().to_owned(),
             name: self.node.config().name.clone(),

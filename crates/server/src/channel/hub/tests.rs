@@ -461,7 +461,7 @@ fn a_channel_that_stays_behind_tells_its_positioned_subscribers_to_recover() {
     room.say("e", 1);
     assert_eq!(drain(&queue), ["reply", "1"]);
     let (seen, top) = (at("e", 1).unwrap(), at("e", 3).unwrap());
-    let shard = (0..SHARDS).flat_map(|shard| room.hub.positions(shard));
+    let shard = (0..SHARDS).flat_map(|shard| room.hub.shard_positions(shard));
     assert_eq!(shard.collect::<Vec<_>>(), [(room.name.clone(), seen.clone())]);
     // It has caught up or made progress.
     assert!(!room.hub.catch_up(&room.name, &seen, &seen));

@@ -43,6 +43,28 @@ impl Deliver for Recorder {
     }
 }
 
+impl ChannelPositions for Recorder {
+    fn continuity(&self, _: &ChannelName, _: &Epoch, _: u64, _: u64) -> Continuity {
+        Continuity::Next
+    }
+
+    fn position(&self, _: &ChannelName) -> Option<Position> {
+        None
+    }
+
+    fn positions(&self) -> Vec<(ChannelName, Position)> {
+        Vec::new()
+    }
+
+    fn channels(&self) -> Vec<ChannelName> {
+        self.subscribed.lock().clone()
+    }
+
+    fn catch_up(&self, _: &ChannelName, _: &Position, _: &Position) -> bool {
+        false
+    }
+}
+
 impl Recorder {
     fn delivered(&self) -> Vec<String> {
         std::mem::take(&mut self.events.lock())

@@ -90,6 +90,28 @@ impl Deliver for Witness {
     }
 }
 
+impl ChannelPositions for Witness {
+    fn continuity(&self, channel: &ChannelName, epoch: &Epoch, offset: u64, previous: u64) -> Continuity {
+        self.hub.continuity(channel, epoch, offset, previous)
+    }
+
+    fn position(&self, channel: &ChannelName) -> Option<Position> {
+        self.hub.position(channel)
+    }
+
+    fn positions(&self) -> Vec<(ChannelName, Position)> {
+        self.hub.positions()
+    }
+
+    fn channels(&self) -> Vec<ChannelName> {
+        self.hub.channels()
+    }
+
+    fn catch_up(&self, channel: &ChannelName, seen: &Position, top: &Position) -> bool {
+        self.hub.catch_up(channel, seen, top)
+    }
+}
+
 /// Counts of events, so that a run that checks nothing fails.
 #[derive(Clone, Debug, Default)]
 struct Seen {

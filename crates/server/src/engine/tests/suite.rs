@@ -113,7 +113,7 @@ async fn presence_lists_up_to_a_limit_and_counts_beyond_it(fixture: Any) {
     };
     for (bits, user) in [(1, "ada"), (2, "ada"), (3, "bob")] {
         let info = member(bits, user);
-        fixture.engine.presence_add(&subscription, info).await.unwrap();
+        fixture.engine.presence_add(&subscription, info, false).await.unwrap();
     }
     assert_eq!(fixture.engine.presence(&channel, 2).await.unwrap(), None);
     assert_eq!(fixture.engine.presence(&channel, 3).await.unwrap().unwrap().len(), 3);

@@ -1,0 +1,377 @@
+//! The engine of several nodes, over a [`Store`] that all nodes share.
+//!
+//! The store numbers and keeps publications; each node delivers them to its own subscribers. What the store promises ends
+//! with the stream: events may get lost on the way to a node. So each node checks that every publication continues its channel,
+//! and compares the positions of all channels after each connection. If something is missing, it reads the stream and delivers
+//! what it finds; the clients do not notice. Only what the stream has no more is announced to them, as a gap.
+//!
+//! While the store is away, calls fail at once with [`EngineError::Unreachable`], or, where the namespace says so, publications
+//! wait for a bounded time. Subscribers stay connected.
+
+mod catch_up;
+mod inbox;
+mod outage;
+mod presence;
+mod probe;
+mod store;
+
+use std::fmt;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::inbox::{Connection, Inbox, Received};
+use self::outage::Waiting;
+pub(crate) use self::outage::{OutagePolicy, OutagePolicyOf};
+pub(crate) use self::presence::ClusterPresence;
+use self::probe::DeliveryProbe;
+use self::store::StorePublish;
+pub(crate) use self::store::{
+    Event, LEASE_INTERVAL, LEASE_TTL, Membership, MembershipKind, NodeEntry, PresenceEntry, Store, StoreError,
+    StoreFuture, StorePublished, StoredPage, StoredPublication,
+};
+use super::{
+    Broker, ChannelPositions, ClusterStats, EngineError, EngineFuture, EngineStats, Health, History, HistoryLimits,
+    HistoryLimitsOf, HistoryQuery, NodeBus, Position, Publish, Published, record, unix_time_ms,
+};
+use crate::channel::ChannelName;
+use crate::presence::ClientInfo;
+
+/// Time for a call to the store.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Number of parts of the set of subscribed channels, each with a lock that is held during a call to the store.
+const SUBSCRIPTION_SHARDS: usize = 64;
+
+/// The channel of [`Broker::probe`]. Clients cannot subscribe to it, because it is private.
+const PROBE_CHANNEL: &str = "$sockeye:storage";
+
+/// The engine; see the module documentation.
+pub(crate) struct ClusterBroker {
+    shared: Arc<Shared>,
+    subscriptions: Box<[tokio::sync::Mutex<()>]>,
+    hasher: RandomState,
+    waiting: Waiting,
+    outage: Arc<OutagePolicyOf>,
+    probe: DeliveryProbe,
+    received: Mutex<Option<Received>>,
+    /// Control messages of other nodes, for [`NodeBus::next`].
+    control: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
+    control_in: mpsc::Sender<Bytes>,
+    /// The id of this node.
+    uid: Arc<str>,
+}
+
+/// What the tasks of the engine need.
+struct Shared {
+    store: Arc<dyn Store>,
+    inbox: Arc<Inbox>,
+    limits: Arc<HistoryLimitsOf>,
+    presence: Arc<ClusterPresence>,
+    /// What this node registers with.
+    info: Mutex<Bytes>,
+}
+
+impl ClusterBroker {
+    /// Creates the engine of the node `uid`. It connects when [`Broker::run`] is polled.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        deliver: Arc<dyn ChannelPositions>,
+        limits: Arc<HistoryLimitsOf>,
+        outage: Arc<OutagePolicyOf>,
+        uid: Arc<str>,
+    ) -> Self {
+        let (inbox, received) = Inbox::new(deliver);
+        let (control_in, control) = mpsc::channel(CONTROL_MAX);
+        let presence = Arc::new(ClusterPresence::new(store.clone(), inbox.clone()));
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                inbox,
+                limits,
+                presence,
+                info: Mutex::default(),
+            }),
+            subscriptions: (0..SUBSCRIPTION_SHARDS).map(|_| Default::default()).collect(),
+            hasher: RandomState::new(),
+            waiting: Waiting::new(),
+            outage,
+            probe: DeliveryProbe::new(),
+            received: Mutex::new(Some(received)),
+            control: control.into(),
+            control_in,
+            uid,
+        }
+    }
+
+    /// The presence of all nodes.
+    pub(crate) fn presence(&self) -> Arc<ClusterPresence> {
+        self.shared.presence.clone()
+    }
+
+    async fn run(&self) {
+        let Some(received) = self.received.lock().take() else {
+            debug_assert!(false, "run twice");
+            return std::future::pending().await;
+        };
+        let shared = &self.shared;
+        let mut tasks = JoinSet::new();
+        for lane in 0..inbox::LANES {
+            let inbox = shared.inbox.clone();
+            tasks.spawn(async move { inbox.run_lane(lane).await });
+        }
+        tasks.spawn(catch_up::run(shared.clone(), received.suspended));
+        tasks.spawn(catch_up::verify_after_each_connection(shared.clone()));
+        tasks.spawn(presence::run(shared.clone()));
+        shared.store.start(shared.inbox.clone());
+        tokio::join!(
+            self.probe.run(&*shared.store, &shared.inbox, &self.uid),
+            self.route_control(received.control),
+        );
+    }
+
+    /// Passes on the control messages that are not probes.
+    async fn route_control(&self, mut received: mpsc::Receiver<Bytes>) {
+        while let Some(payload) = received.recv().await {
+            if !self.probe.handle(&payload) && self.control_in.try_send(payload).is_err() {
+                tracing::warn!("dropped a command of another node, because too many wait");
+            }
+        }
+    }
+
+    async fn interest_changed(&self, channel: &ChannelName) -> Result<(), EngineError> {
+        let Shared { store, inbox, .. } = &*self.shared;
+        // One call at a time for a channel, so that the last one sees the final state.
+        let shard = channel.shard(&self.subscriptions, &self.hasher);
+        let call = async {
+            let _guard = shard.lock().await;
+            match inbox.deliver().has_subscribers(channel) {
+                true => store.subscribe(channel).await,
+                false => store.unsubscribe(channel).await,
+            }
+        };
+        self.shared.call(call).await
+    }
+
+    async fn publish(&self, channel: &ChannelName, publish: Publish) -> Result<Published, EngineError> {
+        let limits = (self.shared.limits)(channel).filter(|_| !publish.skips_history);
+        let policy = (self.outage)(channel);
+        let mut call = StorePublish {
+            payload: record::encode(&publish.content, None, None).into(),
+            time_ms: unix_time_ms(),
+            idempotency_key: publish.idempotency_key,
+            version: publish.version,
+            limits,
+        };
+        let published = match policy {
+            OutagePolicy::Refuse => self.shared.call(self.shared.store.publish(channel, call)).await?,
+            OutagePolicy::Buffer(time) => {
+                // A call that failed may have taken effect, so a repetition needs a key.
+                call.idempotency_key.get_or_insert_with(outage::random_key);
+                self.waiting.publish(&self.shared, channel, call, time).await?
+            }
+        };
+        Ok(Published {
+            position: published.position,
+            outcome: published.outcome,
+        })
+    }
+
+    async fn announce(
+        &self,
+        channel: &ChannelName,
+        kind: MembershipKind,
+        info: &ClientInfo,
+    ) -> Result<(), EngineError> {
+        let membership = Membership {
+            kind,
+            info: record::encode_client(info).into(),
+        };
+        self.shared.call(self.shared.store.announce(channel, membership)).await
+    }
+
+    async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<History, EngineError> {
+        let limits = self.limits(channel)?;
+        let page = self.shared.call(self.shared.store.read(channel, query, limits)).await?;
+        let publications = page.publications.into_iter().map(inbox::decode).collect::<Option<_>>();
+        Ok(History {
+            publications: publications.ok_or(EngineError::Unreachable)?,
+            top: page.top,
+        })
+    }
+
+    fn limits(&self, channel: &ChannelName) -> Result<HistoryLimits, EngineError> {
+        (self.shared.limits)(channel).ok_or(EngineError::NoHistory)
+    }
+}
+
+impl Shared {
+    /// Makes a call to the store: fails at once without a connection, and after [`CALL_TIMEOUT`] without an answer.
+    async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, EngineError> {
+        if let Connection::Disconnected(_) = &*self.inbox.connection().borrow() {
+            return Err(EngineError::Unreachable);
+        }
+        match timeout(CALL_TIMEOUT, call).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a call to the engine failed");
+                Err(error.into())
+            }
+            Err(_) => {
+                tracing::debug!("the engine did not answer within {CALL_TIMEOUT:?}");
+                Err(EngineError::Unreachable)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unreachable,
+            StoreError::Full(_) => Self::Full,
+            StoreError::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+impl Broker for ClusterBroker {
+    fn run(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.run())
+    }
+
+    fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()> {
+        Box::pin(self.interest_changed(channel))
+    }
+
+    fn publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> EngineFuture<'a, Published> {
+        Box::pin(self.publish(channel, publish))
+    }
+
+    fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
+        Box::pin(async move { self.announce(channel, MembershipKind::Join, &info).await })
+    }
+
+    fn publish_leave<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
+        Box::pin(async move { self.announce(channel, MembershipKind::Leave, &info).await })
+    }
+
+    fn history<'a>(&'a self, channel: &'a ChannelName, query: HistoryQuery) -> EngineFuture<'a, History> {
+        Box::pin(self.history(channel, query))
+    }
+
+    fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()> {
+        Box::pin(async move {
+            let limits = self.limits(channel)?;
+            self.shared
+                .call(self.shared.store.remove_history(channel, limits))
+                .await
+        })
+    }
+
+    fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position> {
+        Box::pin(async move {
+            let channels = [(channel.clone(), self.limits(channel)?)];
+            let positions = self.shared.call(self.shared.store.positions(&channels)).await?;
+            positions.into_iter().next().ok_or(EngineError::Unreachable)
+        })
+    }
+
+    fn repair(&self, channel: &ChannelName) -> bool {
+        self.shared.inbox.doubt(channel);
+        true
+    }
+
+    fn maintain(&self) -> EngineFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn probe(&self) -> EngineFuture<'_, ()> {
+        Box::pin(async move {
+            let channel = ChannelName::new(PROBE_CHANNEL).map_err(|_| EngineError::Unreachable)?;
+            let publish = StorePublish {
+                payload: Bytes::from_static(b"probe"),
+                time_ms: unix_time_ms(),
+                idempotency_key: None,
+                version: None,
+                limits: Some(HistoryLimits {
+                    count_max: 1,
+                    bytes_max: 1 << 10,
+                    ttl: Duration::from_secs(60),
+                }),
+            };
+            self.shared.call(self.shared.store.publish(&channel, publish)).await?;
+            Ok(())
+        })
+    }
+
+    fn health(&self) -> Health {
+        match (&*self.shared.inbox.connection().borrow(), self.probe.failure()) {
+            (Connection::Disconnected(reason), _) => {
+                Health::NotReady(format!("the engine is not reachable: {reason}").into())
+            }
+            (Connection::Connected(_), Some(reason)) => Health::NotReady(reason),
+            (Connection::Connected(_), None) => Health::Ready,
+        }
+    }
+
+    fn close(&self) -> EngineFuture<'_, ()> {
+        Box::pin(async move { self.shared.call(self.shared.store.end_lease()).await })
+    }
+
+    fn stats(&self) -> EngineStats {
+        EngineStats {
+            cluster: Some(ClusterStats {
+                is_connected: matches!(*self.shared.inbox.connection().borrow(), Connection::Connected(_)),
+                catch_ups: self.shared.inbox.suspensions(),
+                overflows: self.shared.inbox.overflows(),
+                waiting_bytes: self.waiting.bytes(),
+            }),
+            ..EngineStats::default()
+        }
+    }
+
+    fn nodes(&self) -> Option<&dyn NodeBus> {
+        Some(self)
+    }
+}
+
+impl NodeBus for ClusterBroker {
+    fn set_info(&self, info: Bytes) {
+        *self.shared.info.lock() = info;
+    }
+
+    fn nodes(&self) -> EngineFuture<'_, Vec<NodeEntry>> {
+        Box::pin(async move { self.shared.call(self.shared.store.nodes()).await })
+    }
+
+    fn send<'a>(&'a self, to: Option<&'a str>, payload: Bytes) -> EngineFuture<'a, ()> {
+        Box::pin(async move { self.shared.call(self.shared.store.send_control(to, payload)).await })
+    }
+
+    fn next(&self) -> std::pin::Pin<Box<dyn Future<Output = Bytes> + Send + '_>> {
+        Box::pin(async move {
+            match self.control.lock().await.recv().await {
+                Some(payload) => payload,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// Maximum number of commands of other nodes that wait to be executed.
+const CONTROL_MAX: usize = 4096;
+
+impl fmt::Debug for ClusterBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterBroker")
+            .field("store", &self.shared.store)
+            .finish_non_exhaustive()
+    }
+}
