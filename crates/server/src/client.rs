@@ -17,15 +17,16 @@ use self::input::{Input, next_command};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::engine::{EngineError, HistoryQuery, Publication};
+use crate::ids::ClientId;
 use crate::metrics::{Source, Transport};
 use crate::node::Node;
-use crate::presence::{ClientId, Membership};
+use crate::presence::Membership;
 use crate::protocol::{
     Command, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push, PushTarget, Reply,
     ReplyBody, Request,
 };
 use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
-use crate::request_id::{Caller, RequestId};
+use crate::request_id::{RequestContext, RequestId};
 use crate::session::{
     Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, TokenKind, Unverified, Verified,
 };
@@ -69,25 +70,25 @@ pub(crate) enum PingedBy {
 
 /// What a client's transport decides about its session.
 #[derive(Clone, Debug)]
-pub(crate) struct Link {
+pub(crate) struct TransportOptions {
     pub(crate) pinged_by: PingedBy,
     pub(crate) encoding: Encoding,
     pub(crate) transport: Transport,
     /// The request that opened the connection; `None` in tests.
-    pub(crate) caller: Option<Caller>,
+    pub(crate) context: Option<RequestContext>,
     /// Secret with which the client sends commands over other requests; empty if it sends them over this connection.
     pub(crate) secret: String,
     /// Headers of the client's request, for the backend.
     pub(crate) headers: Option<Arc<HeaderMap>>,
 }
 
-impl From<PingedBy> for Link {
+impl From<PingedBy> for TransportOptions {
     fn from(pinged_by: PingedBy) -> Self {
         Self {
             pinged_by,
             encoding: Encoding::Json,
             transport: Transport::WebSocket,
-            caller: None,
+            context: None,
             secret: String::new(),
             headers: None,
         }
@@ -99,10 +100,10 @@ const TICK: Duration = Duration::from_millis(100);
 
 impl Client {
     /// Creates and registers a client. Without a `sender`, all frames are queued for [`next_frame`](Self::next_frame).
-    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>, link: impl Into<Link>) -> Self {
-        let link = link.into();
+    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>, options: impl Into<TransportOptions>) -> Self {
+        let options = options.into();
         let id = ClientId::from_random(rand::random());
-        let pings = match link.pinged_by {
+        let pings = match options.pinged_by {
             PingedBy::Frames => Pings::Frames,
             PingedBy::Commands => {
                 let interval = node.config().timeouts.ping_interval;
@@ -115,19 +116,19 @@ impl Client {
         };
         let generation = node.generation();
         let mut session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
-        session.set_secret(&link.secret);
+        session.set_secret(&options.secret);
         let handlers = node.handlers();
         session.set_handled(Handled {
             rpc: handlers.rpc.is_some(),
             message: handlers.message.is_some(),
         });
         let queue = Queue::new(node.config().limits.queue_bytes_max, sender);
-        let queue = Arc::new(queue.with_encoding(link.encoding));
+        let queue = Arc::new(queue.with_encoding(options.encoding));
         node.register(id, &queue);
-        node.metrics().client_opened(link.transport, link.encoding);
-        let request = match link.caller {
-            Some(Caller { peer, request }) => {
-                let (transport, format) = (link.transport, link.encoding);
+        node.metrics().client_opened(options.transport, options.encoding);
+        let request = match options.context {
+            Some(RequestContext { peer, request }) => {
+                let (transport, format) = (options.transport, options.encoding);
                 tracing::debug!(client = %id, request_id = %request, %peer, ?transport, ?format, "a client arrived");
                 request
             }
@@ -137,7 +138,7 @@ impl Client {
             node,
             id,
             request,
-            transport: link.transport,
+            transport: options.transport,
             session,
             queue,
             ended: Vec::new(),
@@ -147,7 +148,7 @@ impl Client {
             pending: Vec::new(),
             tickets: 0,
             answers: Vec::new(),
-            headers: link.headers,
+            headers: options.headers,
         }
     }
 

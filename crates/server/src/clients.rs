@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::presence::{ClientId, ClientMap};
+use crate::ids::{ClientId, ClientMap};
 use crate::queue::Queue;
 
 /// The connected clients.

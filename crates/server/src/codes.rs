@@ -203,7 +203,7 @@ impl DisconnectCode {
     }
 
     /// Whether client libraries reconnect after this code.
-    pub fn is_reconnect(self) -> bool {
+    pub fn allows_reconnect(self) -> bool {
         self.code() < 3500
     }
 }
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn clients_reconnect_only_below_3500() {
-        assert!(DisconnectCode::StateInvalidated.is_reconnect());
-        assert!(!DisconnectCode::InvalidToken.is_reconnect());
+        assert!(DisconnectCode::StateInvalidated.allows_reconnect());
+        assert!(!DisconnectCode::InvalidToken.allows_reconnect());
     }
 }

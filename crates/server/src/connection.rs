@@ -15,11 +15,11 @@ use std::time::Duration;
 use sockeye::{CloseCause, CloseCode, PreparedMessage, ProtocolError, Receiver, Sender, WebSocket};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::client::{Client, Link};
+use crate::client::{Client, TransportOptions};
 use crate::codes::DisconnectCode;
-use crate::door::Admission;
+use crate::connection_limiter::Admission;
+use crate::ids::ClientId;
 use crate::node::Node;
-use crate::presence::ClientId;
 use crate::request_id::RequestId;
 
 /// The place of a connection among the limited number of them, shared by the tasks of one connection.
@@ -47,9 +47,14 @@ const MESSAGES_IN_A_ROW_MAX: u32 = 64;
 
 /// Serves a client until the connection ends, then releases the permit.
 // Not an `async fn`, whose future would hold its arguments twice.
-pub(crate) fn run(ws: WebSocket, node: Arc<Node>, link: Link, permit: Permit) -> impl Future<Output = ()> + Send {
+pub(crate) fn run(
+    ws: WebSocket,
+    node: Arc<Node>,
+    options: TransportOptions,
+    permit: Permit,
+) -> impl Future<Output = ()> + Send {
     let (sender, mut receiver) = ws.split();
-    let mut client = Client::new(node.clone(), Some(sender.clone()), link);
+    let mut client = Client::new(node.clone(), Some(sender.clone()), options);
     async move {
         let close_timeout = client.close_timeout();
         let Err(end) = serve_client(&sender, &mut receiver, &mut client).await;
@@ -164,7 +169,7 @@ fn log_end(node: &Node, end: &End, ids: (ClientId, RequestId)) {
         End::Closed => tracing::debug!(%client, %request_id, "a client has gone"),
         End::Lost(error) => log_connection_error(node, error, client, request_id),
         // SDKs do not reconnect after these codes, so the operator should see them.
-        End::Disconnect(code) if !code.is_reconnect() => node
+        End::Disconnect(code) if !code.allows_reconnect() => node
             .refusals()
             .log(|| tracing::info!(%client, %request_id, %code, "disconnecting a client, which will not reconnect")),
         End::Disconnect(code) => tracing::debug!(%client, %request_id, %code, "disconnecting a client"),

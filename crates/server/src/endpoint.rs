@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sockeye::hyper::HttpResponse;
 
-use crate::http::Site;
+use crate::http::HttpService;
 use crate::node::Node;
 
 /// The WebSocket endpoint of a server, for an application that has its own HTTP server, such as axum or hyper 1. Clones refer
@@ -41,14 +41,14 @@ use crate::node::Node;
 /// ```
 #[derive(Clone)]
 pub struct Endpoint {
-    site: Arc<Site>,
+    service: Arc<HttpService>,
 }
 
 impl Endpoint {
     pub(crate) fn new(node: Arc<Node>) -> Self {
         // The address of the listener is unknown, so only `Config::hosts` restricts names.
-        let site = Arc::new(Site::new(node, false));
-        Self { site }
+        let service = Arc::new(HttpService::new(node, false));
+        Self { service }
     }
 
     /// Accepts a WebSocket of a client, or refuses it as the server itself does: by its origin and host, the limits of
@@ -58,7 +58,7 @@ impl Endpoint {
     /// # Panics
     /// Panics outside of a tokio runtime.
     pub fn upgrade<B>(&self, request: &mut http::Request<B>, peer: SocketAddr) -> HttpResponse {
-        self.site.admit(request, peer)
+        self.service.admit(request, peer)
     }
 }
 

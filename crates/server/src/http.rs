@@ -21,18 +21,18 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::{self, ApiMethod};
 use crate::auth::ApiKeys;
-use crate::client::{Link, PingedBy};
+use crate::client::{PingedBy, TransportOptions};
 use crate::config::Config;
 use crate::connection::{self, Permit};
+use crate::connection_limiter::Admission;
 use crate::console::{self, Console};
-use crate::door::Admission;
 use crate::handle::ServerHandle;
 use crate::node::Node;
 use crate::page;
 use crate::policy::{self, Policy};
 use crate::protocol::Encoding;
-use crate::request_id::{Caller, REQUEST_ID, RequestId};
-use crate::serve::log_closed_door;
+use crate::request_id::{REQUEST_ID, RequestContext, RequestId};
+use crate::serve::log_limit_reached;
 use crate::transports::{self, Body, Sessions};
 
 type Request = hyper::Request<Incoming>;
@@ -40,7 +40,7 @@ type Response = hyper::Response<Full<Bytes>>;
 
 /// State shared by all HTTP connections.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct HttpService {
     node: Arc<Node>,
     server: sockeye::Server,
     /// For clients that request WebSocket ping frames.
@@ -93,7 +93,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-impl Site {
+impl HttpService {
     pub(crate) fn new(node: Arc<Node>, is_loopback: bool) -> Self {
         let config = node.config();
         let policy = Policy::new(config, is_loopback);
@@ -112,15 +112,15 @@ impl Site {
     }
 
     /// Handles one request. If the connection becomes a WebSocket, the permit moves to its task.
-    fn respond(&self, mut request: Request, caller: &Caller, permit: &Permit) -> Response {
+    fn respond(&self, mut request: Request, context: &RequestContext, permit: &Permit) -> Response {
         let is_get_or_head = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut response = match request.uri().path() {
             // Exempt from the host policy: health probes connect by address, and the response is not sensitive.
             "/health" => get_or_head(is_get_or_head, || self.health()),
             LIVE => get_or_head(is_get_or_head, || text(StatusCode::OK, "ok\n")),
-            METRICS => get_or_head(is_get_or_head, || self.metrics(&request, caller)),
+            METRICS => get_or_head(is_get_or_head, || self.metrics(&request, context)),
             // The handshake rejects every method but GET, including HEAD.
-            WEBSOCKET => self.upgrade(&mut request, caller, permit),
+            WEBSOCKET => self.upgrade(&mut request, context, permit),
             CHECK => get_or_head(is_get_or_head, || self.check(&request)),
             path => match (self.page(path, request.uri().query()), is_get_or_head) {
                 (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
@@ -128,7 +128,7 @@ impl Site {
                 // Serve the page only to hosts from which its WebSocket would be accepted.
                 (Some(page), true) => match self.dry_run_handshake(&request, None) {
                     Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
-                        self.refuse(&refusal, caller)
+                        self.refuse(&refusal, context)
                     }
                     _ => page,
                 },
@@ -146,17 +146,17 @@ impl Site {
     async fn handle(
         &self,
         request: Request,
-        caller: &Caller,
+        context: &RequestContext,
         permit: &Permit,
         progress: &Progress,
     ) -> hyper::Response<Body> {
         // Boxed, so that other connections do not reserve memory for them.
         let mut response = match request.uri().path() {
-            path if path.starts_with(api::PREFIX) => Box::pin(self.call_api(request, caller)).await.map(Body::Left),
+            path if path.starts_with(api::PREFIX) => Box::pin(self.call_api(request, context)).await.map(Body::Left),
             path if console::is_path(path) || transports::is_path(path) => {
                 let (response, is_stream) = match console::is_path(path) {
-                    true => Box::pin(self.call_console(request, caller)).await,
-                    false => Box::pin(self.call_transport(request, caller, permit)).await,
+                    true => Box::pin(self.call_console(request, context)).await,
+                    false => Box::pin(self.call_transport(request, context, permit)).await,
                 };
                 if is_stream {
                     progress.set(Progress::STREAM);
@@ -167,7 +167,7 @@ impl Site {
                 Box::pin(self.ready()).await.map(Body::Left)
             }
             READY => method_not_allowed().map(Body::Left),
-            _ => self.respond(request, caller, permit).map(Body::Left),
+            _ => self.respond(request, context, permit).map(Body::Left),
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             progress.set(Progress::UPGRADE);
@@ -175,7 +175,7 @@ impl Site {
             let connection = response.headers_mut().entry(header::CONNECTION);
             connection.or_insert(HeaderValue::from_static("close"));
         }
-        response.headers_mut().insert(REQUEST_ID, caller.request.header());
+        response.headers_mut().insert(REQUEST_ID, context.request.header());
         for (name, value) in SECURITY_HEADERS {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
@@ -198,7 +198,7 @@ impl Site {
     }
 
     /// Executes a request of the HTTP API.
-    async fn call_api(&self, request: Request, caller: &Caller) -> Response {
+    async fn call_api(&self, request: Request, context: &RequestContext) -> Response {
         let config = self.node.current_config();
         let api_keys = ApiKeys::new(&config.api_keys);
         let keys = (!config.insecure_api).then_some(&api_keys);
@@ -206,7 +206,7 @@ impl Site {
         if keys.is_none()
             && let Err(refusal) = self.dry_run_handshake(&request, request.headers().get(header::ORIGIN))
         {
-            return self.refuse(&refusal, caller);
+            return self.refuse(&refusal, context);
         }
         let started = Instant::now();
         let method = ApiMethod::from_path(request.uri().path());
@@ -217,7 +217,7 @@ impl Site {
             .metrics()
             .api_request(method, response.status().as_u16(), seconds);
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.log_refusal(caller, response.status(), || match api_keys.is_empty() {
+            self.log_refusal(context, response.status(), || match api_keys.is_empty() {
                 true => "the HTTP API has no key; set api_keys (sockeye serve --api-key)".to_owned(),
                 false => "wrong or missing key of the HTTP API".to_owned(),
             });
@@ -229,19 +229,19 @@ impl Site {
     async fn call_transport(
         &self,
         request: Request,
-        caller: &Caller,
+        context: &RequestContext,
         permit: &Permit,
     ) -> (hyper::Response<Body>, bool) {
         // Held until the session of a stream is registered.
         let Some(_arrival) = self.node.arrive() else {
-            return (self.refuse_draining(caller).map(Body::Left), false);
+            return (self.refuse_draining(context).map(Body::Left), false);
         };
         // The same origins as for WebSockets.
         let origin = request.headers().get(header::ORIGIN).cloned();
         if let Err(refusal) = self.dry_run_handshake(&request, origin.as_ref()) {
-            return (self.refuse(&refusal, caller).map(Body::Left), false);
+            return (self.refuse(&refusal, context).map(Body::Left), false);
         }
-        let (mut response, is_stream) = self.sessions.respond(request, &self.node, caller, permit).await;
+        let (mut response, is_stream) = self.sessions.respond(request, &self.node, context, permit).await;
         if let Some(origin) = origin {
             let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -251,13 +251,13 @@ impl Site {
     }
 
     /// Handles a request of the console. Returns whether the response is a stream.
-    async fn call_console(&self, request: Request, caller: &Caller) -> (hyper::Response<Body>, bool) {
+    async fn call_console(&self, request: Request, context: &RequestContext) -> (hyper::Response<Body>, bool) {
         // A page of another site must not reach it with a name that it makes point here.
         match self.dry_run_handshake(&request, None) {
             Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
-                (self.refuse(&refusal, caller).map(Body::Left), false)
+                (self.refuse(&refusal, context).map(Body::Left), false)
             }
-            _ => self.console.respond(request, caller).await,
+            _ => self.console.respond(request, context).await,
         }
     }
 
@@ -269,11 +269,11 @@ impl Site {
         }
     }
 
-    fn metrics(&self, request: &Request, caller: &Caller) -> Response {
+    fn metrics(&self, request: &Request, context: &RequestContext) -> Response {
         // A page of another site must not read them with a name that it makes point here.
         match self.dry_run_handshake(request, None) {
             Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
-                self.refuse(&refusal, caller)
+                self.refuse(&refusal, context)
             }
             _ => {
                 let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -328,33 +328,33 @@ impl Site {
 
     /// Accepts a WebSocket whose connection is not counted yet.
     pub(crate) fn admit<B>(&self, request: &mut ::http::Request<B>, peer: SocketAddr) -> Response {
-        let caller = Caller {
+        let context = RequestContext {
             peer,
             request: RequestId::of(request.headers()),
         };
         let per_address_max = self.node.current_config().limits.connections_per_address_max;
-        let mut response = match self.node.door().admit(peer.ip(), per_address_max) {
-            Ok(permit) => self.upgrade(request, &caller, &Arc::new(permit)),
+        let mut response = match self.node.connection_limiter().admit(peer.ip(), per_address_max) {
+            Ok(permit) => self.upgrade(request, &context, &Arc::new(permit)),
             Err(closed) => {
-                log_closed_door(&self.node, peer, closed);
+                log_limit_reached(&self.node, peer, closed);
                 text(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "too many connections are open; try again later\n",
                 )
             }
         };
-        response.headers_mut().insert(REQUEST_ID, caller.request.header());
+        response.headers_mut().insert(REQUEST_ID, context.request.header());
         response
     }
 
-    fn upgrade<B>(&self, request: &mut ::http::Request<B>, caller: &Caller, permit: &Permit) -> Response {
+    fn upgrade<B>(&self, request: &mut ::http::Request<B>, context: &RequestContext, permit: &Permit) -> Response {
         let Some(arrival) = self.node.arrive() else {
-            return self.refuse_draining(caller);
+            return self.refuse_draining(context);
         };
         let rate_max = self.node.current_config().limits.handshakes_per_second_max;
         if let Err(after) = self.node.handshakes().admit(rate_max) {
             self.node.metrics().refusal("rate");
-            self.log_refusal(caller, StatusCode::SERVICE_UNAVAILABLE, || {
+            self.log_refusal(context, StatusCode::SERVICE_UNAVAILABLE, || {
                 format!("limits.handshakes_per_second_max ({rate_max}) is exceeded")
             });
             let mut response = text(
@@ -377,24 +377,24 @@ impl Site {
                     StatusCode::FORBIDDEN => "origin",
                     _ => "invalid",
                 });
-                self.refuse(&refusal, caller)
+                self.refuse(&refusal, context)
             }
             Ok((response, upgrade)) => {
                 self.node.metrics().handshake();
                 let (node, permit) = (self.node.clone(), permit.clone());
                 let subprotocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
                 let is_protobuf = is_protobuf || subprotocol.is_some_and(|name| name == PROTOBUF_SUBPROTOCOL);
-                let mut link = Link::from(pinged_by);
-                link.caller = Some(caller.clone());
-                link.headers = node.hooks().forwarded(request.headers());
+                let mut options = TransportOptions::from(pinged_by);
+                options.context = Some(context.clone());
+                options.headers = node.hooks().forwarded(request.headers());
                 if is_protobuf {
-                    link.encoding = Encoding::Protobuf;
+                    options.encoding = Encoding::Protobuf;
                 }
                 tokio::spawn(async move {
                     // An error means that the client disconnected before it got the response.
                     if let Ok(ws) = upgrade.await {
                         // A new task, so that the memory of the upgrade is freed.
-                        tokio::spawn(connection::run(ws, node, link, permit));
+                        tokio::spawn(connection::run(ws, node, options, permit));
                     }
                     // `run` has registered the client.
                     drop(arrival);
@@ -405,9 +405,9 @@ impl Site {
     }
 
     /// Refuses a client during the shutdown.
-    fn refuse_draining(&self, caller: &Caller) -> Response {
+    fn refuse_draining(&self, context: &RequestContext) -> Response {
         self.node.metrics().refusal("draining");
-        self.log_refusal(caller, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
+        self.log_refusal(context, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
         let mut response = text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
         let after = HeaderValue::from_static("1");
         response.headers_mut().insert(header::RETRY_AFTER, after);
@@ -415,10 +415,10 @@ impl Site {
     }
 
     /// Logs a refusal and returns the response. The log also contains what the policy allows; the response does not.
-    fn refuse(&self, refusal: &UpgradeError, caller: &Caller) -> Response {
+    fn refuse(&self, refusal: &UpgradeError, context: &RequestContext) -> Response {
         let status = refusal.response().status();
         let explanation = explanation(refusal);
-        self.log_refusal(caller, status, || match refusal.error().denial() {
+        self.log_refusal(context, status, || match refusal.error().denial() {
             Some(denial) => format!("{}; allowed: {}", explanation.trim_end(), denial.allowed()),
             None => explanation.clone(),
         });
@@ -428,10 +428,10 @@ impl Site {
         }
     }
 
-    fn log_refusal(&self, caller: &Caller, status: StatusCode, reason: impl Fn() -> String) {
+    fn log_refusal(&self, context: &RequestContext, status: StatusCode, reason: impl Fn() -> String) {
         self.node.refusals().log(|| {
             let (status, reason) = (status.as_u16(), reason());
-            let Caller { peer, request } = caller;
+            let RequestContext { peer, request } = context;
             tracing::warn!(%peer, request_id = %request, status, "refused a connection: {}", reason.trim_end());
         });
     }
@@ -465,26 +465,26 @@ const SHUTTING_DOWN: &str = "shutting down\n";
 
 /// Serves the requests of one connection until it closes or becomes a WebSocket.
 pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    site: Arc<Site>,
+    service: Arc<HttpService>,
     stream: T,
     peer: SocketAddr,
     permit: Admission,
 ) {
-    let timeouts = site.node.config().timeouts.clone();
-    let node = site.node.clone();
+    let timeouts = service.node.config().timeouts.clone();
+    let node = service.node.clone();
     let permit = Arc::new(permit);
     let progress = Arc::<Progress>::default();
     let service = service_fn({
         let progress = progress.clone();
         move |request: Request| {
-            let (site, permit, progress) = (site.clone(), permit.clone(), progress.clone());
+            let (service, permit, progress) = (service.clone(), permit.clone(), progress.clone());
             progress.set(Progress::REQUEST);
-            let caller = Caller {
+            let context = RequestContext {
                 peer,
                 request: RequestId::of(request.headers()),
             };
             async move {
-                let response = site.handle(request, &caller, &permit, &progress).await;
+                let response = service.handle(request, &context, &permit, &progress).await;
                 Ok::<_, Infallible>(response)
             }
         }
@@ -636,9 +636,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let site = Arc::new(Site::new(Node::new(Config::default()), true));
-        let permit = crate::door::Door::new(1).admit(peer.ip(), 1).unwrap();
-        let serving = tokio::spawn(serve_connection(site, stream, peer, permit));
+        let service = Arc::new(HttpService::new(Node::new(Config::default()), true));
+        let permit = crate::connection_limiter::ConnectionLimiter::new(1)
+            .admit(peer.ip(), 1)
+            .unwrap();
+        let serving = tokio::spawn(serve_connection(service, stream, peer, permit));
         client.write_all(request.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
         let mut answer = String::new();

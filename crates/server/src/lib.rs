@@ -52,11 +52,11 @@ mod clients;
 pub mod codes;
 mod config;
 mod connection;
+mod connection_limiter;
 mod console;
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests apply deltas"))]
 mod delta;
 mod demo;
-mod door;
 mod endpoint;
 mod engine;
 mod filter;
@@ -67,6 +67,8 @@ mod handle;
 mod handlers;
 mod hooks;
 mod http;
+mod http_client;
+mod ids;
 mod journal;
 mod metrics;
 mod node;
@@ -83,11 +85,10 @@ pub mod settings;
 mod transports;
 
 pub use config::{
-    ChannelOptions, Config, ConfigError, ConsoleOptions, Limits, NamespaceOptions, Namespaces, PublishPolicy,
-    SlowConsumer, Timeouts, Who,
+    Access, Config, ConfigError, ConsoleOptions, Limits, NamespaceOptions, Namespaces, SlowConsumerPolicy, Timeouts,
 };
 pub use endpoint::Endpoint;
-pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
+pub use engine::{Fsync, InvalidFsync, JournalConfig, JournalRepair};
 pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,

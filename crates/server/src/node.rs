@@ -16,15 +16,16 @@ use crate::channel::{ChannelName, Hub, PositionCheck, STEPS, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
+use crate::connection_limiter::{ConnectionLimiter, RateLimit};
 use crate::demo::Demos;
-use crate::door::{Door, RateLimit};
 use crate::engine::{
     Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
 };
 use crate::handlers::Handlers;
 use crate::hooks::Hooks;
+use crate::ids::{ClientId, Generation, Subscription};
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
-use crate::presence::{ClientId, Generation, Membership, Subscription};
+use crate::presence::Membership;
 use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 use crate::refusals::RefusalLog;
@@ -57,7 +58,7 @@ pub(crate) struct Node {
     handlers: RwLock<Handlers>,
     /// Certificates for new connections; `None` without TLS.
     tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
-    door: Door,
+    connection_limiter: ConnectionLimiter,
     handshakes: RateLimit,
     /// Whether the last readiness check succeeded.
     is_ready: AtomicBool,
@@ -127,7 +128,7 @@ impl Node {
     /// # Errors
     /// The log could not be opened.
     pub(crate) fn open(config: Config) -> io::Result<Arc<Self>> {
-        let Some(log) = config.log.clone() else {
+        let Some(log) = config.journal.clone() else {
             return Ok(Self::new(config));
         };
         let bytes_max = config.limits.history_bytes_max;
@@ -140,7 +141,7 @@ impl Node {
 
     pub(crate) fn with_broker(current: SharedConfig, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
         let config = current.read().clone();
-        let door = Door::new(config.limits.connections_max);
+        let connection_limiter = ConnectionLimiter::new(config.limits.connections_max);
         let hooks = Hooks::from_options(&config.hooks).expect("checked by `Config::check`");
         let metrics = Arc::new(Metrics::new(broker.sync_seconds()));
         let verifiers = RwLock::new(Arc::new(Verifiers::new(&config)));
@@ -161,7 +162,7 @@ impl Node {
             refusals: RefusalLog::new(),
             handlers: RwLock::default(),
             tls: RwLock::new(None),
-            door,
+            connection_limiter,
             handshakes: RateLimit::new(),
             is_ready: AtomicBool::new(false),
             uid: ClientId::from_random(rand::random()).to_string(),
@@ -288,8 +289,8 @@ impl Node {
     }
 
     /// Limits the number of connections.
-    pub(crate) fn door(&self) -> &Door {
-        &self.door
+    pub(crate) fn connection_limiter(&self) -> &ConnectionLimiter {
+        &self.connection_limiter
     }
 
     /// Limits the rate of handshakes.
@@ -301,7 +302,7 @@ impl Node {
     pub(crate) fn encode_metrics(&self) -> String {
         let clients = self.clients.stats();
         self.metrics.encode(Snapshot {
-            connections: self.door.connections(),
+            connections: self.connection_limiter.connections(),
             clients: clients.clients,
             users: clients.users,
             hub: self.hub.stats(),
@@ -564,22 +565,11 @@ fn history_limits(current: &SharedConfig) -> Arc<HistoryLimitsOf> {
     let current = current.clone();
     Arc::new(move |channel: &ChannelName| {
         let config = current.read();
-        let all = &config.channels;
-        let (count_max, ttl) = match config.namespace(channel.as_str()) {
-            Some(options) => (
-                if all.history_count_max == 0 {
-                    0
-                } else {
-                    options.history_size
-                },
-                options.history_ttl,
-            ),
-            None => (all.history_count_max, all.history_ttl),
-        };
-        (count_max > 0).then_some(HistoryLimits {
-            count_max,
+        let options = config.namespace(channel.as_str())?;
+        options.has_history().then_some(HistoryLimits {
+            count_max: options.history_size,
             bytes_max: config.limits.history_bytes_per_channel_max,
-            ttl,
+            ttl: options.history_ttl,
         })
     })
 }

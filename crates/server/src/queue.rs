@@ -22,10 +22,10 @@ use sockeye::{Message, PreparedMessage, Sender};
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, UnsubscribeCode};
-use crate::config::SlowConsumer;
+use crate::config::SlowConsumerPolicy;
 use crate::engine::{Position, Tags};
 use crate::hooks::HookError;
-use crate::presence::Subscription;
+use crate::ids::Subscription;
 use crate::protocol::{Data, Encoding, bytes};
 use crate::session::Decision;
 pub(crate) use backlog::Slot;
@@ -394,14 +394,14 @@ impl Item {
     /// publications of the channel that do not have it.
     pub(crate) fn publication(
         push: PreparedMessage,
-        policy: &SlowConsumer,
+        policy: &SlowConsumerPolicy,
         channel: &ChannelName,
         tags: Option<&Tags>,
     ) -> Self {
         match policy {
-            SlowConsumer::Disconnect => Self::Push(push),
-            SlowConsumer::DropOldest => Self::Droppable(push),
-            SlowConsumer::Latest { key_tag } => {
+            SlowConsumerPolicy::Disconnect => Self::Push(push),
+            SlowConsumerPolicy::DropOldest => Self::Droppable(push),
+            SlowConsumerPolicy::Latest { key_tag } => {
                 let value = key_tag.as_ref().zip(tags).and_then(|(tag, tags)| tags.get(tag));
                 let slot = Slot {
                     channel: channel.clone(),
@@ -510,7 +510,7 @@ mod tests {
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
     }
 
-    fn publication(text: &str, policy: &SlowConsumer, tag: &str) -> Item {
+    fn publication(text: &str, policy: &SlowConsumerPolicy, tag: &str) -> Item {
         let tags = Tags::from([("symbol".to_owned(), tag.to_owned())]);
         let channel = ChannelName::new("market").unwrap();
         Item::publication(PreparedMessage::new(text), policy, &channel, Some(&tags))
@@ -531,7 +531,7 @@ mod tests {
         let dropped: usize = (0..6)
             .map(|n: u32| {
                 queue
-                    .push_counted(publication(&n.to_string(), &SlowConsumer::DropOldest, ""))
+                    .push_counted(publication(&n.to_string(), &SlowConsumerPolicy::DropOldest, ""))
                     .oldest
             })
             .sum();
@@ -551,7 +551,7 @@ mod tests {
         let queue = Queue::new(3 * (ITEM_BYTES + 1), None);
         queue.push(push("p"));
         for text in ["1", "2"] {
-            queue.push(publication(text, &SlowConsumer::DropOldest, ""));
+            queue.push(publication(text, &SlowConsumerPolicy::DropOldest, ""));
         }
         assert_eq!(queue.push_counted(reply("r")).oldest, 1);
         assert_eq!(taken(&queue), ["p", "2", "r"]);
@@ -560,22 +560,22 @@ mod tests {
     #[test]
     fn a_publication_larger_than_the_queue_disconnects() {
         let queue = Queue::new(100, None);
-        queue.push(publication("1", &SlowConsumer::DropOldest, ""));
-        queue.push(publication(&"x".repeat(100), &SlowConsumer::DropOldest, ""));
+        queue.push(publication("1", &SlowConsumerPolicy::DropOldest, ""));
+        queue.push(publication(&"x".repeat(100), &SlowConsumerPolicy::DropOldest, ""));
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
     }
 
     #[test]
     fn latest_keeps_one_publication_per_channel_or_key() {
         let queue = Queue::new(1 << 20, None);
-        let whole = SlowConsumer::Latest { key_tag: None };
+        let whole = SlowConsumerPolicy::Latest { key_tag: None };
         let dropped: Vec<usize> = ["1", "2", "3"]
             .map(|text| queue.push_counted(publication(text, &whole, text)).replaced)
             .into();
         assert_eq!(dropped, [0, 1, 1]);
         assert_eq!(taken(&queue), ["3"]);
 
-        let by_symbol = SlowConsumer::Latest {
+        let by_symbol = SlowConsumerPolicy::Latest {
             key_tag: Some("symbol".to_owned()),
         };
         for (text, symbol) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "c"), ("5", "b")] {

@@ -21,7 +21,7 @@ pub(crate) enum RequestId {
 
 /// Where a request comes from, for log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Caller {
+pub(crate) struct RequestContext {
     pub(crate) peer: SocketAddr,
     pub(crate) request: RequestId,
 }

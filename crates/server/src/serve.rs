@@ -15,11 +15,11 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::accept::accept_all;
 use crate::config::Config;
-use crate::door::{Admission, DoorClosed};
+use crate::connection_limiter::{Admission, LimitReached};
 use crate::endpoint::Endpoint;
 use crate::handle::ServerHandle;
 use crate::handlers::{ClientMessage, Handlers, RpcCall, RpcError};
-use crate::http::{self, Site};
+use crate::http::{self, HttpService};
 use crate::node::Node;
 
 /// A server that embeds into a Rust program. [`serve`] is the short form.
@@ -99,7 +99,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Builds the server. It does not accept connections until [`Server::serve`]. With a [log](Config::log), this blocks
+    /// Builds the server. It does not accept connections until [`Server::serve`]. With a [journal](Config::journal), this blocks
     /// while it reads the log.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl<S: Future<Output = ()>> Server<S> {
 /// # Cancel safety
 /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
 pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let server = match config.log {
+    let server = match config.journal {
         None => Server::builder().config(config).build()?,
         // It may take long to read the log.
         Some(_) => tokio::task::spawn_blocking(|| Server::builder().config(config).build()).await??,
@@ -220,7 +220,7 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
         Some(listener) => listener.local_addr()?.ip().is_loopback(),
         None => false,
     };
-    let site = Arc::new(Site::new(node.clone(), is_loopback));
+    let service = Arc::new(HttpService::new(node.clone(), is_loopback));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (drain, shutdown_timeout) = {
         let timeouts = &node.config().timeouts;
@@ -234,13 +234,18 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
         },
         |(stream, peer)| {
             let per_address_max = node.current_config().limits.connections_per_address_max;
-            match node.door().admit(peer.ip(), per_address_max) {
+            match node.connection_limiter().admit(peer.ip(), per_address_max) {
                 Ok(permit) => match node.tls() {
-                    None => drop(tokio::spawn(http::serve_connection(site.clone(), stream, peer, permit))),
-                    Some(tls) => drop(tokio::spawn(serve_tls(tls, site.clone(), stream, peer, permit))),
+                    None => drop(tokio::spawn(http::serve_connection(
+                        service.clone(),
+                        stream,
+                        peer,
+                        permit,
+                    ))),
+                    Some(tls) => drop(tokio::spawn(serve_tls(tls, service.clone(), stream, peer, permit))),
                 },
                 Err(closed) => {
-                    log_closed_door(&node, peer, closed);
+                    log_limit_reached(&node, peer, closed);
                     // A client with TLS could not read the answer.
                     if node.tls().is_none()
                         && let Ok(permit) = refusals.clone().try_acquire_owned()
@@ -269,8 +274,8 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
     }
     drop(accepting);
     drop(listener);
-    if timeout_at(deadline, node.door().empty()).await.is_err() {
-        let left = node.door().connections();
+    if timeout_at(deadline, node.connection_limiter().empty()).await.is_err() {
+        let left = node.connection_limiter().connections();
         tracing::warn!(left, "dropped connections that did not close in time");
     }
     if let Err(error) = node.engine().close().await {
@@ -282,7 +287,7 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
 /// Performs the TLS handshake, and serves the connection.
 async fn serve_tls(
     tls: Arc<rustls::ServerConfig>,
-    site: Arc<Site>,
+    service: Arc<HttpService>,
     stream: TcpStream,
     peer: SocketAddr,
     permit: Admission,
@@ -290,7 +295,7 @@ async fn serve_tls(
     let handshake = TlsAcceptor::from(tls).accept(stream);
     match timeout(TLS_TIMEOUT, handshake).await {
         // A new task, so that the memory of the handshake is freed.
-        Ok(Ok(stream)) => drop(tokio::spawn(http::serve_connection(site, stream, peer, permit))),
+        Ok(Ok(stream)) => drop(tokio::spawn(http::serve_connection(service, stream, peer, permit))),
         Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
     }
@@ -299,11 +304,11 @@ async fn serve_tls(
 /// Time for the TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(crate) fn log_closed_door(node: &Node, peer: SocketAddr, closed: DoorClosed) {
+pub(crate) fn log_limit_reached(node: &Node, peer: SocketAddr, closed: LimitReached) {
     let limits = &node.current_config().limits;
     let (reason, limit, value) = match closed {
-        DoorClosed::Connections => ("connections", "connections_max", limits.connections_max),
-        DoorClosed::Address => (
+        LimitReached::Connections => ("connections", "connections_max", limits.connections_max),
+        LimitReached::Address => (
             "address",
             "connections_per_address_max",
             limits.connections_per_address_max,

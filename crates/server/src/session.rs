@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 pub(crate) use self::event::{Decision, Event};
-use self::grant::Standing;
+use self::grant::AccessContext;
 use self::heartbeat::Heartbeat;
 pub(crate) use self::heartbeat::{PingDue, Pings};
 use self::rate::Rate;
@@ -32,7 +32,8 @@ use crate::codes::{DisconnectCode, ErrorCode};
 use crate::config::{Config, NamespaceOptions};
 use crate::engine::{Position, Publish};
 use crate::hooks::{Hook, ReplyDisconnect};
-use crate::presence::{ClientId, ClientInfo, Generation, Membership};
+use crate::ids::{ClientId, Generation};
+use crate::presence::{ClientInfo, Membership};
 use crate::protocol::{Command, ConnectResult, Data, Empty, ExpiryResult, Malformed, Rejection, ReplyBody, Request};
 
 /// The session of one client.
@@ -339,9 +340,9 @@ impl Session {
         self.subscriptions.iter().find(|known| known.channel() == channel)
     }
 
-    fn standing(&self, channel: &ChannelName) -> Standing<'_> {
+    fn access_context(&self, channel: &ChannelName) -> AccessContext<'_> {
         let subscribed = self.subscribed(channel);
-        Standing {
+        AccessContext {
             user: self.user(),
             is_subscribed: subscribed.is_some(),
             has_token: subscribed.is_some_and(|known| known.has_token),

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The timeout of every wait.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running example. Killed when dropped.
 struct Example(Child);
@@ -43,7 +43,7 @@ fn serve(name: &str) -> (Example, String) {
 }
 
 async fn text(ws: &mut WebSocket) -> String {
-    let message = timeout(PATIENCE, ws.recv()).await.expect("no message").unwrap();
+    let message = timeout(TIMEOUT, ws.recv()).await.expect("no message").unwrap();
     message.expect("closed").as_text().unwrap().to_owned()
 }
 
@@ -53,7 +53,7 @@ async fn post(address: &str, path: &str, body: &str) -> String {
     let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
     stream.write_all((head + body).as_bytes()).await.unwrap();
     let mut response = String::new();
-    let read = timeout(PATIENCE, stream.read_to_string(&mut response)).await;
+    let read = timeout(TIMEOUT, stream.read_to_string(&mut response)).await;
     read.expect("no response").unwrap();
     response
 }

@@ -10,10 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Fault, Outcome, Setting,
-    crowd::{Audit, Crowd, Habits, Member},
+    Environment, Fault, Outcome,
     publisher::{Published, Stream, quantile},
     server::{Server, Spec},
+    subscribers::{Audit, Member, SubscriberOptions, Subscribers},
 };
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -21,24 +21,24 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "F1-kill",
         what: "`kill -9` and restart, log at `50ms`",
         rule: "0 lost, repeated, out of order; all recover; clients back p99 ≤ 3 s",
-        run: |setting| killed(setting, "50ms", setting.rounds),
+        run: |environment| killed(environment, "50ms", environment.rounds),
     },
     Fault {
         name: "F1-always",
         what: "the same with `--fsync always`",
         rule: "the same",
-        run: |setting| killed(setting, "always", setting.rounds.div_ceil(3)),
+        run: |environment| killed(environment, "always", environment.rounds.div_ceil(3)),
     },
     Fault {
         name: "F1-never",
         what: "the same with `--fsync never`",
         rule: "the same",
-        run: |setting| killed(setting, "never", setting.rounds.div_ceil(3)),
+        run: |environment| killed(environment, "never", environment.rounds.div_ceil(3)),
     },
     Fault {
         name: "F1-memory",
         what: "`kill -9` and restart without a log",
-        rule: "every client is told that it cannot recover; nothing lost silently; p99 ≤ 3 s",
+        rule: "every client learns that it cannot recover; nothing lost silently; p99 ≤ 3 s",
         run: without_log,
     },
     Fault {
@@ -65,8 +65,8 @@ const PACE: Duration = Duration::from_millis(5);
 const BACK_MAX: Duration = Duration::from_secs(3);
 
 /// A folder without a log.
-fn folder(setting: &Setting) -> Result<PathBuf> {
-    let folder = setting.work.join("log");
+fn folder(environment: &Environment) -> Result<PathBuf> {
+    let folder = environment.work.join("log");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
@@ -80,7 +80,7 @@ fn rounds(
     between: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(Vec<Member>, Published, Vec<Duration>)> {
     let (mut server, _) = Server::start(spec)?;
-    let crowd = Crowd::start(server.address, MEMBERS, CHANNELS, Habits::default())?;
+    let subscribers = Subscribers::start(server.address, MEMBERS, CHANNELS, SubscriberOptions::default())?;
     let stream = Stream::start(server.address, CHANNELS, PACE, 100)?;
     let mut ready = Vec::new();
     for round in 0..rounds {
@@ -91,12 +91,12 @@ fn rounds(
         let (restarted, started) = Server::start(spec)?;
         ready.push(started + restarted.wait_until_ready()?);
         server = restarted;
-        crowd.wait_until_ready()?;
+        subscribers.wait_until_ready()?;
     }
     thread::sleep(Duration::from_millis(300));
     let published = stream.end()?;
-    crowd.wait_until_quiet(Duration::from_millis(500));
-    Ok((crowd.end()?, published, ready))
+    subscribers.wait_until_quiet(Duration::from_millis(500));
+    Ok((subscribers.end()?, published, ready))
 }
 
 fn report(members: &[Member], published: &Published, ready: &[Duration]) -> (Outcome, Audit) {
@@ -105,11 +105,11 @@ fn report(members: &[Member], published: &Published, ready: &[Duration]) -> (Out
     let (p50, p99) = (quantile(&back, 0.5), quantile(&back, 0.99));
     let mut outcome = Outcome {
         clients: format!(
-            "{MEMBERS} clients, {} restarts; back after p50 {} ms, p99 {} ms; told {} times",
+            "{MEMBERS} clients, {} restarts; back after p50 {} ms, p99 {} ms; recovery refused {} times",
             ready.len(),
             p50.as_millis(),
             p99.as_millis(),
-            audit.told
+            audit.recovery_refused
         ),
         lost: format!(
             "{} of {} acknowledged; {} repeated, {} out of order",
@@ -135,29 +135,33 @@ fn report(members: &[Member], published: &Published, ready: &[Duration]) -> (Out
     (outcome, audit)
 }
 
-fn with_log(setting: &Setting, folder: &Path, fsync: &str) -> Result<Spec> {
-    let spec = Spec::new(&setting.binary, &setting.work)?;
+fn with_log(environment: &Environment, folder: &Path, fsync: &str) -> Result<Spec> {
+    let spec = Spec::new(&environment.binary, &environment.work)?;
     Ok(spec.arguments(&["--data", &folder.display().to_string(), "--fsync", fsync]))
 }
 
-fn killed(setting: &Setting, fsync: &str, count: u16) -> Result<Outcome> {
-    let spec = with_log(setting, &folder(setting)?, fsync)?;
+fn killed(environment: &Environment, fsync: &str, count: u16) -> Result<Outcome> {
+    let spec = with_log(environment, &folder(environment)?, fsync)?;
     let (members, published, ready) = rounds(&spec, count, &mut || Ok(()))?;
     let (mut outcome, audit) = report(&members, &published, &ready);
     outcome.require(
-        audit.told == 0,
-        format!("clients were told {} times that they cannot recover", audit.told),
+        audit.recovery_refused == 0,
+        format!("recovery was refused {} times", audit.recovery_refused),
     );
     Ok(outcome)
 }
 
-fn without_log(setting: &Setting) -> Result<Outcome> {
-    let spec = Spec::new(&setting.binary, &setting.work)?;
-    let (members, published, ready) = rounds(&spec, setting.rounds.div_ceil(6), &mut || Ok(()))?;
+fn without_log(environment: &Environment) -> Result<Outcome> {
+    let spec = Spec::new(&environment.binary, &environment.work)?;
+    let (members, published, ready) = rounds(&spec, environment.rounds.div_ceil(6), &mut || Ok(()))?;
     let (mut outcome, audit) = report(&members, &published, &ready);
     outcome.require(
-        audit.told == MEMBERS * ready.len(),
-        format!("clients were told {} times in {} restarts", audit.told, ready.len()),
+        audit.recovery_refused == MEMBERS * ready.len(),
+        format!(
+            "recovery was refused {} times in {} restarts",
+            audit.recovery_refused,
+            ready.len()
+        ),
     );
     Ok(outcome)
 }
@@ -173,9 +177,9 @@ fn newest_segment(folder: &Path) -> Result<PathBuf> {
     names.pop().context("there is no segment")
 }
 
-fn torn_tail(setting: &Setting) -> Result<Outcome> {
-    let folder = folder(setting)?;
-    let spec = with_log(setting, &folder, "50ms")?;
+fn torn_tail(environment: &Environment) -> Result<Outcome> {
+    let folder = folder(environment)?;
+    let spec = with_log(environment, &folder, "50ms")?;
     let mut tear = || {
         // The fields of a frame with 1,000 bytes, of which 20 were written.
         let file = newest_segment(&folder)?;
@@ -186,18 +190,18 @@ fn torn_tail(setting: &Setting) -> Result<Outcome> {
         bytes.extend([7; 28]);
         Ok(fs::write(file, bytes)?)
     };
-    let (members, published, ready) = rounds(&spec, setting.rounds.div_ceil(6), &mut tear)?;
+    let (members, published, ready) = rounds(&spec, environment.rounds.div_ceil(6), &mut tear)?;
     let (mut outcome, audit) = report(&members, &published, &ready);
     outcome.require(
-        audit.told == 0,
-        format!("clients were told {} times that they cannot recover", audit.told),
+        audit.recovery_refused == 0,
+        format!("recovery was refused {} times", audit.recovery_refused),
     );
     Ok(outcome)
 }
 
-fn flipped_bit(setting: &Setting) -> Result<Outcome> {
-    let folder = folder(setting)?;
-    let spec = with_log(setting, &folder, "50ms")?;
+fn flipped_bit(environment: &Environment) -> Result<Outcome> {
+    let folder = folder(environment)?;
+    let spec = with_log(environment, &folder, "50ms")?;
     let mut refusals = Vec::new();
     let mut flip = || {
         let file = newest_segment(&folder)?;
@@ -214,8 +218,8 @@ fn flipped_bit(setting: &Setting) -> Result<Outcome> {
     let (members, published, ready) = rounds(&spec, 2, &mut flip)?;
     let (mut outcome, audit) = report(&members, &published, &ready);
     outcome.require(
-        audit.told == 0,
-        format!("clients were told {} times that they cannot recover", audit.told),
+        audit.recovery_refused == 0,
+        format!("recovery was refused {} times", audit.recovery_refused),
     );
     for (status, words, name, took) in &refusals {
         outcome.require(!status.success(), format!("the server exited with {status}"));

@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Fault, Outcome, Setting,
-    crowd::{Audit, Crowd, Habits, channel},
+    Environment, Fault, Outcome,
     publisher::{Answer, Publisher, Stream},
-    server::{PATIENCE, Server, Spec},
+    server::{Server, Spec, TIMEOUT},
+    subscribers::{Audit, SubscriberOptions, Subscribers, channel},
 };
 use crate::process::output;
 
@@ -69,22 +69,22 @@ impl Drop for Mount {
     }
 }
 
-fn with_log(setting: &Setting, folder: &Path) -> Result<Spec> {
-    let spec = Spec::new(&setting.binary, &setting.work)?;
+fn with_log(environment: &Environment, folder: &Path) -> Result<Spec> {
+    let spec = Spec::new(&environment.binary, &environment.work)?;
     Ok(spec.arguments(&["--data", &folder.display().to_string()]))
 }
 
-fn full_disk(setting: &Setting) -> Result<Outcome> {
-    let mount = match Mount::new(setting.work.join("small"), "size=12m") {
+fn full_disk(environment: &Environment) -> Result<Outcome> {
+    let mount = match Mount::new(environment.work.join("small"), "size=12m") {
         Ok(mount) => mount,
         Err(error) => return Ok(Outcome::skipped(format!("no small disk can be mounted ({error:#})"))),
     };
     let filler = mount.0.join("filler");
     File::create(&filler)?.write_all(&vec![1; 8 << 20])?;
-    let spec = with_log(setting, &mount.0.join("log"))?;
+    let spec = with_log(environment, &mount.0.join("log"))?;
     let (mut server, _) = Server::start(&spec)?;
     server.wait_until_ready()?;
-    let crowd = Crowd::start(server.address, 20, 1, Habits::default())?;
+    let subscribers = Subscribers::start(server.address, 20, 1, SubscriberOptions::default())?;
     let mut publisher = Publisher::connect(server.address)?;
     let mut acknowledged = std::collections::BTreeSet::new();
     let mut outcome = Outcome::default();
@@ -92,7 +92,7 @@ fn full_disk(setting: &Setting) -> Result<Outcome> {
     // Until the disk is full, and ten more.
     let (mut number, mut errors) = (0, Vec::new());
     let began_at = Instant::now();
-    while errors.len() < 10 && began_at.elapsed() < PATIENCE {
+    while errors.len() < 10 && began_at.elapsed() < TIMEOUT {
         number += 1;
         match publisher
             .publish(&channel(0), number, 30_000)
@@ -128,12 +128,12 @@ fn full_disk(setting: &Setting) -> Result<Outcome> {
         );
         acknowledged.insert(number);
     }
-    crowd.wait_until_quiet(Duration::from_millis(300));
+    subscribers.wait_until_quiet(Duration::from_millis(300));
     outcome.require(server.is_alive()?, "the server exited");
-    let members = crowd.end()?;
+    let members = subscribers.end()?;
     let audit = Audit::of(&members, std::slice::from_ref(&acknowledged));
     let ends: usize = members.iter().map(|member| member.ends.len()).sum();
-    outcome.require(audit.is_clean() && audit.told == 0, format!("{audit:?}"));
+    outcome.require(audit.is_clean() && audit.recovery_refused == 0, format!("{audit:?}"));
     outcome.require(ends == 0, format!("{ends} connections ended"));
     outcome.clients = format!("error 100 to the publisher, {ends} of 20 subscribers disconnected, not ready");
     outcome.lost = format!("{} of {} acknowledged", audit.lost, acknowledged.len());
@@ -142,8 +142,8 @@ fn full_disk(setting: &Setting) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn read_only(setting: &Setting) -> Result<Outcome> {
-    let mount = match Mount::new(setting.work.join("readonly"), "size=1m,ro") {
+fn read_only(environment: &Environment) -> Result<Outcome> {
+    let mount = match Mount::new(environment.work.join("readonly"), "size=1m,ro") {
         Ok(mount) => mount,
         Err(error) => {
             return Ok(Outcome::skipped(format!(
@@ -153,7 +153,7 @@ fn read_only(setting: &Setting) -> Result<Outcome> {
     };
     let mut outcome = Outcome::default();
     let folder = mount.0.join("log");
-    let (status, words, took) = with_log(setting, &folder)?.refused()?;
+    let (status, words, took) = with_log(environment, &folder)?.refused()?;
     outcome.require(!status.success(), format!("the server exited with {status}"));
     let name = folder.display().to_string();
     outcome.require(
@@ -163,7 +163,7 @@ fn read_only(setting: &Setting) -> Result<Outcome> {
     outcome.clients = format!(
         "the server exited after {} ms: `{}`",
         took.as_millis(),
-        first_line(&words, &setting.work)
+        first_line(&words, &environment.work)
     );
     outcome.lost = "nothing".into();
     Ok(outcome)
@@ -175,17 +175,17 @@ fn first_line(words: &str, work: &Path) -> String {
     line.replace(&work.display().to_string(), "…")
 }
 
-fn two_processes(setting: &Setting) -> Result<Outcome> {
-    let folder = setting.work.join("log");
+fn two_processes(environment: &Environment) -> Result<Outcome> {
+    let folder = environment.work.join("log");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    let (mut server, _) = Server::start(&with_log(setting, &folder)?)?;
-    let crowd = Crowd::start(server.address, 20, 2, Habits::default())?;
+    let (mut server, _) = Server::start(&with_log(environment, &folder)?)?;
+    let subscribers = Subscribers::start(server.address, 20, 2, SubscriberOptions::default())?;
     let stream = Stream::start(server.address, 2, Duration::from_millis(5), 100)?;
     let mut outcome = Outcome::default();
-    let mut second = with_log(setting, &folder)?;
-    second.stderr = setting.work.join("stderr-second.txt");
+    let mut second = with_log(environment, &folder)?;
+    second.stderr = environment.work.join("stderr-second.txt");
     let (status, words, took) = second.refused()?;
     outcome.require(!status.success(), format!("the second exited with {status}"));
     let name = folder.display().to_string();
@@ -195,9 +195,9 @@ fn two_processes(setting: &Setting) -> Result<Outcome> {
     );
     thread::sleep(Duration::from_millis(300));
     let published = stream.end()?;
-    crowd.wait_until_quiet(Duration::from_millis(300));
+    subscribers.wait_until_quiet(Duration::from_millis(300));
     outcome.require(server.is_alive()?, "the first exited");
-    let members = crowd.end()?;
+    let members = subscribers.end()?;
     let audit = Audit::of(&members, &published.acknowledged);
     let ends: usize = members.iter().map(|member| member.ends.len()).sum();
     outcome.require(
@@ -207,23 +207,23 @@ fn two_processes(setting: &Setting) -> Result<Outcome> {
     outcome.clients = format!(
         "nothing; the second exited after {} ms: `{}`",
         took.as_millis(),
-        first_line(&words, &setting.work)
+        first_line(&words, &environment.work)
     );
     outcome.lost = format!("{} of {} acknowledged", audit.lost, published.count());
     outcome.ready = "always".into();
     Ok(outcome)
 }
 
-fn bad_sink(setting: &Setting) -> Result<Outcome> {
+fn bad_sink(environment: &Environment) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut counts = Vec::new();
     for wrapper in [
         &["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"][..],
         &["sh", "-c", "exec \"$@\" 2>&-", "sh"],
     ] {
-        let spec = Spec::new(&setting.binary, &setting.work)?.wrapper(wrapper);
+        let spec = Spec::new(&environment.binary, &environment.work)?.wrapper(wrapper);
         let (mut server, _) = Server::start(&spec)?;
-        let crowd = Crowd::start(server.address, 20, 2, Habits::default())?;
+        let subscribers = Subscribers::start(server.address, 20, 2, SubscriberOptions::default())?;
         let stream = Stream::start(server.address, 2, Duration::from_millis(5), 100)?;
         // Each makes a log line: a host that is not allowed.
         for _ in 0..50 {
@@ -235,9 +235,9 @@ fn bad_sink(setting: &Setting) -> Result<Outcome> {
         }
         thread::sleep(Duration::from_millis(500));
         let published = stream.end()?;
-        crowd.wait_until_quiet(Duration::from_millis(300));
+        subscribers.wait_until_quiet(Duration::from_millis(300));
         outcome.require(server.is_alive()?, format!("the server exited with {wrapper:?}"));
-        let members = crowd.end()?;
+        let members = subscribers.end()?;
         let audit = Audit::of(&members, &published.acknowledged);
         let ends: usize = members.iter().map(|member| member.ends.len()).sum();
         outcome.require(

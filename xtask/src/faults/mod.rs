@@ -7,17 +7,17 @@
 //! |---|---|
 //! | `server` | the server process: signals, resources, HTTP answers |
 //! | `wire` | frames and commands of the client protocol |
-//! | `crowd`, `publisher` | subscribers and publishers, and the audit of what they saw |
+//! | `subscribers`, `publisher` | subscribers and publishers, and the audit of what they saw |
 //! | `crash`, `disk` | F1 and F8: `kill -9`, damaged logs; a full disk, other folders, other sinks of the log lines |
 //! | `peers`, `process` | F5, F10, F12: slow and dead peers; F7, F9, F11, F15: descriptors, clocks, draining, panics |
 
 mod crash;
-mod crowd;
 mod disk;
 mod peers;
 mod process;
 mod publisher;
 mod server;
+mod subscribers;
 mod wire;
 
 use std::{
@@ -58,7 +58,7 @@ pub(crate) struct Options {
 }
 
 /// What faults need.
-struct Setting {
+struct Environment {
     binary: PathBuf,
     /// The program with a way to make it panic, built when it is needed.
     panicking: Box<dyn Fn() -> Result<PathBuf>>,
@@ -74,7 +74,7 @@ struct Fault {
     what: &'static str,
     /// When it counts as survived.
     rule: &'static str,
-    run: fn(&Setting) -> Result<Outcome>,
+    run: fn(&Environment) -> Result<Outcome>,
 }
 
 /// What happened.
@@ -144,7 +144,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let work = workspace.target.join("faults");
     fs::create_dir_all(&work)?;
     let (root, target) = (workspace.root.clone(), workspace.target.clone());
-    let setting = Setting {
+    let environment = Environment {
         binary: workspace.target.join("release/sockeye"),
         panicking: Box::new(move || build_panicking(&root, &target)),
         work,
@@ -155,7 +155,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut rows = String::new();
     let mut failed = Vec::new();
     for fault in &faults {
-        let outcome = (fault.run)(&setting).unwrap_or_else(|error| Outcome {
+        let outcome = (fault.run)(&environment).unwrap_or_else(|error| Outcome {
             violations: vec![format!("{error:#}")],
             ..Outcome::default()
         });

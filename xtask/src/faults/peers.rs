@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Fault, Outcome, Setting,
-    crowd::{Audit, Crowd, Habits, channel},
+    Environment, Fault, Outcome,
     publisher::{Answer, Publisher, Stream, quantile},
-    server::{PATIENCE, Server, Spec},
+    server::{Server, Spec, TIMEOUT},
+    subscribers::{Audit, SubscriberOptions, Subscribers, channel},
 };
 use crate::{process::output, tools};
 
@@ -35,15 +35,15 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "F12-slow-head",
         what: "500 requests whose head gets a byte per second",
         rule: "closed ≤ 12 s; ≤ 16 KiB of memory each; clients lose nothing and stay connected",
-        run: |setting| endless_requests(setting, "GET / HTTP/1.1\r\nHost: HOST\r\nx: ", 500, 16),
+        run: |environment| endless_requests(environment, "GET / HTTP/1.1\r\nHost: HOST\r\nx: ", 500, 16),
     },
     Fault {
         name: "F12-slow-body",
         what: "500 requests to the API whose body gets a byte per second",
         rule: "the same, ≤ 24 KiB",
-        run: |setting| {
+        run: |environment| {
             let head = "POST /api/publish HTTP/1.1\r\nHost: HOST\r\nX-API-Key: k\r\nContent-Length: 1000\r\n\r\n{";
-            endless_requests(setting, head, 500, 24)
+            endless_requests(environment, head, 500, 24)
         },
     },
 ];
@@ -57,16 +57,16 @@ fn present(publisher: &mut Publisher) -> Result<u64> {
     count.with_context(|| format!("no presence in {reply}"))
 }
 
-fn slow_readers(setting: &Setting) -> Result<Outcome> {
+fn slow_readers(environment: &Environment) -> Result<Outcome> {
     const HEALTHY: usize = 100;
-    let (mut server, _) = Server::start(&Spec::new(&setting.binary, &setting.work)?)?;
-    let healthy = Crowd::start(server.address, HEALTHY, 1, Habits::default())?;
-    let slow = Habits {
+    let (mut server, _) = Server::start(&Spec::new(&environment.binary, &environment.work)?)?;
+    let healthy = Subscribers::start(server.address, HEALTHY, 1, SubscriberOptions::default())?;
+    let slow = SubscriberOptions {
         reads: false,
         reconnects: false,
-        ..Habits::default()
+        ..SubscriberOptions::default()
     };
-    let slow = Crowd::start(server.address, 100, 1, slow)?;
+    let slow = Subscribers::start(server.address, 100, 1, slow)?;
     let mut publisher = Publisher::connect(server.address)?;
     let mut outcome = Outcome::default();
     let before = server.usage()?.memory;
@@ -88,7 +88,7 @@ fn slow_readers(setting: &Setting) -> Result<Outcome> {
         // Healthy subscribers must keep up on a busy machine, too.
         thread::sleep(Duration::from_millis(15));
     }
-    while gone.is_none() && began_at.elapsed() < PATIENCE {
+    while gone.is_none() && began_at.elapsed() < TIMEOUT {
         if present(&mut publisher)? <= HEALTHY as u64 {
             gone = Some(began_at.elapsed());
         }
@@ -124,9 +124,9 @@ fn slow_readers(setting: &Setting) -> Result<Outcome> {
 /// What the run in a network namespace prints before its outcome.
 const MARK: &str = "outcome: ";
 
-fn half_open(setting: &Setting) -> Result<Outcome> {
-    if setting.inside_namespace {
-        let outcome = half_open_inside(setting)?;
+fn half_open(environment: &Environment) -> Result<Outcome> {
+    if environment.inside_namespace {
+        let outcome = half_open_inside(environment)?;
         println!("{MARK}{}", serde_json::to_string(&outcome)?);
         return Ok(outcome);
     }
@@ -145,16 +145,16 @@ fn half_open(setting: &Setting) -> Result<Outcome> {
     Ok(serde_json::from_str(found)?)
 }
 
-fn half_open_inside(setting: &Setting) -> Result<Outcome> {
+fn half_open_inside(environment: &Environment) -> Result<Outcome> {
     output(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-    let (mut server, _) = Server::start(&Spec::new(&setting.binary, &setting.work)?)?;
-    let healthy = Crowd::start(server.address, 10, 1, Habits::default())?;
-    let doomed = Habits {
+    let (mut server, _) = Server::start(&Spec::new(&environment.binary, &environment.work)?)?;
+    let healthy = Subscribers::start(server.address, 10, 1, SubscriberOptions::default())?;
+    let doomed = SubscriberOptions {
         source: Some([127, 0, 0, 2]),
         reconnects: false,
-        ..Habits::default()
+        ..SubscriberOptions::default()
     };
-    let doomed = Crowd::start(server.address, 10, 1, doomed)?;
+    let doomed = Subscribers::start(server.address, 10, 1, doomed)?;
     let stream = Stream::start(server.address, 1, Duration::from_millis(200), 100)?;
     let mut publisher = Publisher::connect(server.address)?;
     let mut outcome = Outcome::default();
@@ -204,10 +204,10 @@ fn half_open_inside(setting: &Setting) -> Result<Outcome> {
 }
 
 /// Opens requests that go on by a byte per second, until the server has closed all.
-fn endless_requests(setting: &Setting, head: &str, count: usize, kib_max: u64) -> Result<Outcome> {
-    let spec = Spec::new(&setting.binary, &setting.work)?.arguments(&["--api-key", "k"]);
+fn endless_requests(environment: &Environment, head: &str, count: usize, kib_max: u64) -> Result<Outcome> {
+    let spec = Spec::new(&environment.binary, &environment.work)?.arguments(&["--api-key", "k"]);
     let (mut server, _) = Server::start(&spec)?;
-    let crowd = Crowd::start(server.address, 20, 2, Habits::default())?;
+    let subscribers = Subscribers::start(server.address, 20, 2, SubscriberOptions::default())?;
     let stream = Stream::start(server.address, 2, Duration::from_millis(10), 100)?;
     let mut outcome = Outcome::default();
     let before = server.usage()?.memory;
@@ -238,9 +238,9 @@ fn endless_requests(setting: &Setting, head: &str, count: usize, kib_max: u64) -
     }
     let gone = began_at.elapsed();
     let published = stream.end()?;
-    crowd.wait_until_quiet(Duration::from_millis(300));
+    subscribers.wait_until_quiet(Duration::from_millis(300));
     outcome.require(server.is_alive()?, "the server exited");
-    let members = crowd.end()?;
+    let members = subscribers.end()?;
     let audit = Audit::of(&members, &published.acknowledged);
     let ends: usize = members.iter().map(|member| member.ends.len()).sum();
     let each = peak.saturating_sub(before) / count as u64;

@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::{
-    Fault, Outcome, Setting,
-    crowd::{Audit, Crowd, Habits},
+    Environment, Fault, Outcome,
     publisher::{Publisher, Stream, quantile},
     server::{Server, Spec},
+    subscribers::{Audit, SubscriberOptions, Subscribers},
 };
 use crate::tools;
 
@@ -80,14 +80,14 @@ pong = "2s"
 
 /// Clients and a publisher, with the account of both.
 struct Users {
-    crowd: Crowd,
+    subscribers: Subscribers,
     stream: Stream,
 }
 
 impl Users {
     fn start(server: &Server, count: usize, pace: Duration) -> Result<Self> {
         Ok(Self {
-            crowd: Crowd::start(server.address, count, 2, Habits::default())?,
+            subscribers: Subscribers::start(server.address, count, 2, SubscriberOptions::default())?,
             stream: Stream::start(server.address, 2, pace, 100)?,
         })
     }
@@ -95,15 +95,15 @@ impl Users {
     /// Requires that nothing was lost and nobody was disconnected.
     fn end(self, outcome: &mut Outcome) -> Result<Vec<Duration>> {
         let published = self.stream.end()?;
-        self.crowd.wait_until_quiet(Duration::from_millis(300));
-        let members = self.crowd.end()?;
+        self.subscribers.wait_until_quiet(Duration::from_millis(300));
+        let members = self.subscribers.end()?;
         let audit = Audit::of(&members, &published.acknowledged);
         let ends: Vec<_> = members
             .iter()
             .flat_map(|member| &member.ends)
             .map(|(_, code)| code)
             .collect();
-        outcome.require(audit.is_clean() && audit.told == 0, format!("{audit:?}"));
+        outcome.require(audit.is_clean() && audit.recovery_refused == 0, format!("{audit:?}"));
         outcome.require(ends.is_empty(), format!("{} connections ended: {ends:?}", ends.len()));
         outcome.require(
             published.errors == 0,
@@ -115,13 +115,13 @@ impl Users {
     }
 }
 
-fn no_descriptors(setting: &Setting) -> Result<Outcome> {
-    let spec = Spec::new(&setting.binary, &setting.work)?.wrapper(&["prlimit", "--nofile=256"]);
+fn no_descriptors(environment: &Environment) -> Result<Outcome> {
+    let spec = Spec::new(&environment.binary, &environment.work)?.wrapper(&["prlimit", "--nofile=256"]);
     let _ = fs::remove_file(&spec.stderr);
     let (mut server, _) = Server::start(&spec)?;
     let users = Users::start(&server, 50, Duration::from_millis(50))?;
     let mut outcome = Outcome::default();
-    let crowd: Vec<_> = (0..1000)
+    let subscribers: Vec<_> = (0..1000)
         .map(|_| TcpStream::connect(server.address))
         .collect::<Result<_, _>>()
         .context("the backlog of the listener is full")?;
@@ -138,7 +138,7 @@ fn no_descriptors(setting: &Setting) -> Result<Outcome> {
     outcome.require(share <= 0.05, format!("{:.1} % of a core", share * 100.0));
     outcome.require(lines >= 1, "no log line says that connections cannot be accepted");
     outcome.require(lines <= 5, format!("{lines} log lines in {period:?}"));
-    drop(crowd);
+    drop(subscribers);
     let began_at = Instant::now();
     // Waits in the backlog until it is accepted.
     Publisher::connect(server.address)?;
@@ -159,8 +159,8 @@ fn no_descriptors(setting: &Setting) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn stopped(setting: &Setting) -> Result<Outcome> {
-    let spec = Spec::new(&setting.binary, &setting.work)?.config(&setting.work, SHORT_PINGS)?;
+fn stopped(environment: &Environment) -> Result<Outcome> {
+    let spec = Spec::new(&environment.binary, &environment.work)?.config(&environment.work, SHORT_PINGS)?;
     let (mut server, _) = Server::start(&spec)?;
     let users = Users::start(&server, 50, Duration::from_millis(10))?;
     let mut outcome = Outcome::default();
@@ -184,14 +184,14 @@ fn stopped(setting: &Setting) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn clock_jumps(setting: &Setting) -> Result<Outcome> {
+fn clock_jumps(environment: &Environment) -> Result<Outcome> {
     let library = match tools::faketime() {
         Ok(library) => library,
         Err(error) => return Ok(Outcome::skipped(format!("no libfaketime ({error:#})"))),
     };
-    let clock = setting.work.join("clock");
+    let clock = environment.work.join("clock");
     fs::write(&clock, "+0")?;
-    let mut spec = Spec::new(&setting.binary, &setting.work)?.config(&setting.work, SHORT_PINGS)?;
+    let mut spec = Spec::new(&environment.binary, &environment.work)?.config(&environment.work, SHORT_PINGS)?;
     for (name, value) in [
         ("LD_PRELOAD", library.display().to_string()),
         ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
@@ -242,12 +242,12 @@ fn date(server: &Server) -> Result<String> {
     Ok(line.context("no date in a response")?.chars().take(16).collect())
 }
 
-fn late_boot(setting: &Setting) -> Result<Outcome> {
+fn late_boot(environment: &Environment) -> Result<Outcome> {
     let unshare = ["unshare", "-T", "--fork", "--monotonic", "100000"];
     if let Err(error) = crate::process::output(std::process::Command::new("unshare").args(&unshare[1..]).arg("true")) {
         return Ok(Outcome::skipped(format!("no time namespaces ({error:#})")));
     }
-    let spec = Spec::new(&setting.binary, &setting.work)?.config(&setting.work, SHORT_PINGS)?;
+    let spec = Spec::new(&environment.binary, &environment.work)?.config(&environment.work, SHORT_PINGS)?;
     let (mut server, started) = Server::start(&spec.wrapper(&unshare))?;
     let ready = started + server.wait_until_ready()?;
     let users = Users::start(&server, 50, Duration::from_millis(10))?;
@@ -260,14 +260,14 @@ fn late_boot(setting: &Setting) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn drain(setting: &Setting) -> Result<Outcome> {
-    let spec = Spec::new(&setting.binary, &setting.work)?.arguments(&["--drain", "5s"]);
+fn drain(environment: &Environment) -> Result<Outcome> {
+    let spec = Spec::new(&environment.binary, &environment.work)?.arguments(&["--drain", "5s"]);
     let (mut server, _) = Server::start(&spec)?;
-    let once = Habits {
+    let once = SubscriberOptions {
         reconnects: false,
-        ..Habits::default()
+        ..SubscriberOptions::default()
     };
-    let crowd = Crowd::start(server.address, 500, 2, once)?;
+    let subscribers = Subscribers::start(server.address, 500, 2, once)?;
     let stream = Stream::start(server.address, 2, Duration::from_millis(5), 100)?;
     thread::sleep(Duration::from_secs(1));
     let published = stream.end()?;
@@ -282,7 +282,7 @@ fn drain(setting: &Setting) -> Result<Outcome> {
     let (status, took) = server.wait()?;
     let took = took + not_ready;
     thread::sleep(Duration::from_millis(200));
-    let members = crowd.end()?;
+    let members = subscribers.end()?;
     let audit = Audit::of(&members, &published.acknowledged);
     let ends: Vec<_> = members.iter().flat_map(|member| &member.ends).collect();
     let others: Vec<_> = ends
@@ -330,14 +330,14 @@ fn drain(setting: &Setting) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn second_signal(setting: &Setting) -> Result<Outcome> {
-    let spec = Spec::new(&setting.binary, &setting.work)?.arguments(&["--drain", "10s"]);
+fn second_signal(environment: &Environment) -> Result<Outcome> {
+    let spec = Spec::new(&environment.binary, &environment.work)?.arguments(&["--drain", "10s"]);
     let (mut server, _) = Server::start(&spec)?;
-    let once = Habits {
+    let once = SubscriberOptions {
         reconnects: false,
-        ..Habits::default()
+        ..SubscriberOptions::default()
     };
-    let crowd = Crowd::start(server.address, 50, 2, once)?;
+    let subscribers = Subscribers::start(server.address, 50, 2, once)?;
     let mut outcome = Outcome::default();
     server.signal(Signal::TERM)?;
     thread::sleep(Duration::from_millis(300));
@@ -345,15 +345,15 @@ fn second_signal(setting: &Setting) -> Result<Outcome> {
     server.signal(Signal::TERM)?;
     let (status, took) = server.wait()?;
     outcome.require(took <= Duration::from_millis(200), format!("exit after {took:?}"));
-    drop(crowd);
+    drop(subscribers);
     outcome.clients = "lost connections".into();
     outcome.lost = "–".into();
     outcome.ready = format!("{status} after {} ms", took.as_millis());
     Ok(outcome)
 }
 
-fn panics(setting: &Setting) -> Result<Outcome> {
-    let spec = Spec::new(&(setting.panicking)()?, &setting.work)?;
+fn panics(environment: &Environment) -> Result<Outcome> {
+    let spec = Spec::new(&(environment.panicking)()?, &environment.work)?;
     let (mut server, _) = Server::start(&spec)?;
     let users = Users::start(&server, 20, Duration::from_millis(10))?;
     let mut outcome = Outcome::default();

@@ -16,8 +16,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{
-    crowd::channel,
-    server::PATIENCE,
+    server::TIMEOUT,
+    subscribers::channel,
     wire::{self, Frame},
 };
 
@@ -41,7 +41,7 @@ impl Publisher {
     pub(super) fn connect(address: SocketAddr) -> Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(wire::request(&address.to_string()).as_bytes())?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take before a fault counts as not survived.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl Spec {
             if let Some(status) = child.try_wait()? {
                 return Ok((status, fs::read_to_string(&self.stderr)?, began_at.elapsed()));
             }
-            if began_at.elapsed() > PATIENCE {
+            if began_at.elapsed() > TIMEOUT {
                 let _ = child.kill();
                 let _ = child.wait();
                 bail!("the server started although it must not");
@@ -145,8 +145,8 @@ impl Server {
     pub(super) fn wait_until_ready(&self) -> Result<Duration> {
         let began_at = Instant::now();
         while self.get("/health/ready").ok().is_none_or(|(status, _)| status != 200) {
-            if began_at.elapsed() > PATIENCE {
-                bail!("the server is not ready after {PATIENCE:?}");
+            if began_at.elapsed() > TIMEOUT {
+                bail!("the server is not ready after {TIMEOUT:?}");
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -156,7 +156,7 @@ impl Server {
     /// The status and body of a GET request.
     pub(super) fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let address = self.address;
         write!(
             stream,
@@ -199,8 +199,8 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 return Ok((status, began_at.elapsed()));
             }
-            if began_at.elapsed() > PATIENCE {
-                bail!("the server still runs after {PATIENCE:?}");
+            if began_at.elapsed() > TIMEOUT {
+                bail!("the server still runs after {TIMEOUT:?}");
             }
             thread::sleep(Duration::from_millis(5));
         }

@@ -171,7 +171,7 @@ impl<'a> Call<'a> {
                             (
                                 channel.name,
                                 ChannelInfo {
-                                    num_clients: channel.clients,
+                                    num_clients: channel.subscribers,
                                 },
                             )
                         })
@@ -240,7 +240,6 @@ fn publish_options(request: types::Publish<'_>) -> Result<PublishOptions, ErrorC
         version: request.version,
         version_epoch: request.version_epoch,
         skip_history: request.skip_history,
-        delta: request.delta,
     })
 }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::{Config, NamespaceOptions, Server};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 const KEY: &str = "X-API-Key: secret\r\n";
 
@@ -48,7 +48,7 @@ impl Fixture {
         stream.write_all(request).await.unwrap();
         let mut response = Vec::new();
         let reading = stream.read_to_end(&mut response);
-        timeout(PATIENCE, reading)
+        timeout(TIMEOUT, reading)
             .await
             .expect("the server did not close")
             .unwrap();
@@ -118,7 +118,7 @@ impl Fixture {
 }
 
 async fn text(client: &mut WebSocket) -> String {
-    match timeout(PATIENCE, client.recv()).await.expect("no message").unwrap() {
+    match timeout(TIMEOUT, client.recv()).await.expect("no message").unwrap() {
         Some(Message::Text(text)) => text.to_string(),
         other => panic!("not a text: {other:?}"),
     }
@@ -126,7 +126,7 @@ async fn text(client: &mut WebSocket) -> String {
 
 /// Waits for the end of the connection, and returns the close code and reason.
 async fn close(client: &mut WebSocket) -> (u16, String) {
-    while let Ok(Some(_)) = timeout(PATIENCE, client.recv()).await.expect("not closed") {}
+    while let Ok(Some(_)) = timeout(TIMEOUT, client.recv()).await.expect("not closed") {}
     let info = client.close_info().unwrap();
     let frame = info.received().unwrap();
     (frame.code.into(), frame.reason.clone())
@@ -404,7 +404,7 @@ async fn a_disconnect_may_spare_clients() {
     }
     api.call("publish", json!({"channel": "room", "data": 1})).await;
     for client in &mut clients {
-        match timeout(PATIENCE, client.recv()).await.unwrap() {
+        match timeout(TIMEOUT, client.recv()).await.unwrap() {
             Ok(Some(_)) => {}
             _ => {
                 let info = client.close_info().unwrap();

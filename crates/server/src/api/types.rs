@@ -66,8 +66,9 @@ pub(super) struct Publish<'a> {
     pub(super) version: u64,
     #[serde(deserialize_with = "nullable")]
     pub(super) version_epoch: String,
-    #[serde(deserialize_with = "nullable")]
-    pub(super) delta: bool,
+    /// Only its type is checked: the namespace decides whether subscribers get deltas.
+    #[serde(rename = "delta", deserialize_with = "nullable")]
+    pub(super) _delta: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -14,7 +14,7 @@ use super::rules::InvalidToken;
 /// Claims of a valid connection token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct ConnectToken {
+pub struct ConnectionClaims {
     /// `sub`: the user; empty for an anonymous one.
     pub user: String,
     /// When the connection expires unless it is refreshed, in seconds since the Unix epoch: `expire_at` if present (0
@@ -29,30 +29,30 @@ pub struct ConnectToken {
     /// `meta`: data for the backend's hooks. It is never sent to clients.
     pub meta: Option<Box<RawValue>>,
     /// Server-side subscriptions: those of `subs`, or of `channels` if there are none. Sorted, without duplicates.
-    pub subscriptions: BTreeMap<String, SubscribeOptions>,
+    pub subscriptions: BTreeMap<String, SubscriptionGrant>,
 }
 
 /// Claims of a valid subscription token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct SubscribeToken {
+pub struct SubscriptionClaims {
     /// `sub`: the user that may subscribe; empty for an anonymous one.
     pub user: String,
     /// `channel`: the channel that may be subscribed to.
     pub channel: String,
     /// `client`: if present, the only client that may use the token.
     pub client: Option<String>,
-    /// When the subscription expires unless it is refreshed, as [`ConnectToken::expire_at`].
+    /// When the subscription expires unless it is refreshed, as [`ConnectionClaims::expire_at`].
     pub expire_at: Option<u64>,
     /// `jti`: an id of the token.
     pub token_id: Option<String>,
     /// `iat`: when the token was issued.
     pub issued_at: Option<u64>,
     /// Options of the subscription.
-    pub options: SubscribeOptions,
+    pub options: SubscriptionGrant,
 }
 
-impl SubscribeToken {
+impl SubscriptionClaims {
     /// Whether this client may use the token for this channel. If not, the subscription is refused with error 103.
     pub fn permits(&self, subscriber: &Subscriber<'_>) -> bool {
         self.channel == subscriber.channel
@@ -61,7 +61,7 @@ impl SubscribeToken {
     }
 }
 
-/// A client and the channel it subscribes to, for [`SubscribeToken::permits`].
+/// A client and the channel it subscribes to, for [`SubscriptionClaims::permits`].
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber<'a> {
     /// The channel of the command.
@@ -75,7 +75,7 @@ pub struct Subscriber<'a> {
 /// Options of a subscription that a token sets.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct SubscribeOptions {
+pub struct SubscriptionGrant {
     /// `info` or `b64info`: shown to other clients in this channel.
     pub info: Option<Payload>,
     /// `data` or `b64data`: sent to the client with the subscription.
@@ -205,7 +205,7 @@ struct BoolValue {
     value: bool,
 }
 
-pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> Result<ConnectToken, InvalidToken> {
+pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> Result<ConnectionClaims, InvalidToken> {
     let claims: ConnectClaims = parse(claims)?;
     let mut subscriptions = BTreeMap::new();
     for (channel, options) in claims.subs.unwrap_or_default() {
@@ -213,9 +213,11 @@ pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> 
     }
     if subscriptions.is_empty() {
         let channels = claims.channels.unwrap_or_default().into_iter();
-        subscriptions = channels.map(|channel| (channel, SubscribeOptions::default())).collect();
+        subscriptions = channels
+            .map(|channel| (channel, SubscriptionGrant::default()))
+            .collect();
     }
-    Ok(ConnectToken {
+    Ok(ConnectionClaims {
         expire_at: registered.expire_at(),
         user: registered.sub.unwrap_or_default(),
         token_id: registered.jti,
@@ -226,9 +228,12 @@ pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> 
     })
 }
 
-pub(super) fn subscribe_token(registered: RegisteredClaims, claims: &RawValue) -> Result<SubscribeToken, InvalidToken> {
+pub(super) fn subscribe_token(
+    registered: RegisteredClaims,
+    claims: &RawValue,
+) -> Result<SubscriptionClaims, InvalidToken> {
     let mut claims: SubscribeClaims = parse(claims)?;
-    Ok(SubscribeToken {
+    Ok(SubscriptionClaims {
         expire_at: registered.expire_at(),
         user: registered.sub.unwrap_or_default(),
         channel: registered.channel.unwrap_or_default(),
@@ -249,10 +254,10 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(claims: &'a RawValue) -> Result<T, I
 }
 
 impl SubscribeClaims {
-    fn into_options(self) -> Result<SubscribeOptions, InvalidToken> {
+    fn into_options(self) -> Result<SubscriptionGrant, InvalidToken> {
         let overrides = self.overrides.unwrap_or_default();
         let value = |value: Option<BoolValue>| value.map(|value| value.value);
-        Ok(SubscribeOptions {
+        Ok(SubscriptionGrant {
             info: payload(self.info, self.b64info)?,
             data: payload(self.data, self.b64data)?,
             overrides: Overrides {

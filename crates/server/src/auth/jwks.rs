@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::fetch::Source;
 use super::key_set::KeySet;
+use crate::http_client::HttpClient;
 
 /// How long a set is used before it is fetched again.
 const FRESH: Duration = Duration::from_secs(60 * 60);
@@ -34,7 +34,7 @@ pub(super) struct Jwks {
 }
 
 struct Shared {
-    source: Source,
+    source: HttpClient,
     state: Mutex<State>,
     /// Number of fetches that have ended.
     ended: watch::Sender<u64>,
@@ -73,7 +73,7 @@ pub(super) struct Refreshed {
 }
 
 impl Jwks {
-    pub(super) fn new(source: Source) -> Self {
+    pub(super) fn new(source: HttpClient) -> Self {
         Self {
             shared: Arc::new(Shared {
                 source,

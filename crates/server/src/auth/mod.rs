@@ -12,12 +12,11 @@
 //! - No error and no `Debug` output contains a token, a secret or a part of one.
 //!
 //! The session of a client decides which error or close code the client receives for a [`TokenError`], and how long it may
-//! stay connected after [`ConnectToken::expire_at`].
+//! stay connected after [`ConnectionClaims::expire_at`].
 
 mod api_keys;
 mod claims;
 mod config;
-pub(crate) mod fetch;
 mod jwks;
 mod key_set;
 mod provider;
@@ -30,7 +29,7 @@ mod tests;
 mod verifier;
 
 pub use api_keys::ApiKeys;
-pub use claims::{ConnectToken, Overrides, Payload, SubscribeOptions, SubscribeToken, Subscriber};
+pub use claims::{ConnectionClaims, Overrides, Payload, Subscriber, SubscriptionClaims, SubscriptionGrant};
 pub use config::{TokenConfig, TokenConfigError};
 pub use rules::{InvalidToken, TokenError};
 pub use secret::Secret;

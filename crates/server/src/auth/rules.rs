@@ -7,7 +7,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
 use serde_json::value::RawValue;
 
-use super::claims::{self, ConnectToken, RegisteredClaims, SubscribeToken};
+use super::claims::{self, ConnectionClaims, RegisteredClaims, SubscriptionClaims};
 use super::key_set::{KeySet, VerifyingKey};
 use super::{Secret, TokenConfig, TokenConfigError, provider};
 
@@ -142,7 +142,7 @@ impl Rules {
         })
     }
 
-    pub(super) fn connect(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Verdict<ConnectToken> {
+    pub(super) fn connect(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Verdict<ConnectionClaims> {
         self.claims(token, keys, |claims| {
             let registered: RegisteredClaims = claims::parse(claims)?;
             self.check_origin(&registered)?;
@@ -154,7 +154,7 @@ impl Rules {
         })
     }
 
-    pub(super) fn subscribe(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Verdict<SubscribeToken> {
+    pub(super) fn subscribe(&self, token: &str, now: u64, keys: Option<&KeySet>) -> Verdict<SubscriptionClaims> {
         self.claims(token, keys, |claims| {
             let registered: RegisteredClaims = claims::parse(claims)?;
             self.check_origin(&registered)?;

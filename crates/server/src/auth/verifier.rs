@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::fetch::Source;
 use super::jwks::Jwks;
 use super::key_set::KeySet;
 use super::rules::{Rules, Verdict};
-use super::{ConnectToken, InvalidToken, SubscribeToken, TokenConfig, TokenConfigError, TokenError};
+use super::{ConnectionClaims, InvalidToken, SubscriptionClaims, TokenConfig, TokenConfigError, TokenError};
+use crate::http_client::HttpClient;
 
 /// Verifies the tokens of clients.
 ///
@@ -48,7 +48,11 @@ impl TokenVerifier {
     /// roots of trust.
     pub(crate) fn with_tls(config: &TokenConfig, tls: Option<Arc<ClientConfig>>) -> Result<Self, TokenConfigError> {
         let rules = Rules::new(config)?;
-        let source = config.jwks_url.as_deref().map(|url| Source::new(url, tls)).transpose();
+        let source = config
+            .jwks_url
+            .as_deref()
+            .map(|url| HttpClient::new(url, tls))
+            .transpose();
         let source = source.map_err(|problem| TokenConfigError::new("jwks_url", problem))?;
         Ok(Self {
             rules,
@@ -63,30 +67,30 @@ impl TokenVerifier {
     ///
     /// # Cancel safety
     /// Safe: a fetch that was begun goes on for others.
-    pub async fn verify_connect(&self, token: &str, now: u64) -> Result<ConnectToken, TokenError> {
+    pub async fn verify_connect(&self, token: &str, now: u64) -> Result<ConnectionClaims, TokenError> {
         self.verify(|rules, keys| rules.connect(token, now, keys)).await
     }
 
     /// Verifies a subscription token at a time in seconds since the Unix epoch. For whom and for which channel it is
-    /// remains to be checked with [`SubscribeToken::permits`].
+    /// remains to be checked with [`SubscriptionClaims::permits`].
     ///
     /// # Errors
     /// [`TokenError`] if the token is not accepted.
     ///
     /// # Cancel safety
     /// Safe: a fetch that was begun goes on for others.
-    pub async fn verify_subscribe(&self, token: &str, now: u64) -> Result<SubscribeToken, TokenError> {
+    pub async fn verify_subscribe(&self, token: &str, now: u64) -> Result<SubscriptionClaims, TokenError> {
         self.verify(|rules, keys| rules.subscribe(token, now, keys)).await
     }
 
     /// Verifies a connection token with the keys at hand; `None` if [`TokenVerifier::verify_connect`] has to fetch some.
-    pub fn try_verify_connect(&self, token: &str, now: u64) -> Option<Result<ConnectToken, TokenError>> {
+    pub fn try_verify_connect(&self, token: &str, now: u64) -> Option<Result<ConnectionClaims, TokenError>> {
         self.try_verify(|rules, keys| rules.connect(token, now, keys))
     }
 
     /// Verifies a subscription token with the keys at hand; `None` if [`TokenVerifier::verify_subscribe`] has to fetch
     /// some.
-    pub fn try_verify_subscribe(&self, token: &str, now: u64) -> Option<Result<SubscribeToken, TokenError>> {
+    pub fn try_verify_subscribe(&self, token: &str, now: u64) -> Option<Result<SubscriptionClaims, TokenError>> {
         self.try_verify(|rules, keys| rules.subscribe(token, now, keys))
     }
 

@@ -24,10 +24,11 @@ use sockeye::{Message, PreparedMessage};
 use self::encoder::{PublicationEncoder, target};
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
-use crate::config::SlowConsumer;
+use crate::config::SlowConsumerPolicy;
 use crate::engine::{ChannelPositions, Continuity, Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
-use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
+use crate::ids::{ClientId, ClientMap, Generation, Subscription};
+use crate::presence::ClientInfo;
 use crate::protocol::{Data, Push, PushCache, PushTarget, Shape};
 use crate::queue::{Dropped, Item, Queue};
 
@@ -44,14 +45,14 @@ pub(crate) struct SubscriberOptions {
     pub(crate) filter: Option<Arc<Filter>>,
     /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each publication is
     /// sent as a whole also if the client accepts deltas, because the one before it may be missing.
-    pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
+    pub(crate) slow_consumer: Option<Arc<SlowConsumerPolicy>>,
     /// Do not count the subscriber, and drop joins and leaves if it is slow: a live view of an operator.
     pub(crate) is_hidden: bool,
     /// Pushes have the id of the channel instead of its name.
     pub(crate) by_id: bool,
 }
 
-/// Figures of all channels.
+/// Statistics of all channels.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HubStats {
     /// Channels with subscribers.
@@ -147,7 +148,7 @@ impl Hub {
         }
     }
 
-    /// Figures of all channels. Takes time in proportion to the number of channels.
+    /// Statistics of all channels. Takes time in proportion to the number of channels.
     pub(crate) fn stats(&self) -> HubStats {
         let mut stats = HubStats {
             deliveries: self.deliveries.load(Ordering::Relaxed),

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use super::{ChannelName, Hub, SubscriberOptions};
 use crate::config::Limits;
 use crate::engine::{Broker, Content, History, HistoryLimits, HistoryQuery, MemoryBroker, Position, is_recovered};
-use crate::presence::{ClientId, Generation, Subscription};
+use crate::ids::{ClientId, Generation, Subscription};
 use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 

@@ -4,7 +4,7 @@ mod channels;
 mod events;
 
 use super::*;
-use crate::config::{Config, SlowConsumer};
+use crate::config::{Config, SlowConsumerPolicy};
 use crate::protocol::commands;
 
 struct Peer(Client);
@@ -326,8 +326,7 @@ async fn a_hundred_thousand_subscribes_leave_128() {
 #[tokio::test]
 async fn the_largest_history_fits_into_one_reply() {
     let mut config = Config::default();
-    config.channels.history_count_max = usize::MAX;
-    config.without_namespace.as_mut().unwrap().history_size = usize::MAX;
+    config.channels.as_mut().unwrap().history_size = usize::MAX;
     config.limits.reply_size_max = 64 << 10;
     config.limits.history_bytes_per_channel_max = 63 << 10;
     config.check().unwrap();
@@ -483,11 +482,11 @@ async fn a_client_that_disconnects_after_being_unsubscribed_leaves_once() {
 #[tokio::test]
 async fn a_slow_client_receives_the_latest_publication_and_sees_the_gap() {
     for (policy, expected) in [
-        (SlowConsumer::Latest { key_tag: None }, &[3][..]),
-        (SlowConsumer::DropOldest, &[1, 2, 3]),
+        (SlowConsumerPolicy::Latest { key_tag: None }, &[3][..]),
+        (SlowConsumerPolicy::DropOldest, &[1, 2, 3]),
     ] {
         let mut config = Config::default();
-        config.without_namespace.as_mut().unwrap().slow_consumer = policy;
+        config.channels.as_mut().unwrap().slow_consumer = policy;
         let node = Node::new(config);
         let mut ada = Peer::in_room(&node, "Ada").await;
         let mut bob = Peer::in_room(&node, "Bob").await;

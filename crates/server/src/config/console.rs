@@ -6,7 +6,7 @@ use super::options::options;
 use crate::auth::Secret;
 
 options! {
-    /// The admin console at `/console`: figures, channels, and the calls of the HTTP API by hand.
+    /// The admin console at `/console`: statistics, channels, and the calls of the HTTP API by hand.
     #[derive(PartialEq, Eq)]
     pub struct ConsoleOptions {
         /// Password of the console. Without one, `/console` is 404. Whoever knows it can do what the HTTP API can: choose at
@@ -14,6 +14,6 @@ options! {
         /// sessions.
         pub password: Option<Secret> = None,
         /// Time after which an operator has to sign in again.
-        pub session: Duration = Duration::from_secs(12 * 60 * 60),
+        pub session_lifetime: Duration = Duration::from_secs(12 * 60 * 60),
     }
 }

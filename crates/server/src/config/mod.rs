@@ -14,12 +14,12 @@ use sockeye::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
 use crate::auth::{Secret, TokenConfig, TokenVerifier};
-use crate::engine::LogConfig;
+use crate::engine::JournalConfig;
 use crate::hooks::{Hook, HookOptions, Hooks};
 pub use console::ConsoleOptions;
 pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
-pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
+pub use namespace::{Access, NamespaceOptions, Namespaces, SlowConsumerPolicy};
 use options::options;
 
 /// Configuration of a server. The default suits a server that browsers reach directly, without a proxy.
@@ -47,7 +47,7 @@ pub struct Config {
     /// them. With `false` the pages are 404. They use no time while nobody is subscribed to their channels, which start with
     /// `market:` and `game:`.
     pub demos: bool,
-    /// Whether clients without a token may connect, as anonymous clients. [`Who`] decides what they may do in a channel.
+    /// Whether clients without a token may connect, as anonymous clients. [`Access`] decides what they may do in a channel.
     pub anonymous: bool,
     /// Keys of connection tokens. Without a key, every token is invalid.
     pub tokens: TokenConfig,
@@ -67,14 +67,12 @@ pub struct Config {
     pub insecure_clients: bool,
     /// The admin console at `/console`. Off without a password.
     pub console: ConsoleOptions,
-    /// Features of channels.
-    pub channels: ChannelOptions,
     /// Options of channels without a namespace; `None` if there are no such channels.
-    pub without_namespace: Option<NamespaceOptions>,
+    pub channels: Option<NamespaceOptions>,
     /// Options of each namespace. Commands for channels of other namespaces fail with error 102.
     pub namespaces: Namespaces,
-    /// The log on disk that keeps histories over a restart; `None` keeps them in memory only.
-    pub log: Option<LogConfig>,
+    /// The journal, a log on disk that keeps histories over a restart; `None` keeps them in memory only.
+    pub journal: Option<JournalConfig>,
     /// Limits per client and for the whole server.
     pub limits: Limits,
     /// Timeouts and intervals.
@@ -98,10 +96,9 @@ impl Default for Config {
             insecure_api: false,
             insecure_clients: false,
             console: ConsoleOptions::default(),
-            channels: ChannelOptions::default(),
-            without_namespace: Some(NamespaceOptions::open()),
+            channels: Some(NamespaceOptions::open()),
             namespaces: default_namespaces(),
-            log: None,
+            journal: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -118,7 +115,7 @@ impl Config {
     /// ```
     pub fn namespace(&self, channel: &str) -> Option<&NamespaceOptions> {
         match namespace_of(channel) {
-            "" => self.without_namespace.as_ref(),
+            "" => self.channels.as_ref(),
             name => self.namespaces.get(name),
         }
     }
@@ -156,7 +153,9 @@ impl Config {
         let Timeouts {
             ping_interval, pong, ..
         } = self.timeouts;
-        let has_history = self.channels.history_count_max > 0;
+        let has_history = (self.channels.iter())
+            .chain(self.namespaces.values())
+            .any(NamespaceOptions::has_history);
 
         let publication_limit = message_size_max.saturating_sub(PUSH_FRAME_BYTES);
         if publication_size_max > publication_limit {
@@ -236,7 +235,7 @@ impl Config {
             let must = format!("shorter than timeouts.connect, {connect:?}");
             return Err(ConfigError::new("hooks.timeout", format_args!("{timeout:?}"), must));
         }
-        let without_name = self.without_namespace.iter().map(|options| ("channels", options));
+        let without_name = self.channels.iter().map(|options| ("channels", options));
         let named = self.namespaces.iter().map(|(name, options)| (name.as_str(), options));
         for (name, options) in without_name.chain(named) {
             let wanted = [
@@ -291,47 +290,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// Features that channels offer to their subscribers. The options apply to all channels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ChannelOptions {
-    /// Which clients may publish.
-    pub publish: PublishPolicy,
-    /// Whether subscribers may list the subscribers of the channel.
-    pub presence: bool,
-    /// Whether subscribers may request notifications about clients that join and leave.
-    pub join_leave: bool,
-    /// Maximum number of publications in the history of a channel, which new subscribers can read and reconnecting clients
-    /// recover from. Zero disables history and recovery.
-    pub history_count_max: usize,
-    /// How long a publication stays in the history.
-    pub history_ttl: Duration,
-}
-
-impl Default for ChannelOptions {
-    fn default() -> Self {
-        Self {
-            publish: PublishPolicy::Subscribers,
-            presence: true,
-            join_leave: true,
-            history_count_max: 100,
-            history_ttl: Duration::from_secs(24 * 60 * 60),
-        }
-    }
-}
-
-/// Which clients may publish into a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PublishPolicy {
-    /// No client.
-    Nobody,
-    /// Subscribers of the channel.
-    Subscribers,
-    /// Every connected client.
-    Everyone,
-}
 
 options! {
     /// Limits on what clients may use. The docs of each limit say what happens to a client that exceeds it.
@@ -623,7 +581,8 @@ mod tests {
             ),
         );
         let without_history = |config: &mut Config| {
-            config.channels.history_count_max = 0;
+            config.channels = None;
+            config.namespaces.clear();
             config.limits.reply_size_max = 0;
         };
         check(without_history, Ok(()));

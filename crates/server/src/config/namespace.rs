@@ -12,10 +12,10 @@ options! {
     /// is closed: no history, subscriptions only with a token. [`open`](Self::open) is the opposite.
     ///
     /// ```
-    /// use sockeye_server::{NamespaceOptions, Who};
+    /// use sockeye_server::{NamespaceOptions, Access};
     ///
     /// let mut news = NamespaceOptions::default();
-    /// news.allow_subscribe = Who::Anyone;
+    /// news.allow_subscribe = Access::Anyone;
     /// news.history_size = 20;
     /// ```
     #[derive(PartialEq, Eq)]
@@ -55,15 +55,15 @@ options! {
         /// `hooks.publish_url`.
         pub publish_hook: bool = false,
         /// Who may subscribe.
-        pub allow_subscribe: Who = Who::Token,
+        pub allow_subscribe: Access = Access::Token,
         /// Who may publish.
-        pub allow_publish: Who = Who::Nobody,
+        pub allow_publish: Access = Access::Nobody,
         /// Who may read the history.
-        pub allow_history: Who = Who::Nobody,
+        pub allow_history: Access = Access::Nobody,
         /// Who may read presence.
-        pub allow_presence: Who = Who::Nobody,
+        pub allow_presence: Access = Access::Nobody,
         /// What happens to a subscriber that reads more slowly than its channels publish.
-        pub slow_consumer: SlowConsumer = SlowConsumer::Disconnect,
+        pub slow_consumer: SlowConsumerPolicy = SlowConsumerPolicy::Disconnect,
         /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. The server-wide
         /// limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies too, and is the only limit for the
         /// HTTP API and for data that `publish_hook` returns.
@@ -79,7 +79,7 @@ options! {
 /// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Who {
+pub enum Access {
     /// No client. The HTTP API may.
     Nobody,
     /// Every connected client, also an anonymous one.
@@ -95,7 +95,7 @@ pub enum Who {
 /// What happens to a subscriber that reads more slowly than its channels publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum SlowConsumer {
+pub enum SlowConsumerPolicy {
     /// Disconnects the client with 3008.
     #[default]
     Disconnect,
@@ -122,10 +122,10 @@ impl NamespaceOptions {
             presence: true,
             join_leave: true,
             delta: true,
-            allow_subscribe: Who::Anyone,
-            allow_publish: Who::Anyone,
-            allow_history: Who::Anyone,
-            allow_presence: Who::Anyone,
+            allow_subscribe: Access::Anyone,
+            allow_publish: Access::Anyone,
+            allow_history: Access::Anyone,
+            allow_presence: Access::Anyone,
             ..Self::default()
         }
     }
@@ -145,8 +145,8 @@ pub(crate) fn default_namespaces() -> Namespaces {
     // The market compares the policies.
     let key_tag = Some("symbol".to_owned());
     for (name, slow_consumer) in [
-        ("market_drop_oldest", SlowConsumer::DropOldest),
-        ("market_latest", SlowConsumer::Latest { key_tag }),
+        ("market_drop_oldest", SlowConsumerPolicy::DropOldest),
+        ("market_latest", SlowConsumerPolicy::Latest { key_tag }),
     ] {
         let mut options = NamespaceOptions::open();
         options.slow_consumer = slow_consumer;

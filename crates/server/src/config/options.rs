@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::{DeArray, DeValue};
 
-use super::namespace::{SlowConsumer, Who};
+use super::namespace::{Access, SlowConsumerPolicy};
 use crate::auth::Secret;
 
 /// The description of one option.
@@ -273,7 +273,7 @@ impl<T: OptionValue> OptionValue for Vec<T> {
     }
 }
 
-impl OptionValue for Who {
+impl OptionValue for Access {
     const KIND: &'static str = "`\"nobody\"`, `\"anyone\"`, `\"authenticated\"`, `\"subscriber\"` or `\"token\"`";
 
     fn read(value: Value<'_>) -> Option<Self> {
@@ -298,7 +298,7 @@ impl OptionValue for Who {
     }
 }
 
-impl OptionValue for SlowConsumer {
+impl OptionValue for SlowConsumerPolicy {
     const KIND: &'static str = "`\"disconnect\"`, `\"drop_oldest\"`, `\"latest\"` or `\"latest:TAG\"`";
 
     fn read(value: Value<'_>) -> Option<Self> {
@@ -415,11 +415,11 @@ mod tests {
         check("", Some(None::<u32>));
         check(
             "latest:symbol",
-            Some(SlowConsumer::Latest {
+            Some(SlowConsumerPolicy::Latest {
                 key_tag: Some("symbol".to_owned()),
             }),
         );
-        check::<SlowConsumer>("latest:", None);
+        check::<SlowConsumerPolicy>("latest:", None);
         check("On", Some(true));
     }
 
@@ -439,17 +439,17 @@ mod tests {
             round_trip(Duration::from_millis(milliseconds));
         }
         for who in [
-            Who::Nobody,
-            Who::Anyone,
-            Who::Authenticated,
-            Who::Subscriber,
-            Who::Token,
+            Access::Nobody,
+            Access::Anyone,
+            Access::Authenticated,
+            Access::Subscriber,
+            Access::Token,
         ] {
             round_trip(who);
         }
         round_trip(vec!["a \"quoted\" \\ \n text \u{1}".to_owned(), String::new()]);
-        round_trip(SlowConsumer::DropOldest);
-        round_trip(SlowConsumer::Latest {
+        round_trip(SlowConsumerPolicy::DropOldest);
+        round_trip(SlowConsumerPolicy::Latest {
             key_tag: Some("k".to_owned()),
         });
         round_trip(true);

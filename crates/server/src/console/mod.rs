@@ -1,4 +1,4 @@
-//! The admin console at `/console`: figures, channels, and the calls of the HTTP API, behind a password. Off without one.
+//! The admin console at `/console`: statistics, channels, and the calls of the HTTP API, behind a password. Off without one.
 //!
 //! A session starts with the password at `/console/login`. Its token is in a cookie that pages cannot read, or in the
 //! response for programs, which send it as a bearer token. Three rules keep other sites out: the cookie is `SameSite=Strict`,
@@ -30,7 +30,7 @@ use crate::handle::{HistoryOptions, ServerHandle, StreamPosition};
 use crate::node::Node;
 use crate::page;
 use crate::protocol::{HistoryResult, encode};
-use crate::request_id::Caller;
+use crate::request_id::RequestContext;
 use crate::transports::{Body, Frames, parameter};
 use samples::Samples;
 use sessions::{Attempts, Session, Sessions};
@@ -84,7 +84,7 @@ struct Head<'a> {
     path: String,
     query: String,
     headers: HeaderMap,
-    caller: &'a Caller,
+    context: &'a RequestContext,
 }
 
 impl Console {
@@ -99,14 +99,14 @@ impl Console {
     }
 
     /// Handles a request. Returns whether the response is a stream.
-    pub(crate) async fn respond(self: &Arc<Self>, request: Request, caller: &Caller) -> (Response, bool) {
+    pub(crate) async fn respond(self: &Arc<Self>, request: Request, context: &RequestContext) -> (Response, bool) {
         let (parts, body) = request.into_parts();
         let head = Head {
             path: parts.uri.path().strip_prefix(CONSOLE).unwrap_or_default().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             method: parts.method,
             headers: parts.headers,
-            caller,
+            context,
         };
         let Some(password) = self.password() else {
             return (text(StatusCode::NOT_FOUND, "not found\n"), false);
@@ -171,10 +171,10 @@ impl Console {
         let Ok(login) = serde_json::from_slice::<Login>(&body.to_bytes()) else {
             return text(StatusCode::BAD_REQUEST, "the request is not {\"password\":\"...\"}\n");
         };
-        let (now, address): (_, IpAddr) = (Instant::now(), head.caller.peer.ip());
+        let (now, address): (_, IpAddr) = (Instant::now(), head.context.peer.ip());
         if let Err(after) = self.attempts.lock().admit(address, now) {
             self.node.metrics().console_login("limited");
-            self.log_refusal(head.caller, "too many attempts");
+            self.log_refusal(head.context, "too many attempts");
             let mut response = text(StatusCode::TOO_MANY_REQUESTS, "too many attempts; try again later\n");
             let seconds = after.as_secs() + 1;
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
@@ -183,14 +183,14 @@ impl Console {
         // In constant time.
         if !ApiKeys::new([password]).matches(login.password.as_bytes()) {
             self.node.metrics().console_login("wrong");
-            self.log_refusal(head.caller, "wrong password");
+            self.log_refusal(head.context, "wrong password");
             return text(StatusCode::UNAUTHORIZED, "wrong password\n");
         }
         self.attempts.lock().succeeded(address);
         self.node.metrics().console_login("ok");
-        let Caller { peer, request } = head.caller;
+        let RequestContext { peer, request } = head.context;
         tracing::info!(%peer, request_id = %request, "signed in to the console");
-        let lifetime = self.node.current_config().console.session;
+        let lifetime = self.node.current_config().console.session_lifetime;
         let token = self.sessions.lock().start(password, now, lifetime);
         self.start_sampling();
         let mut response = json(encode(&SignedIn {
@@ -280,7 +280,7 @@ impl Console {
         }
         let handle = self.handle();
         let mut found = handle.channels(&parameter(query, "pattern").unwrap_or_default());
-        found.sort_by(|a, b| b.clients.cmp(&a.clients).then_with(|| a.name.cmp(&b.name)));
+        found.sort_by(|a, b| b.subscribers.cmp(&a.subscribers).then_with(|| a.name.cmp(&b.name)));
         let total = found.len();
         found.truncate(CHANNELS_MAX);
         let mut channels = Vec::with_capacity(found.len());
@@ -288,7 +288,7 @@ impl Console {
             let history = handle.read_history(&channel.name, HistoryOptions::default()).await.ok();
             channels.push(Channel {
                 name: channel.name,
-                clients: channel.clients,
+                clients: channel.subscribers,
                 position: history.map(|history| Position {
                     offset: history.top.offset,
                     epoch: history.top.epoch.as_str().to_owned(),
@@ -385,7 +385,7 @@ impl Console {
         let method = head.path.trim_start_matches(api::PREFIX);
         if matches!(method, "publish" | "disconnect" | "unsubscribe" | "history_remove") {
             let status = response.status().as_u16();
-            let Caller { peer, request } = head.caller;
+            let RequestContext { peer, request } = head.context;
             tracing::info!(%peer, request_id = %request, method, status, "call from the console");
         }
         response.map(Body::Left)
@@ -423,8 +423,8 @@ impl Console {
         ServerHandle::new(self.node.clone())
     }
 
-    fn log_refusal(&self, caller: &Caller, reason: &str) {
-        let Caller { peer, request } = caller;
+    fn log_refusal(&self, context: &RequestContext, reason: &str) {
+        let RequestContext { peer, request } = context;
         self.node
             .refusals()
             .log(|| tracing::warn!(%peer, request_id = %request, "refused to sign in to the console: {reason}"));

@@ -1,4 +1,4 @@
-//! Samples of the server's figures, one per second while somebody is signed in, for the plots of the console.
+//! Samples of the server's statistics, one per second while somebody is signed in, for the plots of the console.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -97,7 +97,7 @@ pub(super) fn take(node: &Node) -> Sample {
         time.as_secs_f64(),
         clients.clients as f64,
         clients.users as f64,
-        node.door().connections() as f64,
+        node.connection_limiter().connections() as f64,
         hub.channels as f64,
         hub.subscriptions as f64,
         process.resident_bytes as f64,

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::channel::{ChannelName, SubscriberOptions};
-use crate::config::SlowConsumer;
+use crate::config::SlowConsumerPolicy;
+use crate::ids::{ClientId, Generation, Subscription};
 use crate::node::Node;
-use crate::presence::{ClientId, Generation, Subscription};
 use crate::protocol::bytes;
 use crate::queue::{Outgoing, Queue};
 
@@ -51,7 +51,7 @@ impl Tap {
         let options = SubscriberOptions {
             join_leave: true,
             is_hidden: true,
-            slow_consumer: Some(Arc::new(SlowConsumer::DropOldest)),
+            slow_consumer: Some(Arc::new(SlowConsumerPolicy::DropOldest)),
             ..SubscriberOptions::default()
         };
         let channel = &tap.subscription.channel;

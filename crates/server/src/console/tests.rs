@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::Config;
 use crate::auth::Secret;
-use crate::serve::tests::{Fixture, PATIENCE};
+use crate::serve::tests::{Fixture, TIMEOUT};
 
 const PASSWORD: &str = "correct horse";
 
@@ -274,7 +274,7 @@ impl Live {
     async fn hear(&mut self, text: &str) -> bool {
         let mut buf = [0; 4096];
         while !self.heard.contains(text) {
-            let read = timeout(PATIENCE, self.stream.read(&mut buf)).await;
+            let read = timeout(TIMEOUT, self.stream.read(&mut buf)).await;
             match read.unwrap_or_else(|_| panic!("no {text} in {}", self.heard)) {
                 Ok(0) | Err(_) => return false,
                 Ok(len) => self.heard.push_str(&String::from_utf8_lossy(&buf[..len])),
@@ -365,7 +365,7 @@ async fn another_password_ends_sessions() {
 async fn the_figures_say_why_publications_fail() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
-    config.log = Some(crate::LogConfig::new(folder.path()));
+    config.journal = Some(crate::JournalConfig::new(folder.path()));
     let node = crate::node::Node::open(config).unwrap();
     let console = super::Console::new(node.clone());
     let stats = async |console: &super::Console| {

@@ -20,10 +20,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Audience, Idle, unstored};
 use crate::channel::ChannelName;
-use crate::config::{Config, SlowConsumer, namespace_of};
+use crate::config::{Config, SlowConsumerPolicy, namespace_of};
 use crate::engine::{Content, Deliver as _, Tags};
+use crate::ids::ClientId;
 use crate::node::Node;
-use crate::presence::ClientId;
 use crate::protocol::Data;
 use crate::queue::Queue;
 use feed::{Feed, INTERVAL_MS, STEP_MS, Step, Trade};
@@ -209,9 +209,9 @@ pub(super) fn owns(channel: &str) -> bool {
 fn feeds(config: &Config) -> Vec<FeedChannel> {
     let feed = |name: &&str| {
         let (policy, key_tag) = match &config.namespace(name)?.slow_consumer {
-            SlowConsumer::Disconnect => ("disconnect", None),
-            SlowConsumer::DropOldest => ("drop_oldest", None),
-            SlowConsumer::Latest { key_tag } => ("latest", key_tag.clone()),
+            SlowConsumerPolicy::Disconnect => ("disconnect", None),
+            SlowConsumerPolicy::DropOldest => ("drop_oldest", None),
+            SlowConsumerPolicy::Latest { key_tag } => ("latest", key_tag.clone()),
         };
         Some(FeedChannel {
             channel: channel(name),

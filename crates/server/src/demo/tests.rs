@@ -8,7 +8,8 @@ use sockeye::Message;
 use super::*;
 use crate::channel::SubscriberOptions;
 use crate::config::Config;
-use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
+use crate::ids::{ClientId, Generation, Subscription};
+use crate::presence::ClientInfo;
 use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 

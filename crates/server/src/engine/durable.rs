@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::epochs::{Epochs, Seed};
 use super::idempotency::Keys;
 use super::streams::Streams;
-use super::{EngineError, HistoryLimits, HistoryLimitsOf, LogConfig, Position, Publication, record, unix_time_ms};
+use super::{EngineError, HistoryLimits, HistoryLimitsOf, JournalConfig, Position, Publication, record, unix_time_ms};
 use crate::channel::ChannelName;
 use crate::engine::Epoch;
 use crate::journal::{self, AppendError, Journal, OpenError, Record, RecordKind, Replay, Retain};
@@ -55,7 +55,11 @@ const NO_HISTORY: HistoryLimits = HistoryLimits {
 ///
 /// # Errors
 /// [`OpenError`]
-pub(super) fn open(config: &LogConfig, limits: Arc<HistoryLimitsOf>, bytes_max: usize) -> Result<Restored, OpenError> {
+pub(super) fn open(
+    config: &JournalConfig,
+    limits: Arc<HistoryLimitsOf>,
+    bytes_max: usize,
+) -> Result<Restored, OpenError> {
     let options = config.journal_options();
     open_with(limits, bytes_max, |restorer| {
         Journal::open(&options, |record| restorer.restore(record))

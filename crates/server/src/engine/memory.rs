@@ -24,12 +24,13 @@ use super::idempotency::{Claim, Claimed, Keys};
 use super::streams::{Pending, Streams, Suppressed};
 use super::{
     Broker, Content, Deliver, EngineError, EngineFuture, EngineStats, Epoch, Health, History, HistoryLimits,
-    HistoryLimitsOf, HistoryQuery, LogConfig, Position, PresenceStore, Publication, Publish, PublishOutcome, Published,
-    record, unix_time_ms,
+    HistoryLimitsOf, HistoryQuery, JournalConfig, Position, PresenceStore, Publication, Publish, PublishOutcome,
+    Published, record, unix_time_ms,
 };
 use crate::channel::ChannelName;
+use crate::ids::{ClientId, Subscription};
 use crate::journal::{Ack, AppendError, JournalStats, OpenError, Record, RecordKind, State};
-use crate::presence::{ClientId, ClientInfo, Presence, PresenceStats, Subscription};
+use crate::presence::{ClientInfo, Presence, PresenceStats};
 
 /// The broker; see the module documentation.
 pub(crate) struct MemoryBroker {
@@ -67,7 +68,7 @@ impl MemoryBroker {
         deliver: Arc<dyn Deliver>,
         limits: Arc<HistoryLimitsOf>,
         bytes_max: usize,
-        config: &LogConfig,
+        config: &JournalConfig,
     ) -> Result<Self, OpenError> {
         let restored = durable::open(config, limits.clone(), bytes_max)?;
         Ok(Self::with_log(deliver, limits, restored))

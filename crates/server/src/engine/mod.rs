@@ -3,7 +3,7 @@
 //! An [`Engine`] has two parts, which are independent of each other and of connections. A [`Broker`] assigns an offset to
 //! each publication, stores it, and passes it to [`Deliver`] on every node with subscribers, in the order of the offsets.
 //! A [`PresenceStore`] keeps the members of each channel. [`MemoryBroker`] and [`MemoryPresence`] serve a single node;
-//! with a log on disk ([`LogConfig`]) the broker keeps its history over a restart. The traits also suit Redis or NATS: all
+//! with a log on disk ([`JournalConfig`]) the broker keeps its history over a restart. The traits also suit Redis or NATS: all
 //! calls are asynchronous, and the hub checks the offsets that a broker delivers.
 
 pub(crate) mod cluster;
@@ -12,7 +12,7 @@ mod epochs;
 #[cfg(feature = "__fuzz")]
 pub(crate) mod fuzzing;
 mod idempotency;
-mod log_config;
+mod journal_config;
 mod memory;
 mod record;
 mod recovery;
@@ -26,8 +26,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use crate::journal::{Fsync, InvalidFsync, JournalRepair};
 pub(crate) use cluster::NodeEntry;
-pub use log_config::{Fsync, InvalidFsync, LogConfig, LogRepair};
+pub use journal_config::JournalConfig;
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
 
@@ -35,8 +36,9 @@ use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::channel::ChannelName;
+use crate::ids::{ClientId, Subscription};
 use crate::journal::JournalStats;
-use crate::presence::{ClientId, ClientInfo, PresenceStats, Subscription};
+use crate::presence::{ClientInfo, PresenceStats};
 use crate::protocol::{Data, WireData, WirePublication};
 
 /// The future of a call to an engine. Boxed, so that the task of an idle connection does not reserve memory for it.
@@ -89,7 +91,7 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
     /// Makes everything durable. Publishing to channels with history fails from now on.
     fn close(&self) -> EngineFuture<'_, ()>;
 
-    /// Figures for metrics.
+    /// Statistics for metrics.
     fn stats(&self) -> EngineStats {
         EngineStats::default()
     }
@@ -296,20 +298,20 @@ pub(crate) struct HistoryLimits {
     pub(crate) ttl: Duration,
 }
 
-/// Figures of a broker for metrics.
+/// Statistics of a broker for metrics.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EngineStats {
     /// Memory of all histories.
     pub(crate) history_bytes: usize,
     /// Histories evicted because all of them together were too large, since the start.
     pub(crate) evictions: u64,
-    /// Figures of the log; zero without one.
+    /// Statistics of the log; zero without one.
     pub(crate) journal: JournalStats,
-    /// Figures of the connection to Redis or NATS; `None` without one.
+    /// Statistics of the connection to Redis or NATS; `None` without one.
     pub(crate) cluster: Option<ClusterStats>,
 }
 
-/// Figures of the connection to the store that all nodes share.
+/// Statistics of the connection to the store that all nodes share.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClusterStats {
     pub(crate) is_connected: bool,

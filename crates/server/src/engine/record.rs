@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Content, Version};
-use crate::presence::{ClientId, ClientInfo};
+use crate::ids::ClientId;
+use crate::presence::ClientInfo;
 use crate::protocol::Data;
 
 /// What the log keeps of a publication beside its position and time.

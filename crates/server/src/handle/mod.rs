@@ -11,9 +11,10 @@ use crate::channel::ChannelName;
 use crate::codes::{ErrorCode, UnsubscribeCode};
 use crate::config::{Config, ConfigError, NamespaceOptions};
 use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish, PublishOutcome, Version};
+use crate::ids::ClientId;
 use crate::metrics::Source;
 use crate::node::Node;
-use crate::presence::{ClientId, ClientInfo};
+use crate::presence::ClientInfo;
 use crate::protocol::Data;
 use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
 
@@ -243,7 +244,7 @@ impl ServerHandle {
             .filter(|(name, _)| pattern.matches(name.as_str()))
             .map(|(name, subscribers)| ChannelStats {
                 name: name.as_str().to_owned(),
-                clients: subscribers,
+                subscribers,
             })
             .collect()
     }

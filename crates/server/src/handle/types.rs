@@ -32,8 +32,6 @@ pub struct PublishOptions {
     pub version_epoch: String,
     /// Only delivers the publication to current subscribers, without storing it.
     pub skip_history: bool,
-    /// Whether subscribers with deltas receive a delta, also if the namespace does not say so.
-    pub delta: bool,
 }
 
 impl PublishOptions {
@@ -255,7 +253,7 @@ pub struct ChannelStats {
     /// The name of the channel.
     pub name: String,
     /// The number of subscribers.
-    pub clients: usize,
+    pub subscribers: usize,
 }
 
 /// Numbers about a server.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::breaker::Breaker;
 use super::{Hook, HookError, HookOptions};
-use crate::auth::fetch::{FetchError, Source};
+use crate::http_client::{HttpClient, HttpClientError};
 
 /// The future of a call. Boxed, so that the task of an idle connection does not reserve memory for it.
 pub(crate) type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, HookError>> + Send + 'a>>;
@@ -37,7 +37,7 @@ pub(crate) struct HttpBackend {
 }
 
 struct Endpoint {
-    source: Source,
+    source: HttpClient,
     permits: Semaphore,
     breaker: Breaker,
 }
@@ -51,7 +51,7 @@ impl HttpBackend {
         let mut endpoints = Vec::new();
         for hook in Hook::ALL {
             let Some(url) = hook.url(options) else { continue };
-            let source = Source::new(url, None).map_err(|problem| (hook.option(), problem))?;
+            let source = HttpClient::new(url, None).map_err(|problem| (hook.option(), problem))?;
             let permits = options.concurrency_max.clamp(1, Semaphore::MAX_PERMITS);
             let endpoint = Endpoint {
                 source,
@@ -102,7 +102,7 @@ impl HttpBackend {
                     tracing::error!(hook = hook.option(), %error, "the backend failed several times; the hook pauses");
                 }
                 Err(match error {
-                    FetchError::Timeout(_) => HookError::Timeout,
+                    HttpClientError::Timeout(_) => HookError::Timeout,
                     error => HookError::Failed(error.to_string()),
                 })
             }

@@ -13,7 +13,7 @@ use super::format::{self, Header};
 use super::recover::recover;
 use super::segment::Segment;
 use super::storage::{SegmentFile, Storage};
-use super::{Record, RecordKind, Repair};
+use super::{JournalRepair, Record, RecordKind};
 
 /// A record of the log, with owned content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,7 +128,11 @@ impl Log {
     /// Why a server with this log does not start.
     pub fn recover(&self, repairs: bool) -> Result<Found, String> {
         let mut records = Vec::new();
-        let repair = if repairs { Repair::KeepValid } else { Repair::Refuse };
+        let repair = if repairs {
+            JournalRepair::KeepValid
+        } else {
+            JournalRepair::Refuse
+        };
         let recovered = recover(self, repair, &mut |record| {
             records.push(OwnedRecord {
                 is_position: record.kind == RecordKind::Position,

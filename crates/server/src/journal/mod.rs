@@ -23,7 +23,7 @@
 //! - `kill -9` and power cuts are told apart by the boot id of the operating system, which each segment contains. Where
 //!   it is unknown (everywhere but on Linux), an end without `close` counts as a power cut.
 //! - A folder that was restored from an old copy looks like one that was shut down in order. The first start after that
-//!   needs [`Repair::KeepValid`], which begins a new era.
+//!   needs [`JournalRepair::KeepValid`], which begins a new era.
 //!
 //! # Failures
 //!
@@ -31,7 +31,7 @@
 //! |---|---|
 //! | torn or zeroed end of the newest segment | dropped, reported as [`Replay::cut`] |
 //! | damage in what an fdatasync had covered, or a missing segment | [`OpenError::Damaged`], which names file and offset |
-//! | the same with [`Repair::KeepValid`] | every valid record is kept, the era changes, so all channels get new epochs |
+//! | the same with [`JournalRepair::KeepValid`] | every valid record is kept, the era changes, so all channels get new epochs |
 //! | disk full, quota, [`JournalOptions::disk_bytes_max`] | [`AppendError::Full`] and [`State::Full`]; tried again every second |
 //! | fdatasync or write fails otherwise | [`State::Poisoned`] for good: the kernel may have dropped the data |
 //! | folder in use by another process | [`OpenError::Locked`] |
@@ -48,6 +48,7 @@
 
 mod compact;
 mod format;
+mod fsync;
 #[cfg(feature = "__fuzz")]
 pub mod fuzzing;
 mod recover;
@@ -69,6 +70,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(crate) use format::{Record, RecordKind};
+pub use fsync::{Fsync, InvalidFsync, JournalRepair};
 pub(crate) use recover::{Damage, End, Replay};
 
 use compact::Compactor;
@@ -93,7 +95,7 @@ pub(crate) struct Journal {
 pub(crate) struct JournalOptions {
     pub(crate) folder: PathBuf,
     pub(crate) fsync: Fsync,
-    pub(crate) repair: Repair,
+    pub(crate) repair: JournalRepair,
     /// Size of a segment, from 4 KiB to 1 GiB. Compaction reads up to two segments into memory.
     pub(crate) segment_bytes: u64,
     /// Size of the whole log, at least four segments. At this size appending fails with [`AppendError::Full`] until
@@ -113,7 +115,7 @@ impl JournalOptions {
         Self {
             folder: folder.into(),
             fsync: Fsync::Every(Duration::from_millis(50)),
-            repair: Repair::Refuse,
+            repair: JournalRepair::Refuse,
             segment_bytes: 32 << 20,
             disk_bytes_max: 4 << 30,
             queue_bytes_max: 4 << 20,
@@ -121,27 +123,6 @@ impl JournalOptions {
             compaction_interval: Duration::from_secs(30),
         }
     }
-}
-
-/// When the log asks the kernel to put records on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fsync {
-    /// Before a record is acknowledged.
-    Always,
-    /// At most this long after a record was written and acknowledged.
-    Every(Duration),
-    /// At the end of each segment and at shutdown.
-    Never,
-}
-
-/// What to do about damage that no crash explains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repair {
-    /// Fail, and change nothing.
-    Refuse,
-    /// Drop what is invalid, keep the rest, and begin a new era even if nothing is damaged. For one start: a log that is
-    /// always opened like this never lets a client recover.
-    KeepValid,
 }
 
 /// Which records of the log the caller still needs. Compaction asks from its own thread.
@@ -175,7 +156,7 @@ pub(crate) enum State {
     Closed,
 }
 
-/// Figures for metrics.
+/// Statistics for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JournalStats {
     /// Size of all segments.
@@ -320,7 +301,7 @@ impl Journal {
         self.shared.reason()
     }
 
-    /// Figures for metrics.
+    /// Statistics for metrics.
     pub(crate) fn stats(&self) -> JournalStats {
         self.shared.stats()
     }
@@ -455,7 +436,7 @@ impl fmt::Display for OpenError {
             Self::Damaged(damage) => write!(
                 f,
                 "{damage}, and no crash explains that; restore a backup, or start once with repair \
-                 (SOCKEYE_REPAIR_LOG=true), which keeps all valid records and makes clients load their channels anew"
+                 (SOCKEYE_REPAIR_JOURNAL=true), which keeps all valid records and makes clients load their channels anew"
             ),
             Self::Io { path, error } => write!(f, "cannot use the log in {}: {error}", path.display()),
         }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use super::format::{self, Body, Frame, Header};
 use super::segment::{self, Segment, TEMPORARY_NAME};
 use super::storage::Storage;
-use super::{OpenError, Record, Repair};
+use super::{JournalRepair, OpenError, Record};
 
 /// What a start found in the log.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Replay {
     pub(crate) bytes: u64,
     /// The end of the newest segment that was dropped, if it was not valid.
     pub(crate) cut: Option<Cut>,
-    /// Damage that [`Repair::KeepValid`] removed.
+    /// Damage that [`JournalRepair::KeepValid`] removed.
     pub(crate) damages: Vec<Damage>,
 }
 
@@ -139,7 +139,7 @@ impl Unsealed {
 /// Reads all segments in order and hands each record to `visit`.
 pub(super) fn recover(
     storage: &dyn Storage,
-    repair: Repair,
+    repair: JournalRepair,
     visit: &mut dyn FnMut(&Record<'_>),
 ) -> Result<Recovered, OpenError> {
     let io = |error| OpenError::io(storage, error);
@@ -192,14 +192,14 @@ fn list(storage: &dyn Storage) -> io::Result<Vec<Segment>> {
 
 struct Recovery<'a> {
     storage: &'a dyn Storage,
-    repair: Repair,
+    repair: JournalRepair,
     visit: &'a mut dyn FnMut(&Record<'_>),
     records: u64,
     bytes: u64,
     /// The newest era in a header.
     era: u32,
     damages: Vec<Damage>,
-    /// Segments that [`Repair::KeepValid`] rewrites once the new era is known.
+    /// Segments that [`JournalRepair::KeepValid`] rewrites once the new era is known.
     to_repair: Vec<Segment>,
 }
 
@@ -374,8 +374,8 @@ impl Recovery<'_> {
             kind,
         };
         match self.repair {
-            Repair::Refuse => Err(OpenError::Damaged(damage)),
-            Repair::KeepValid => {
+            JournalRepair::Refuse => Err(OpenError::Damaged(damage)),
+            JournalRepair::KeepValid => {
                 self.damages.push(damage);
                 Ok(())
             }
@@ -384,7 +384,7 @@ impl Recovery<'_> {
 
     fn conclude(&mut self, end: End, next: u64, is_lossy: bool, cut: Option<Cut>) -> Recovered {
         let damages = std::mem::take(&mut self.damages);
-        let is_era_new = end == End::New || is_lossy || self.repair == Repair::KeepValid;
+        let is_era_new = end == End::New || is_lossy || self.repair == JournalRepair::KeepValid;
         Recovered {
             replay: Replay {
                 end,

@@ -1,6 +1,6 @@
 //! What the kernel tells about this process.
 
-/// Figures of this process; zero if the kernel does not tell them.
+/// Statistics of this process; zero if the kernel does not tell them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) resident_bytes: usize,

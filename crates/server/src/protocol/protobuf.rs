@@ -141,7 +141,7 @@ pub(super) fn push(target: PushTarget<'_>, push: &Push<'_>) -> Vec<u8> {
             wire.disconnect = Some(WireDisconnect {
                 code: disconnect.code.into(),
                 reason: disconnect.reason.clone(),
-                reconnect: disconnect.is_reconnect(),
+                reconnect: disconnect.allows_reconnect(),
             });
         }
         Push::Refresh(expiry) => wire.refresh = Some((*expiry).into()),

@@ -238,7 +238,7 @@ pub(crate) struct WireClose {
 
 impl WireClose {
     /// Whether clients reconnect after this code.
-    pub(crate) fn is_reconnect(&self) -> bool {
+    pub(crate) fn allows_reconnect(&self) -> bool {
         !matches!(self.code, 3500..4000 | 4500..5000)
     }
 }

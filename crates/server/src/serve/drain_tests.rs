@@ -2,14 +2,14 @@
 
 use tokio::io::DuplexStream;
 
-use super::tests::PATIENCE;
+use super::tests::TIMEOUT;
 use super::*;
 
 /// Reads until `end`, and returns everything.
 async fn read_until(stream: &mut DuplexStream, end: &[u8]) -> Vec<u8> {
     let mut received = Vec::new();
     while !received.ends_with(end) {
-        let byte = timeout(PATIENCE, stream.read_u8()).await.expect("nothing came");
+        let byte = timeout(TIMEOUT, stream.read_u8()).await.expect("nothing came");
         let text = String::from_utf8_lossy(&received);
         received.push(byte.unwrap_or_else(|error| panic!("{error} after {text}")));
     }
@@ -18,11 +18,11 @@ async fn read_until(stream: &mut DuplexStream, end: &[u8]) -> Vec<u8> {
 
 /// Serves one connection of a node. Returns the client's end.
 fn serve_one(node: &Arc<Node>, buffer_bytes: usize) -> (DuplexStream, tokio::task::JoinHandle<()>) {
-    let site = Arc::new(Site::new(node.clone(), true));
+    let service = Arc::new(HttpService::new(node.clone(), true));
     let (client, stream) = tokio::io::duplex(buffer_bytes);
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let permit = node.door().admit(peer.ip(), 1).unwrap();
-    let serving = tokio::spawn(http::serve_connection(site, stream, peer, permit));
+    let permit = node.connection_limiter().admit(peer.ip(), 1).unwrap();
+    let serving = tokio::spawn(http::serve_connection(service, stream, peer, permit));
     (client, serving)
 }
 
@@ -66,7 +66,7 @@ async fn a_client_whose_upgrade_is_not_complete_is_part_of_the_drain() {
     drop(client);
     draining.await.unwrap();
     serving.await.unwrap();
-    timeout(PATIENCE, node.door().empty()).await.unwrap();
+    timeout(TIMEOUT, node.connection_limiter().empty()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +74,7 @@ async fn a_client_that_never_completes_its_upgrade_delays_the_drain_by_a_second(
     let node = Node::new(Config::default());
     let arrival = node.arrive().unwrap();
     let queue = Arc::new(crate::queue::Queue::new(1024, None));
-    node.register(crate::presence::ClientId::from_random(1), &queue);
+    node.register(crate::ids::ClientId::from_random(1), &queue);
     let started = Instant::now();
     let draining = tokio::spawn({
         let node = node.clone();
@@ -89,10 +89,10 @@ async fn a_client_that_never_completes_its_upgrade_delays_the_drain_by_a_second(
     assert!(node.arrive().is_none());
     // A client that arrives after that is disconnected at once.
     let late = Arc::new(crate::queue::Queue::new(1024, None));
-    node.register(crate::presence::ClientId::from_random(2), &late);
+    node.register(crate::ids::ClientId::from_random(2), &late);
     assert_eq!(late.closed().await, crate::codes::DisconnectCode::Shutdown);
-    node.unregister(crate::presence::ClientId::from_random(1), Vec::new());
-    node.unregister(crate::presence::ClientId::from_random(2), Vec::new());
+    node.unregister(crate::ids::ClientId::from_random(1), Vec::new());
+    node.unregister(crate::ids::ClientId::from_random(2), Vec::new());
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!draining.is_finished());
     drop(arrival);

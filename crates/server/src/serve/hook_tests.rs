@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sockeye::WebSocket;
 
-use super::tests::{Fixture, PATIENCE};
+use super::tests::{Fixture, TIMEOUT};
 use super::*;
-use crate::config::Who;
+use crate::config::Access;
 
 /// A backend that answers by the path of the request. Returns its address and the number of requests so far.
 async fn backend(answer: fn(&str, &str) -> Option<&'static str>) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -52,9 +52,9 @@ fn config(backend: SocketAddr) -> Config {
     config.hooks.forward_headers = vec!["Cookie".to_owned()];
     // Patient, for busy machines.
     config.hooks.timeout = Duration::from_secs(9);
-    let options = config.without_namespace.as_mut().unwrap();
+    let options = config.channels.as_mut().unwrap();
     options.subscribe_hook = true;
-    options.allow_subscribe = Who::Nobody;
+    options.allow_subscribe = Access::Nobody;
     config
 }
 
@@ -67,7 +67,7 @@ async fn connect(server: &Fixture, cookie: &str) -> WebSocket {
 }
 
 async fn text(ws: &mut WebSocket) -> String {
-    let message = timeout(PATIENCE, ws.recv()).await.expect("no message").unwrap();
+    let message = timeout(TIMEOUT, ws.recv()).await.expect("no message").unwrap();
     message.expect("closed").as_text().unwrap().to_owned()
 }
 
@@ -106,7 +106,7 @@ async fn a_backend_over_http_decides_about_clients_over_websocket() {
         assert_eq!(text(&mut ada).await, expect);
     }
     let mut eve = connect(&server, "session=eve").await;
-    let error = timeout(PATIENCE, eve.recv()).await.unwrap().unwrap_err();
+    let error = timeout(TIMEOUT, eve.recv()).await.unwrap().unwrap_err();
     let close = error.close_info().unwrap();
     assert_eq!(u16::from(close.code()), 4501, "{close:?}");
 }
@@ -138,7 +138,7 @@ async fn a_slow_backend_delays_only_its_channel_and_then_gives_a_temporary_error
     // A client that disconnects in the meantime leaves no subscriber.
     let before = requests.load(Ordering::SeqCst);
     ada.send(r#"{"id":6,"subscribe":{"channel":"slow"}}"#).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while requests.load(Ordering::SeqCst) == before && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

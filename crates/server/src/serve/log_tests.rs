@@ -3,7 +3,7 @@
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 
-use super::tests::{Fixture, Log, PATIENCE};
+use super::tests::{Fixture, Log, TIMEOUT};
 use super::*;
 use crate::auth::Secret;
 
@@ -60,7 +60,7 @@ async fn connect(server: &Fixture, headers: &[(&str, &str)], query: &str, token:
             heard.push_str(message.as_text().unwrap_or_default());
         }
     };
-    timeout(PATIENCE, reading).await.expect("the connection did not end");
+    timeout(TIMEOUT, reading).await.expect("the connection did not end");
     let (_, rest) = heard.split_once("\"client\":\"")?;
     rest.split('"').next().map(str::to_owned)
 }
@@ -94,7 +94,7 @@ async fn no_log_line_contains_a_token_or_key() {
         );
         stream.write_all(sse.as_bytes()).await.unwrap();
         let mut part = [0; 64];
-        timeout(PATIENCE, stream.read_exact(&mut part)).await.unwrap().unwrap();
+        timeout(TIMEOUT, stream.read_exact(&mut part)).await.unwrap().unwrap();
     }
     assert_eq!(ended, 1);
     let body = r#"{"channel":"room","data":1}"#;
@@ -191,7 +191,7 @@ async fn every_response_has_the_id_of_the_request() {
     stream.write_all(upgrade.as_bytes()).await.unwrap();
     let mut heard = String::new();
     while !heard.ends_with("\r\n\r\n") {
-        heard.push(char::from(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap()));
+        heard.push(char::from(timeout(TIMEOUT, stream.read_u8()).await.unwrap().unwrap()));
     }
     assert!(
         heard.starts_with("HTTP/1.1 101") && heard.contains("\r\nx-request-id: upgrade-7\r\n"),

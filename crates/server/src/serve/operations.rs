@@ -1,6 +1,6 @@
 //! Health, metrics, draining, limits for new connections, and reloads, as operators and clients see them.
 
-use super::tests::{Fixture, PATIENCE};
+use super::tests::{Fixture, TIMEOUT};
 use super::*;
 use crate::codes::DisconnectCode;
 
@@ -61,7 +61,7 @@ async fn a_draining_server_is_alive_and_not_ready_and_disconnects_clients_over_t
         .map(|mut client| {
             tokio::spawn(async move {
                 let reading = async { while let Ok(Some(_)) = client.recv().await {} };
-                timeout(PATIENCE, reading).await.unwrap();
+                timeout(TIMEOUT, reading).await.unwrap();
                 let frame = client.close_info().unwrap().received().cloned().unwrap();
                 assert_eq!(u16::from(frame.code), DisconnectCode::Shutdown.code());
                 start.elapsed()
@@ -98,7 +98,7 @@ async fn a_draining_server_is_alive_and_not_ready_and_disconnects_clients_over_t
         left[0] < Duration::from_millis(400) && left[7] >= Duration::from_millis(700),
         "{left:?}"
     );
-    timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
+    timeout(TIMEOUT, serving).await.unwrap().unwrap().unwrap();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert!(TcpStream::connect(address).await.is_err());
 }
@@ -150,7 +150,7 @@ async fn a_reload_applies_to_connected_clients() {
         }))
         .unwrap();
     client.send(r#"{"id":2,"subscribe":{"channel":"room"}}"#).await.unwrap();
-    let reply = timeout(PATIENCE, client.recv()).await.unwrap().unwrap().unwrap();
+    let reply = timeout(TIMEOUT, client.recv()).await.unwrap().unwrap().unwrap();
     assert!(reply.as_text().unwrap().contains("\"code\":106"), "{reply:?}");
     let publication = crate::PublishOptions::new("1");
     let error = handle.publish("chat:x", publication).await.unwrap_err();
@@ -164,9 +164,9 @@ async fn a_reload_applies_to_connected_clients() {
 async fn the_log_and_the_hub_have_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let server = Fixture::start(config(|config| {
-        let mut log = crate::LogConfig::new(folder.path());
+        let mut log = crate::JournalConfig::new(folder.path());
         log.fsync = crate::Fsync::Always;
-        config.log = Some(log);
+        config.journal = Some(log);
         config.insecure_api = true;
     }))
     .await;

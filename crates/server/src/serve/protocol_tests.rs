@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use sockeye::WebSocket;
 
-use super::tests::{Fixture, PATIENCE};
+use super::tests::{Fixture, TIMEOUT};
 use super::*;
 use crate::channel::lossy::lossy;
 
 async fn text(ws: &mut WebSocket) -> String {
-    let message = timeout(PATIENCE, ws.recv()).await.expect("no message").unwrap();
+    let message = timeout(TIMEOUT, ws.recv()).await.expect("no message").unwrap();
     message.expect("closed").as_text().unwrap().to_owned()
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::*;
 
 /// The timeout of every wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Fixture {
     pub(crate) address: SocketAddr,
@@ -55,7 +55,7 @@ impl Fixture {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut answer))
+        timeout(TIMEOUT, stream.read_to_string(&mut answer))
             .await
             .expect("the server did not close")
             .unwrap();
@@ -100,7 +100,7 @@ impl Fixture {
 
     async fn stop(self) {
         self.shutdown.send(()).unwrap();
-        timeout(PATIENCE, self.serving)
+        timeout(TIMEOUT, self.serving)
             .await
             .expect("the server did not stop")
             .unwrap()
@@ -109,7 +109,7 @@ impl Fixture {
 }
 
 async fn text(ws: &mut WebSocket) -> String {
-    match timeout(PATIENCE, ws.recv()).await.expect("nothing came").unwrap() {
+    match timeout(TIMEOUT, ws.recv()).await.expect("nothing came").unwrap() {
         Some(Message::Text(text)) => text.to_string(),
         other => panic!("not a text: {other:?}"),
     }
@@ -118,7 +118,7 @@ async fn text(ws: &mut WebSocket) -> String {
 /// Receives until the close frame, and returns its code and reason.
 async fn close(ws: &mut WebSocket) -> (u16, String) {
     let ended = async { while let Ok(Some(_)) = ws.recv().await {} };
-    timeout(PATIENCE, ended).await.expect("the connection did not end");
+    timeout(TIMEOUT, ended).await.expect("the connection did not end");
     let frame = ws
         .close_info()
         .and_then(|closure| closure.received())
@@ -172,7 +172,7 @@ async fn bytes_of_a_publication(server: &Fixture, extensions: &str, data: &str) 
             assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
         }
     };
-    timeout(PATIENCE, answered)
+    timeout(TIMEOUT, answered)
         .await
         .expect("the publication was not answered");
     received.len()
@@ -369,7 +369,7 @@ async fn ping_frames_on_request_disconnect_a_client_without_pongs() {
     tokio::select! {
         // The library answers ping frames while it receives.
         message = ws.recv() => panic!("{message:?} came to the client that answers"),
-        read = timeout(PATIENCE, stream.read_to_end(&mut received)) => {
+        read = timeout(TIMEOUT, stream.read_to_end(&mut received)) => {
             read.expect("the silent client was kept").unwrap();
         }
     }
@@ -409,7 +409,7 @@ async fn a_client_that_does_not_read_is_disconnected_and_others_receive_everythi
         .unwrap();
     assert!(text(&mut ada).await.contains(r#""num_clients":2"#));
     let drained = async { while let Ok(Some(_)) = slow.recv().await {} };
-    timeout(PATIENCE, drained).await.expect("the connection did not end");
+    timeout(TIMEOUT, drained).await.expect("the connection did not end");
     server.stop().await;
 }
 
@@ -588,7 +588,7 @@ async fn disconnects_without_reconnect_are_logged() {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, logged).await.expect(line);
+        timeout(TIMEOUT, logged).await.expect(line);
     }
     server.stop().await;
 }
@@ -788,7 +788,7 @@ async fn a_connection_beyond_the_limit_gets_503_and_a_freed_permit_is_reused() {
             second.send_ping(b"").await.unwrap();
         }
     };
-    timeout(PATIENCE, health).await.expect("the place was not freed");
+    timeout(TIMEOUT, health).await.expect("the place was not freed");
     drop(second);
     server.stop().await;
 }

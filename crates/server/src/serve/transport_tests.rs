@@ -2,7 +2,7 @@
 
 use sockeye::Message;
 
-use super::tests::{Fixture, PATIENCE};
+use super::tests::{Fixture, TIMEOUT};
 use super::*;
 
 /// A stream of frames in the response to one request.
@@ -28,7 +28,7 @@ impl Stream {
         async move {
             while !self.heard.contains(text) {
                 let mut buf = [0; 4096];
-                let read = timeout(PATIENCE, self.tcp.read(&mut buf)).await;
+                let read = timeout(TIMEOUT, self.tcp.read(&mut buf)).await;
                 let len = read.unwrap_or_else(|_| panic!("{caller}: no {text} in {}", self.heard));
                 let len = len.unwrap();
                 assert!(len > 0, "{caller}: closed after {}", self.heard);
@@ -128,7 +128,7 @@ async fn protobuf_is_chosen_by_subprotocol_or_query() {
         // Two commands: id 1 with an empty connect (field 4), id 2 with a ping (field 11).
         let frame: &[u8] = &[4, 1 << 3, 1, 4 << 3 | 2, 0, 4, 1 << 3, 2, 11 << 3 | 2, 0];
         ws.send(frame).await.unwrap();
-        let Message::Binary(replies) = timeout(PATIENCE, ws.recv()).await.unwrap().unwrap().unwrap() else {
+        let Message::Binary(replies) = timeout(TIMEOUT, ws.recv()).await.unwrap().unwrap().unwrap() else {
             panic!("not binary")
         };
         let (connect, ping) = replies.split_at(usize::from(replies[0]) + 1);

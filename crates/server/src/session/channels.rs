@@ -7,7 +7,7 @@ use super::rate::Rate;
 use super::{Call, CommandError, Event, ReadHistory, Session, Step};
 use crate::channel::ChannelName;
 use crate::codes::ErrorCode;
-use crate::config::Who;
+use crate::config::Access;
 use crate::engine::{Content, Epoch, Position};
 use crate::hooks::Hook;
 use crate::presence::ClientInfo;
@@ -34,10 +34,10 @@ impl Session {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let who = match namespace.publish_hook {
-            true => Who::Anyone,
+            true => Access::Anyone,
             false => namespace.allow_publish,
         };
-        if !self.standing(&channel).may_use(&channel, who) {
+        if !self.access_context(&channel).may_use(&channel, who) {
             return Err(ErrorCode::PermissionDenied.into());
         }
         if let Some(per_second_max) = namespace.publication_rate_max
@@ -83,7 +83,10 @@ impl Session {
         if !namespace.presence {
             return Err(ErrorCode::NotAvailable.into());
         }
-        if !self.standing(&channel).may_use(&channel, namespace.allow_presence) {
+        if !self
+            .access_context(&channel)
+            .may_use(&channel, namespace.allow_presence)
+        {
             return Err(ErrorCode::PermissionDenied.into());
         }
         Ok(channel)
@@ -94,7 +97,7 @@ impl Session {
         if !namespace.has_history() {
             return Err(ErrorCode::NotAvailable.into());
         }
-        if !self.standing(&channel).may_use(&channel, namespace.allow_history) {
+        if !self.access_context(&channel).may_use(&channel, namespace.allow_history) {
             return Err(ErrorCode::PermissionDenied.into());
         }
         let count_max = namespace.history_size;

@@ -7,10 +7,10 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 
 use super::event::{ConnectEvent, Event};
-use super::grant::{self, Grant, Wish};
+use super::grant::{self, Grant, RequestedOptions};
 use super::token::{Pending, TokenKind, verify};
 use super::{Clock, CommandError, Heartbeat, Pings, Session, State, Step, Subscribe, expiry};
-use crate::auth::{ConnectToken, SubscribeOptions};
+use crate::auth::{ConnectionClaims, SubscriptionGrant};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::filter::Filter;
 use crate::hooks::Hook;
@@ -22,7 +22,7 @@ use crate::protocol::{ConnectRequest, ConnectResult, Data, DataField, InvalidJso
 pub(super) struct Connect {
     pub(super) data: Option<DataField>,
     /// The server-side subscriptions that the client wants to recover.
-    pub(super) wishes: BTreeMap<String, Wish>,
+    pub(super) requested: BTreeMap<String, RequestedOptions>,
 }
 
 /// Who a client is, and what it is subscribed to by the server.
@@ -31,7 +31,7 @@ pub(super) struct Credentials {
     pub(super) user: String,
     pub(super) info: Option<Data>,
     pub(super) expire_at: Option<u64>,
-    pub(super) subscriptions: BTreeMap<String, SubscribeOptions>,
+    pub(super) subscriptions: BTreeMap<String, SubscriptionGrant>,
     /// Filters of some of the subscriptions.
     pub(super) filters: BTreeMap<String, Filter>,
     /// Data for the backend, which is never sent to clients.
@@ -40,10 +40,10 @@ pub(super) struct Credentials {
     pub(super) data: Option<Data>,
 }
 
-impl TryFrom<ConnectToken> for Credentials {
+impl TryFrom<ConnectionClaims> for Credentials {
     type Error = ErrorCode;
 
-    fn try_from(token: ConnectToken) -> Result<Self, ErrorCode> {
+    fn try_from(token: ConnectionClaims) -> Result<Self, ErrorCode> {
         Ok(Self {
             user: token.user,
             info: token.info.as_ref().map(grant::payload).transpose()?,
@@ -63,12 +63,12 @@ const NODE: &str = "sockeye";
 
 impl Session {
     pub(super) fn start_connect(&mut self, request: ConnectRequest<'_>, now: Instant) -> Result<Step, CommandError> {
-        let wishes = request
+        let requested = request
             .subs
             .iter()
-            .map(|(channel, wish)| Ok((channel.to_string(), Wish::new(wish)?)));
+            .map(|(channel, requested)| Ok((channel.to_string(), RequestedOptions::new(requested)?)));
         let connect = Connect {
-            wishes: wishes
+            requested: requested
                 .collect::<Result<_, ErrorCode>>()
                 .map_err(|code| self.refuse(code))?,
             data: request.data,
@@ -89,7 +89,7 @@ impl Session {
             }
             "" if self.config.anonymous || self.config.insecure_clients => {
                 let clock = Clock { now, unix: 0 };
-                self.connect(connect.wishes, Credentials::default(), connect.data.as_ref(), clock)
+                self.connect(connect.requested, Credentials::default(), connect.data.as_ref(), clock)
             }
             // As Centrifugo: a client without credentials may not retry.
             "" => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
@@ -112,17 +112,17 @@ impl Session {
     pub(super) fn connect_with_token(
         &mut self,
         connect: Connect,
-        token: ConnectToken,
+        token: ConnectionClaims,
         clock: Clock,
     ) -> Result<Step, CommandError> {
         let credentials = Credentials::try_from(token).map_err(|code| self.refuse(code))?;
-        self.connect(connect.wishes, credentials, connect.data.as_ref(), clock)
+        self.connect(connect.requested, credentials, connect.data.as_ref(), clock)
     }
 
     /// Connects the client. Without information about it, others see `unverified`.
     pub(super) fn connect(
         &mut self,
-        wishes: BTreeMap<String, Wish>,
+        requested: BTreeMap<String, RequestedOptions>,
         credentials: Credentials,
         unverified: Option<&DataField>,
         clock: Clock,
@@ -169,7 +169,7 @@ impl Session {
         if let Some(channel) = self.config.personal_channel(self.user()) {
             channels.entry(channel).or_default();
         }
-        let subscriptions = self.subscribe_server_side(channels, credentials.filters, wishes)?;
+        let subscriptions = self.subscribe_server_side(channels, credentials.filters, requested)?;
         let result = ConnectResult {
             client: self.client.to_string(),
             version: VERSION,
@@ -190,13 +190,13 @@ impl Session {
     /// Grants the server-side subscriptions of a connection token or of the backend.
     fn subscribe_server_side(
         &mut self,
-        subscriptions: BTreeMap<String, SubscribeOptions>,
+        subscriptions: BTreeMap<String, SubscriptionGrant>,
         mut filters: BTreeMap<String, Filter>,
-        mut wishes: BTreeMap<String, Wish>,
+        mut requested: BTreeMap<String, RequestedOptions>,
     ) -> Result<Vec<Subscribe>, CommandError> {
         let mut granted = Vec::with_capacity(subscriptions.len());
         for (name, options) in subscriptions {
-            let wish = wishes.remove(&name).unwrap_or_default();
+            let requested = requested.remove(&name).unwrap_or_default();
             let grant = Grant {
                 options,
                 filter: filters.remove(&name),
@@ -205,7 +205,7 @@ impl Session {
                 ..Grant::default()
             };
             let channel = self.channel(&name)?;
-            match self.grant(channel, wish, grant, None) {
+            match self.grant(channel, requested, grant, None) {
                 Ok(subscribe) => granted.push(subscribe),
                 Err(ErrorCode::LimitExceeded) => return Err(CommandError::Disconnect(DisconnectCode::ChannelLimit)),
                 Err(code) => {

@@ -11,9 +11,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::value::RawValue;
 
 use super::connect::{Connect, Credentials};
-use super::grant::{self, Grant, Wish};
+use super::grant::{self, Grant, RequestedOptions};
 use super::{Call, Clock, CommandError, Session, State, Step, expiry};
-use crate::auth::{Overrides, Payload, SubscribeOptions};
+use crate::auth::{Overrides, Payload, SubscriptionGrant};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::engine::{Content, Publish, Version};
@@ -22,7 +22,7 @@ use crate::hooks::{
     BoolValue, ConnectDecision, Hook, HookError, HookReply, PublishDecision, RefreshDecision, ReplyError, RpcDecision,
     SubRefreshDecision, SubscribeDecision,
 };
-use crate::presence::Subscription;
+use crate::ids::Subscription;
 use crate::protocol::{Data, DataResult, Rejection, ReplyBody};
 
 /// An event that the backend or the embedding program decides about.
@@ -53,7 +53,7 @@ pub(crate) struct ConnectEvent {
 impl ConnectEvent {
     /// The server-side channels that the client asks for.
     pub(crate) fn channels(&self) -> Vec<&str> {
-        self.connect.wishes.keys().map(String::as_str).collect()
+        self.connect.requested.keys().map(String::as_str).collect()
     }
 }
 
@@ -61,7 +61,7 @@ impl ConnectEvent {
 pub(crate) struct SubscribeEvent {
     pub(crate) channel: ChannelName,
     pub(crate) data: Option<Data>,
-    pub(super) wish: Wish,
+    pub(super) requested: RequestedOptions,
 }
 
 /// What the backend or a handler of the embedding program answered.
@@ -158,7 +158,7 @@ impl Session {
         };
         match credentials {
             // The data was for the backend, and may be secret: it is never shown to others.
-            Ok(credentials) => self.connect(connect.wishes, credentials, None, clock),
+            Ok(credentials) => self.connect(connect.requested, credentials, None, clock),
             Err(error) => Err(self.refuse_connect(error)),
         }
     }
@@ -205,12 +205,12 @@ impl Session {
         let (expiry, expires_at) = expiry(expire_at, self.subscription_renewal(&event.channel), clock);
         let grant = Grant {
             filter: take_filter(&mut decision)?,
-            options: SubscribeOptions::try_from(decision)?,
+            options: SubscriptionGrant::try_from(decision)?,
             expiry,
             has_token: true,
             is_server_side: false,
         };
-        let subscribe = self.grant(event.channel, event.wish, grant, expires_at)?;
+        let subscribe = self.grant(event.channel, event.requested, grant, expires_at)?;
         Ok(Step::Subscribe(subscribe.into()))
     }
 
@@ -349,8 +349,9 @@ impl TryFrom<ConnectDecision> for Credentials {
 
     fn try_from(decision: ConnectDecision) -> Result<Self, ErrorCode> {
         let channels = decision.channels.into_iter();
-        let mut subscriptions: BTreeMap<_, _> =
-            channels.map(|channel| (channel, SubscribeOptions::default())).collect();
+        let mut subscriptions: BTreeMap<_, _> = channels
+            .map(|channel| (channel, SubscriptionGrant::default()))
+            .collect();
         let mut filters = BTreeMap::new();
         for (channel, mut options) in decision.subs {
             if let Some(filter) = take_filter(&mut options)? {
@@ -370,7 +371,7 @@ impl TryFrom<ConnectDecision> for Credentials {
     }
 }
 
-impl TryFrom<SubscribeDecision> for SubscribeOptions {
+impl TryFrom<SubscribeDecision> for SubscriptionGrant {
     type Error = ErrorCode;
 
     fn try_from(decision: SubscribeDecision) -> Result<Self, ErrorCode> {

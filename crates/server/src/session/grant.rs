@@ -6,15 +6,16 @@ use super::Subscribe;
 use crate::auth;
 use crate::channel::{ChannelName, SubscriberOptions};
 use crate::codes::ErrorCode;
-use crate::config::{NamespaceOptions, SlowConsumer, Who};
+use crate::config::{Access, NamespaceOptions, SlowConsumerPolicy};
 use crate::engine::{Epoch, Position};
 use crate::filter::Filter;
-use crate::presence::{ClientInfo, Membership, Subscription};
+use crate::ids::Subscription;
+use crate::presence::{ClientInfo, Membership};
 use crate::protocol::{Data, ExpiryResult, SubscribeRequest};
 
 /// What a client asks for with a subscription.
 #[derive(Debug, Default)]
-pub(crate) struct Wish {
+pub(crate) struct RequestedOptions {
     positioned: bool,
     recoverable: bool,
     recover_from: Option<Position>,
@@ -25,7 +26,7 @@ pub(crate) struct Wish {
     channel_id: bool,
 }
 
-impl Wish {
+impl RequestedOptions {
     /// # Errors
     /// 108 for kinds of subscriptions that are not supported, 107 for an invalid filter, an unknown delta format, and a
     /// combination that is not allowed. A plain stream instead would deliver publications that the client does not want.
@@ -61,7 +62,7 @@ impl Wish {
         })
     }
 
-    /// The wish of a client that the server subscribes.
+    /// The options of a client that the server subscribes.
     pub(super) fn recovering(from: Option<Position>) -> Self {
         Self {
             recover_from: from,
@@ -72,7 +73,7 @@ impl Wish {
 
 /// What is known about a client for a decision about a channel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing<'a> {
+pub(super) struct AccessContext<'a> {
     /// Empty if anonymous.
     pub(super) user: &'a str,
     /// Whether the client is subscribed to the channel.
@@ -83,15 +84,15 @@ pub(super) struct Standing<'a> {
     pub(super) is_insecure: bool,
 }
 
-impl Standing<'_> {
-    fn satisfies(self, who: Who) -> bool {
-        match who {
+impl AccessContext<'_> {
+    fn satisfies(self, access: Access) -> bool {
+        match access {
             _ if self.is_insecure => true,
-            Who::Nobody => false,
-            Who::Anyone => true,
-            Who::Authenticated => !self.user.is_empty(),
-            Who::Subscriber => self.is_subscribed,
-            Who::Token => self.has_token,
+            Access::Nobody => false,
+            Access::Anyone => true,
+            Access::Authenticated => !self.user.is_empty(),
+            Access::Subscriber => self.is_subscribed,
+            Access::Token => self.has_token,
         }
     }
 
@@ -112,10 +113,10 @@ impl Standing<'_> {
         !channel.is_private() && channel.allows_user(self.user).is_none()
     }
 
-    /// Whether the client may publish into a channel or read from it, if the namespace allows it to `who`.
-    pub(super) fn may_use(self, channel: &ChannelName, who: Who) -> bool {
+    /// Whether the client may publish into a channel or read from it, if the namespace allows it to `access`.
+    pub(super) fn may_use(self, channel: &ChannelName, access: Access) -> bool {
         let is_reachable = !channel.is_private() && channel.allows_user(self.user) != Some(false);
-        (is_reachable || self.is_subscribed || self.is_insecure && !channel.is_private()) && self.satisfies(who)
+        (is_reachable || self.is_subscribed || self.is_insecure && !channel.is_private()) && self.satisfies(access)
     }
 }
 
@@ -124,7 +125,7 @@ impl Standing<'_> {
 pub(super) struct Grant {
     /// Excludes publications, beside the filter of the client.
     pub(super) filter: Option<Filter>,
-    pub(super) options: auth::SubscribeOptions,
+    pub(super) options: auth::SubscriptionGrant,
     pub(super) expiry: ExpiryResult,
     pub(super) has_token: bool,
     pub(super) is_server_side: bool,
@@ -138,7 +139,7 @@ pub(super) fn subscription(
     subscription: Subscription,
     info: &Arc<ClientInfo>,
     namespace: &NamespaceOptions,
-    wish: Wish,
+    requested: RequestedOptions,
     grant: Grant,
 ) -> Result<Subscribe, ErrorCode> {
     let overrides = &grant.options.overrides;
@@ -146,14 +147,15 @@ pub(super) fn subscription(
     let has_history = namespace.has_history();
     let force_recovery = choose(overrides.force_recovery, namespace.force_recovery);
     let force_positioning = choose(overrides.force_positioning, namespace.force_positioning);
-    let is_recoverable = has_history && (force_recovery || wish.recoverable && namespace.recovery);
-    let positioned = is_recoverable || has_history && (force_positioning || wish.positioned && namespace.positioning);
+    let is_recoverable = has_history && (force_recovery || requested.recoverable && namespace.recovery);
+    let positioned =
+        is_recoverable || has_history && (force_positioning || requested.positioned && namespace.positioning);
     let join_leave = choose(overrides.join_leave, namespace.join_leave);
     let push_join_leave = choose(overrides.force_push_join_leave, namespace.force_push_join_leave);
     // A subscriber that does not receive every publication does not have the one that a delta is made from.
-    let receives_all = namespace.slow_consumer == SlowConsumer::Disconnect && grant.filter.is_none();
-    let delta = wish.delta && namespace.delta && positioned && receives_all;
-    let filter = match (wish.filter, grant.filter) {
+    let receives_all = namespace.slow_consumer == SlowConsumerPolicy::Disconnect && grant.filter.is_none();
+    let delta = requested.delta && namespace.delta && positioned && receives_all;
+    let filter = match (requested.filter, grant.filter) {
         (Some(wanted), Some(allowed)) => Some(Arc::new(wanted.and(&allowed))),
         (wanted, allowed) => wanted.or(allowed.map(Arc::new)),
     };
@@ -174,22 +176,22 @@ pub(super) fn subscription(
             join_leave,
         },
         options: SubscriberOptions {
-            join_leave: join_leave && (wish.join_leave || push_join_leave),
+            join_leave: join_leave && (requested.join_leave || push_join_leave),
             positioned,
             delta,
             filter,
             slow_consumer: match &namespace.slow_consumer {
-                SlowConsumer::Disconnect => None,
+                SlowConsumerPolicy::Disconnect => None,
                 policy => Some(Arc::new(policy.clone())),
             },
             is_hidden: false,
             // SDKs find the channels that the server chose only by their names.
-            by_id: wish.channel_id && namespace.channel_ids && !grant.is_server_side,
+            by_id: requested.channel_id && namespace.channel_ids && !grant.is_server_side,
         },
         is_recoverable,
         is_cache: namespace.cache,
-        recover_from: wish.recover_from.filter(|_| is_recoverable),
-        rejects_unrecovered: wish.rejects_unrecovered,
+        recover_from: requested.recover_from.filter(|_| is_recoverable),
+        rejects_unrecovered: requested.rejects_unrecovered,
         expiry: grant.expiry,
         data,
         is_server_side: grant.is_server_side,

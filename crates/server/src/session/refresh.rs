@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::token::{Pending, TokenKind, verify};
 use super::{Clock, CommandError, Event, Session, State, Step, Subscribed, grant};
-use crate::auth::{ConnectToken, SubscribeToken};
+use crate::auth::{ConnectionClaims, SubscriptionClaims};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::hooks::Hook;
@@ -148,7 +148,7 @@ impl Session {
         }
     }
 
-    pub(super) fn refresh(&mut self, token: ConnectToken, clock: Clock) -> Result<Step, CommandError> {
+    pub(super) fn refresh(&mut self, token: ConnectionClaims, clock: Clock) -> Result<Step, CommandError> {
         let State::Connected { info, expires_at, .. } = &mut self.state else {
             return Err(ErrorCode::Internal.into());
         };
@@ -190,7 +190,7 @@ impl Session {
     pub(super) fn refresh_subscription(
         &mut self,
         channel: &ChannelName,
-        token: SubscribeToken,
+        token: SubscriptionClaims,
         clock: Clock,
     ) -> Result<Step, CommandError> {
         self.check_owner(channel, &token)?;

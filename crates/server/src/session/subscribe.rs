@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{Event, SubscribeEvent};
-use super::grant::{self, Grant, Wish};
+use super::grant::{self, Grant, RequestedOptions};
 use super::token::{Pending, TokenKind, verify};
 use super::{Call, Clock, CommandError, Session, Step, Subscribe, Subscribed, expiry};
-use crate::auth::{SubscribeOptions, SubscribeToken, Subscriber};
+use crate::auth::{Subscriber, SubscriptionClaims, SubscriptionGrant};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::hooks::Hook;
-use crate::presence::Subscription;
+use crate::ids::Subscription;
 use crate::protocol::{Empty, ReplyBody, SubscribeRequest};
 use crate::queue::ServerSubscribe;
 
@@ -29,7 +29,7 @@ impl Session {
         if self.info().is_none() || self.failed.is_some() {
             return Ok(None);
         }
-        let options = SubscribeOptions {
+        let options = SubscriptionGrant {
             overrides: command.overrides,
             ..Default::default()
         };
@@ -42,8 +42,8 @@ impl Session {
             is_server_side: true,
             filter: None,
         };
-        let wish = Wish::recovering(command.recover_since);
-        match self.grant(command.channel, wish, grant, expires_at) {
+        let requested = RequestedOptions::recovering(command.recover_since);
+        match self.grant(command.channel, requested, grant, expires_at) {
             Ok(mut subscribe) => {
                 subscribe.data = command.data;
                 if command.info.is_some() {
@@ -70,14 +70,14 @@ impl Session {
     }
 
     pub(super) fn subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<Step, CommandError> {
-        let wish = Wish::new(request)?;
+        let requested = RequestedOptions::new(request)?;
         let (channel, namespace) = self.known_channel(&request.channel)?;
-        let standing = self.standing(&channel);
-        let is_allowed = standing.may_subscribe(&channel, namespace);
-        let asks = namespace.subscribe_hook && standing.may_ask(&channel);
+        let access_context = self.access_context(&channel);
+        let is_allowed = access_context.may_subscribe(&channel, namespace);
+        let asks = namespace.subscribe_hook && access_context.may_ask(&channel);
         self.check_new(&channel)?;
         if !request.token.is_empty() {
-            let command = Pending::Subscribe(channel, wish.into());
+            let command = Pending::Subscribe(channel, requested.into());
             return Ok(verify(&request.token, TokenKind::Subscription, command));
         }
         if asks {
@@ -85,21 +85,25 @@ impl Session {
                 return Err(ErrorCode::NotAvailable.into());
             }
             let data = request.data.clone().transpose().map_err(|_| ErrorCode::BadRequest)?;
-            let event = SubscribeEvent { channel, data, wish };
+            let event = SubscribeEvent {
+                channel,
+                data,
+                requested,
+            };
             return Ok(Step::Ask(Event::Subscribe(event.into())));
         }
         if !is_allowed {
             return Err(ErrorCode::PermissionDenied.into());
         }
-        let subscribe = self.grant(channel, wish, Grant::default(), None)?;
+        let subscribe = self.grant(channel, requested, Grant::default(), None)?;
         Ok(Step::Subscribe(subscribe.into()))
     }
 
     pub(super) fn subscribe_with_token(
         &mut self,
         channel: ChannelName,
-        wish: Wish,
-        token: SubscribeToken,
+        requested: RequestedOptions,
+        token: SubscriptionClaims,
         clock: Clock,
     ) -> Result<Step, CommandError> {
         self.check_owner(&channel, &token)?;
@@ -114,11 +118,11 @@ impl Session {
             is_server_side: false,
             filter: None,
         };
-        let subscribe = self.grant(channel, wish, grant, expires_at)?;
+        let subscribe = self.grant(channel, requested, grant, expires_at)?;
         Ok(Step::Subscribe(subscribe.into()))
     }
 
-    pub(super) fn check_owner(&self, channel: &ChannelName, token: &SubscribeToken) -> Result<(), ErrorCode> {
+    pub(super) fn check_owner(&self, channel: &ChannelName, token: &SubscriptionClaims) -> Result<(), ErrorCode> {
         let subscriber = Subscriber {
             channel: channel.as_str(),
             user: self.user(),
@@ -144,7 +148,7 @@ impl Session {
     pub(super) fn grant(
         &mut self,
         channel: ChannelName,
-        wish: Wish,
+        requested: RequestedOptions,
         grant: Grant,
         expires_at: Option<Instant>,
     ) -> Result<Subscribe, ErrorCode> {
@@ -155,7 +159,7 @@ impl Session {
         let subscription = Subscription { channel, generation };
         let info = self.info().ok_or(ErrorCode::Internal)?;
         let has_token = grant.has_token;
-        let subscribe = grant::subscription(subscription, info, namespace, wish, grant)?;
+        let subscribe = grant::subscription(subscription, info, namespace, requested, grant)?;
         self.generation = generation;
         // Most clients have few subscriptions, and the default growth would reserve four at once.
         if self.subscriptions.len() < 4 {

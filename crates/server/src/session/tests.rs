@@ -4,7 +4,7 @@ mod events;
 
 use super::*;
 use crate::auth::TokenError;
-use crate::config::{NamespaceOptions, Who};
+use crate::config::{Access, NamespaceOptions};
 use crate::engine::Epoch;
 use crate::protocol::{Encoding, Reply, commands};
 
@@ -101,7 +101,7 @@ const UNIX: u64 = 1_700_000_000;
 
 fn with_options(change: impl FnOnce(&mut NamespaceOptions)) -> Config {
     let mut config = Config::default();
-    change(config.without_namespace.as_mut().unwrap());
+    change(config.channels.as_mut().unwrap());
     config
 }
 
@@ -528,11 +528,11 @@ fn a_publication_needs_data() {
 #[test]
 fn the_namespace_decides_who_may_publish() {
     for (policy, subscriber, other) in [
-        (Who::Nobody, false, false),
-        (Who::Anyone, true, true),
-        (Who::Subscriber, true, false),
-        (Who::Authenticated, false, false),
-        (Who::Token, false, false),
+        (Access::Nobody, false, false),
+        (Access::Anyone, true, true),
+        (Access::Subscriber, true, false),
+        (Access::Authenticated, false, false),
+        (Access::Token, false, false),
     ] {
         let config = with_options(|options| options.allow_publish = policy);
         let mut client = Client::with_config(config);
@@ -550,7 +550,7 @@ fn the_namespace_decides_who_may_publish() {
 
 #[test]
 fn presence_and_history_are_for_subscribers_if_the_namespace_says_so() {
-    for (who, is_allowed) in [(Who::Subscriber, false), (Who::Anyone, true)] {
+    for (who, is_allowed) in [(Access::Subscriber, false), (Access::Anyone, true)] {
         let config = with_options(|options| (options.allow_history, options.allow_presence) = (who, who));
         for (command, call) in [
             ("presence", "Presence"),
@@ -642,7 +642,7 @@ fn a_client_without_connect_for_10_seconds_may_reconnect() {
         panic!("waits for ever")
     };
     // The client should reconnect, because the network may be slow.
-    assert!(code.is_reconnect());
+    assert!(code.allows_reconnect());
 
     let mut refused = Client::opening();
     let large = format!(r#"{{"id":1,"connect":{{"data":"{}"}}}}"#, "x".repeat(9000));

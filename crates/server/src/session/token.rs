@@ -1,9 +1,9 @@
 //! Commands with a token, which the caller verifies.
 
 use super::connect::Connect;
-use super::grant::Wish;
+use super::grant::RequestedOptions;
 use super::{Clock, CommandError, Session, Step};
-use crate::auth::{ConnectToken, SubscribeToken, TokenError};
+use crate::auth::{ConnectionClaims, SubscriptionClaims, TokenError};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::protocol::{ExpiryResult, ReplyBody};
@@ -27,7 +27,7 @@ pub(crate) enum TokenKind {
 #[derive(Debug)]
 pub(super) enum Pending {
     Connect(Box<Connect>),
-    Subscribe(ChannelName, Box<Wish>),
+    Subscribe(ChannelName, Box<RequestedOptions>),
     Refresh,
     SubRefresh(ChannelName),
 }
@@ -35,8 +35,8 @@ pub(super) enum Pending {
 /// A verified token.
 #[derive(Debug)]
 pub(crate) enum Verified {
-    Connection(ConnectToken),
-    Subscription(SubscribeToken),
+    Connection(ConnectionClaims),
+    Subscription(SubscriptionClaims),
 }
 
 impl Session {
@@ -63,8 +63,8 @@ impl Session {
             (Pending::Connect(connect), Ok(Verified::Connection(token))) => {
                 self.connect_with_token(*connect, token, clock)
             }
-            (Pending::Subscribe(channel, wish), Ok(Verified::Subscription(token))) => {
-                self.subscribe_with_token(channel, *wish, token, clock)
+            (Pending::Subscribe(channel, requested), Ok(Verified::Subscription(token))) => {
+                self.subscribe_with_token(channel, *requested, token, clock)
             }
             (Pending::Refresh, Ok(Verified::Connection(token))) => self.refresh(token, clock),
             (Pending::SubRefresh(channel), Ok(Verified::Subscription(token))) => {

@@ -31,7 +31,7 @@ use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
 use crate::config::{Config, ConsoleOptions, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
-use crate::engine::{LogConfig, LogRepair};
+use crate::engine::{JournalConfig, JournalRepair};
 use crate::hooks::HookOptions;
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
@@ -147,12 +147,12 @@ impl Settings {
         config.insecure_api = program.insecure_api;
         config.insecure_clients = program.insecure_clients;
         if let Some(folder) = &program.data {
-            let mut log = LogConfig::new(folder);
-            log.fsync = program.fsync;
-            if program.repair_log {
-                log.repair = LogRepair::KeepValid;
+            let mut journal = JournalConfig::new(folder);
+            journal.fsync = program.fsync;
+            if program.repair_journal {
+                journal.repair = JournalRepair::KeepValid;
             }
-            config.log = Some(log);
+            config.journal = Some(journal);
         }
         if program.engine.is_some() {
             return Err(self.error("engine", "must not be set: this version has only the embedded engine"));
@@ -166,7 +166,7 @@ impl Settings {
         // A fifth of the time is for the closing handshakes.
         config.timeouts.shutdown = program.drain.max(Duration::from_secs(1));
         config.timeouts.drain = program.drain * 4 / 5;
-        config.without_namespace = Some(self.channels.clone());
+        config.channels = Some(self.channels.clone());
         config.namespaces.clone_from(&self.namespaces);
         if program.tls_cert.is_some() != program.tls_key.is_some() {
             let path = if program.tls_cert.is_some() {

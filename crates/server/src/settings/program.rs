@@ -21,8 +21,8 @@ options! {
         /// when the OS decides (`never`).
         pub fsync: Fsync = Fsync::Every(Duration::from_millis(50)),
         /// Starts with a damaged log: keeps all valid records and gives every channel a new epoch, so no client recovers. Use
-        /// it for one start only, as `SOCKEYE_REPAIR_LOG=true`.
-        pub repair_log: bool = false,
+        /// it for one start only, as `SOCKEYE_REPAIR_JOURNAL=true`.
+        pub repair_journal: bool = false,
         /// Reserved for a shared engine. Not supported in this version; setting it is an error.
         pub engine: Option<String> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{SlowConsumer, Who};
+use crate::config::{Access, SlowConsumerPolicy};
 
 #[track_caller]
 fn check(file: &str, expect: &str) {
@@ -52,16 +52,19 @@ fn a_file_sets_every_kind_of_option() {
     );
     assert_eq!(config.timeouts.shutdown, Duration::from_secs(3));
     assert!(config.compression.is_none() && config.anonymous);
-    assert_eq!(config.namespace("x").unwrap().allow_subscribe, Who::Anyone);
+    assert_eq!(config.namespace("x").unwrap().allow_subscribe, Access::Anyone);
     let chat = config.namespace("chat:x").unwrap();
     assert_eq!((chat.history_size, chat.history_ttl), (10, Duration::from_secs(300)));
     assert_eq!(
         chat.slow_consumer,
-        SlowConsumer::Latest {
+        SlowConsumerPolicy::Latest {
             key_tag: Some("symbol".to_owned())
         }
     );
-    assert_eq!((chat.publication_rate_max, chat.allow_publish), (Some(7), Who::Nobody));
+    assert_eq!(
+        (chat.publication_rate_max, chat.allow_publish),
+        (Some(7), Access::Nobody)
+    );
     assert_eq!(config.namespace("room:x"), None);
 }
 
@@ -71,14 +74,11 @@ fn an_empty_file_is_closed_and_no_file_is_open() {
     assert_eq!(closed, Settings::closed());
     let config = closed.config().unwrap();
     assert!(!config.anonymous && config.namespaces.is_empty());
-    assert_eq!(config.namespace("x").unwrap().allow_subscribe, Who::Token);
+    assert_eq!(config.namespace("x").unwrap().allow_subscribe, Access::Token);
 
     let (open, default) = (Settings::default().config().unwrap(), Config::default());
     assert!(open.anonymous);
-    assert_eq!(
-        (open.namespaces, open.without_namespace),
-        (default.namespaces, default.without_namespace)
-    );
+    assert_eq!((open.namespaces, open.channels), (default.namespaces, default.channels));
     assert_eq!(
         (open.limits, open.timeouts.shutdown),
         (default.limits, default.timeouts.shutdown)
@@ -156,7 +156,7 @@ fn variables_override_the_file() {
     assert_eq!(config.tokens.hmac_secret, Some("secret".into()));
     assert_eq!(config.limits.connections_max, 7);
     assert_eq!(config.namespaces["my-chat"].history_size, 4);
-    assert_eq!(config.namespaces["news"].allow_subscribe, Who::Anyone);
+    assert_eq!(config.namespaces["news"].allow_subscribe, Access::Anyone);
     assert_eq!(config.subscription_tokens.unwrap().issuer.as_deref(), Some("me"));
 
     let bad = [("SOCKEYE_LIMITS_CONNECTIONS_MAX".to_owned(), "many".to_owned())];
@@ -238,17 +238,17 @@ fn the_reference_page_is_current() {
 
 #[test]
 fn the_log_has_a_folder_and_a_policy() {
-    let log = |text: &str| Settings::parse(text)?.config().map(|config| config.log);
+    let log = |text: &str| Settings::parse(text)?.config().map(|config| config.journal);
     assert_eq!(log("fsync = \"always\"").unwrap(), None);
-    let mut expected = crate::LogConfig::new("/data");
+    let mut expected = crate::JournalConfig::new("/data");
     assert_eq!(log("data = \"/data\"").unwrap(), Some(expected.clone()));
     expected.fsync = crate::Fsync::Always;
     assert_eq!(
         log("data = \"/data\"\nfsync = \"always\"").unwrap(),
         Some(expected.clone())
     );
-    expected.repair = crate::LogRepair::KeepValid;
-    let repair = "data = \"/data\"\nfsync = \"always\"\nrepair_log = true";
+    expected.repair = crate::JournalRepair::KeepValid;
+    let repair = "data = \"/data\"\nfsync = \"always\"\nrepair_journal = true";
     assert_eq!(log(repair).unwrap(), Some(expected));
     let error = log("data = \"/data\"\nfsync = \"sometimes\"").unwrap_err();
     assert!(error.to_string().starts_with("line 2: fsync"), "{error}");

@@ -21,12 +21,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub(crate) use self::body::{Body, Frames};
-use crate::client::{Client, Link, PingedBy};
+use crate::client::{Client, PingedBy, TransportOptions};
 use crate::connection::Permit;
 use crate::metrics::Transport;
 use crate::node::Node;
 use crate::protocol::{EmulationRequest, Encoding};
-use crate::request_id::Caller;
+use crate::request_id::RequestContext;
 
 /// Path of server-sent events.
 pub(crate) const SSE: &str = "/connection/sse";
@@ -71,7 +71,7 @@ impl Sessions {
         self: &Arc<Self>,
         request: Request,
         node: &Arc<Node>,
-        caller: &Caller,
+        context: &RequestContext,
         permit: &Permit,
     ) -> (Response, bool) {
         if request.method() == Method::OPTIONS {
@@ -122,7 +122,7 @@ impl Sessions {
             (_, true) => Framing::Messages,
             (_, false) => Framing::Lines,
         };
-        (self.open(body, framing, headers, node, caller, permit), true)
+        (self.open(body, framing, headers, node, context, permit), true)
     }
 
     /// Starts a session whose frames are the body of the response.
@@ -132,11 +132,11 @@ impl Sessions {
         framing: Framing,
         headers: Option<Arc<HeaderMap>>,
         node: &Arc<Node>,
-        caller: &Caller,
+        context: &RequestContext,
         permit: &Permit,
     ) -> Response {
         let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        let link = Link {
+        let options = TransportOptions {
             pinged_by: PingedBy::Commands,
             encoding: match framing {
                 Framing::Events | Framing::Lines => Encoding::Json,
@@ -146,14 +146,14 @@ impl Sessions {
                 Framing::Events => Transport::Sse,
                 Framing::Lines | Framing::Messages => Transport::HttpStream,
             },
-            caller: Some(caller.clone()),
+            context: Some(context.clone()),
             secret: secret.clone(),
             headers,
         };
         let (commands, received) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (frames, body) = Frames::channel();
         self.commands.lock().insert(secret.clone(), commands);
-        let client = Client::new(node.clone(), None, link);
+        let client = Client::new(node.clone(), None, options);
         let registration = Registration {
             sessions: self.clone(),
             secret,

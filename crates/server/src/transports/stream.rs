@@ -36,7 +36,7 @@ pub(super) async fn run(
     let End::Disconnect(code) = end else { return };
     node.metrics().disconnect(code);
     let (id, request_id) = client.ids();
-    match code.is_reconnect() {
+    match code.allows_reconnect() {
         // SDKs do not reconnect after these codes, so the operator should see them.
         false => node.refusals().log(
             || tracing::info!(client = %id, %request_id, %code, "disconnecting a client, which will not reconnect"),

@@ -4,12 +4,12 @@ use super::*;
 
 /// Outcome of a connection token with these claims.
 #[track_caller]
-fn connect_with(claims: Value) -> Result<ConnectToken, TokenError> {
+fn connect_with(claims: Value) -> Result<ConnectionClaims, TokenError> {
     connect(&hmac_verifier(), &sign(claims))
 }
 
 #[track_caller]
-fn subscribe_with(claims: Value) -> Result<SubscribeToken, TokenError> {
+fn subscribe_with(claims: Value) -> Result<SubscriptionClaims, TokenError> {
     subscribe(&hmac_verifier(), &sign(claims))
 }
 
@@ -235,7 +235,7 @@ fn info_is_json_or_base64() {
 
 #[test]
 fn server_side_subscriptions_come_from_subs_or_channels() {
-    let names = |token: &ConnectToken| token.subscriptions.keys().cloned().collect::<Vec<_>>();
+    let names = |token: &ConnectionClaims| token.subscriptions.keys().cloned().collect::<Vec<_>>();
     let token = connect_with(json!({"channels": ["news", "alerts", "news"]})).unwrap();
     assert_eq!(names(&token), ["alerts", "news"]);
     assert!(token.subscriptions["news"].data.is_none());

@@ -79,14 +79,14 @@ fn forge(header: &str, claims: &str, secret: &[u8]) -> String {
 }
 
 #[track_caller]
-fn connect(verifier: &TokenVerifier, token: &str) -> Result<ConnectToken, TokenError> {
+fn connect(verifier: &TokenVerifier, token: &str) -> Result<ConnectionClaims, TokenError> {
     verifier
         .try_verify_connect(token, NOW)
         .expect("no key has to be fetched")
 }
 
 #[track_caller]
-fn subscribe(verifier: &TokenVerifier, token: &str) -> Result<SubscribeToken, TokenError> {
+fn subscribe(verifier: &TokenVerifier, token: &str) -> Result<SubscriptionClaims, TokenError> {
     verifier
         .try_verify_subscribe(token, NOW)
         .expect("no key has to be fetched")

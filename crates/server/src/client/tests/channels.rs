@@ -30,11 +30,11 @@ async fn a_subscription_by_id_gets_the_id_in_its_reply_and_pushes() {
     let mut eve = Peer::connected(&node, "Eve").await;
     let reply = eve.request(r#"{"id":2,"subscribe":{"channel":"room","flag":2}}"#).await;
     assert_eq!(reply, r#"{"id":2,"subscribe":{}}"#);
-    let link = Link {
+    let options = TransportOptions {
         encoding: Encoding::Protobuf,
         ..PingedBy::Commands.into()
     };
-    let mut protobuf = Peer(Client::new(node.clone(), None, link));
+    let mut protobuf = Peer(Client::new(node.clone(), None, options));
     // connect, and subscribe (5) to channel (1) "room" with flag (14) 1
     let frame = b"\x04\x08\x01\x22\x00\x0c\x08\x02\x2a\x08\x0a\x04room\x70\x01";
     protobuf.0.receive(Message::binary(&frame[..])).unwrap();
@@ -46,7 +46,7 @@ async fn a_subscription_by_id_gets_the_id_in_its_reply_and_pushes() {
     // The reply to command 2 is a subscribe result (6) without fields.
     assert!(replies.ends_with(&[4, 8, 2, 6 << 3 | 2, 0]), "{replies:?}");
     let mut config = Config::default();
-    config.without_namespace.as_mut().unwrap().channel_ids = false;
+    config.channels.as_mut().unwrap().channel_ids = false;
     let mut eve = Peer::connected(&Node::new(config), "Eve").await;
     let reply = eve.request(r#"{"id":2,"subscribe":{"channel":"room","flag":1}}"#).await;
     assert_eq!(reply, r#"{"id":2,"subscribe":{}}"#);

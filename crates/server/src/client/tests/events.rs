@@ -72,7 +72,7 @@ fn asking(change: impl FnOnce(&mut Config)) -> (Arc<Node>, Arc<Script>) {
     config.hooks.subscribe_url = url();
     config.hooks.publish_url = url();
     config.hooks.rpc_url = url();
-    let options = config.without_namespace.as_mut().unwrap();
+    let options = config.channels.as_mut().unwrap();
     (options.subscribe_hook, options.publish_hook) = (true, true);
     change(&mut config);
     config.check().unwrap();
@@ -214,7 +214,7 @@ async fn without_an_answer_the_command_fails_with_a_temporary_error() {
 async fn everything_waits_for_the_decision_about_the_connection() {
     let (node, script) = asking(|config| {
         config.hooks.connect_url = Some("http://127.0.0.1:1/".to_owned());
-        config.without_namespace.as_mut().unwrap().subscribe_hook = false;
+        config.channels.as_mut().unwrap().subscribe_hook = false;
     });
     let mut ada = Peer::new(&node);
     let connect = r#"{"id":1,"connect":{"name":"js","headers":{"authorization":"Bearer 1"}}}"#;
@@ -304,12 +304,12 @@ async fn a_pong_that_waits_behind_a_decision_is_in_time() {
 #[tokio::test]
 async fn a_protobuf_client_sends_bytes_in_base64() {
     let (node, script) = asking(|_| {});
-    let link = Link {
+    let options = TransportOptions {
         encoding: Encoding::Protobuf,
         transport: Transport::HttpStream,
         ..PingedBy::Commands.into()
     };
-    let mut ada = Peer(Client::new(node.clone(), None, link));
+    let mut ada = Peer(Client::new(node.clone(), None, options));
     // connect, and rpc (13) with data (1) ff 00
     let frames: [&[u8]; 2] = [&[4, 8, 1, 34, 0], &[8, 8, 2, 106, 4, 10, 2, 0xff, 0]];
     for frame in frames {

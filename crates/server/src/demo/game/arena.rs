@@ -9,7 +9,7 @@ use std::f64::consts::{PI, TAU};
 use std::time::Duration;
 
 use crate::demo::random::Random;
-use crate::presence::ClientId;
+use crate::ids::ClientId;
 
 /// Time between two snapshots.
 pub(super) const TICK: Duration = Duration::from_nanos(1_000_000_000 / 30);

@@ -97,7 +97,7 @@ pub(super) fn encode(arena: &mut Arena) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::ClientId;
+    use crate::ids::ClientId;
 
     fn input(number: u32, x: i16, y: i16, dash: u8) -> Vec<u8> {
         [

@@ -18,7 +18,8 @@ use super::inbox::{Connection, Inbox};
 use super::store::{LEASE_INTERVAL, Membership, MembershipKind, PresenceEntry, Store, StoreError};
 use super::{CALL_TIMEOUT, Shared};
 use crate::channel::ChannelName;
-use crate::presence::{ClientId, ClientInfo, PresenceStats, Subscription};
+use crate::ids::{ClientId, Subscription};
+use crate::presence::{ClientInfo, PresenceStats};
 
 /// Number of entries that are added at the same time after a reconnection.
 const ADDS_MAX: usize = 64;

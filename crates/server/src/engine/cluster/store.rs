@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::super::{Epoch, HistoryLimits, HistoryQuery, Position, PublishOutcome, Version};
 use super::inbox::Inbox;
 use crate::channel::ChannelName;
-use crate::presence::{ClientId, Generation};
+use crate::ids::{ClientId, Generation};
 
 /// The future of a call to a store.
 pub(crate) type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

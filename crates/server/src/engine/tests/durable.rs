@@ -20,7 +20,7 @@ impl Restarting {
     }
 
     fn start(&self) -> Fixture<MemoryBroker> {
-        let mut config = LogConfig::new(self.folder.path());
+        let mut config = JournalConfig::new(self.folder.path());
         config.fsync = self.fsync;
         Fixture::open(self.setup, config, None)
     }
@@ -196,8 +196,8 @@ async fn a_new_era_changes_all_epochs() {
     let fixture = restarting.start();
     let (published, read) = (fixture.publish("a", "1").await, fixture.history("b").await.top);
     stop(fixture).await;
-    let mut config = LogConfig::new(restarting.folder.path());
-    config.repair = LogRepair::KeepValid;
+    let mut config = JournalConfig::new(restarting.folder.path());
+    config.repair = JournalRepair::KeepValid;
     let fixture = Fixture::open(restarting.setup, config, None);
     assert!(!fixture.recovers("a", &published).await);
     assert!(!fixture.recovers("b", &read).await);
@@ -215,7 +215,7 @@ async fn a_channel_that_lost_its_history_does_not_reuse_offsets() {
     let position = fixture.publish("a", "1").await;
     stop(fixture).await;
     // The configuration without history.
-    let config = LogConfig::new(restarting.folder.path());
+    let config = JournalConfig::new(restarting.folder.path());
     let none: Arc<HistoryLimitsOf> = Arc::new(|_: &ChannelName| None);
     let broker = MemoryBroker::open(Arc::new(Recorder::default()), none, 1 << 20, &config).unwrap();
     broker.publish(&name("a"), content("2").into()).await.unwrap();
@@ -230,7 +230,7 @@ async fn a_channel_that_lost_its_history_does_not_reuse_offsets() {
 async fn two_servers_cannot_share_a_folder() {
     let restarting = Restarting::new();
     let fixture = restarting.start();
-    let config = LogConfig::new(restarting.folder.path());
+    let config = JournalConfig::new(restarting.folder.path());
     let error = MemoryBroker::open(
         Arc::new(Recorder::default()),
         restarting.setup.limits(),
@@ -251,7 +251,7 @@ async fn two_servers_cannot_share_a_folder() {
 async fn a_full_log_is_an_error_and_recovers_by_itself() {
     let mut restarting = Restarting::new();
     restarting.setup.ttl = Duration::from_millis(500);
-    let mut config = LogConfig::new(restarting.folder.path());
+    let mut config = JournalConfig::new(restarting.folder.path());
     // The journal needs at least four segments, 256 KiB. The histories may become larger.
     config.size_max = 1;
     config.is_small = true;

@@ -132,11 +132,11 @@ impl Fixture<MemoryBroker> {
 
     fn logged(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = LogConfig::new(folder.path());
+        let config = JournalConfig::new(folder.path());
         Self::open(setup, config, Some(folder))
     }
 
-    fn open(setup: Setup, config: LogConfig, folder: Option<TempDir>) -> Self {
+    fn open(setup: Setup, config: JournalConfig, folder: Option<TempDir>) -> Self {
         let recorder = Arc::new(Recorder::default());
         let broker = MemoryBroker::open(recorder.clone(), setup.limits(), setup.bytes_max, &config).unwrap();
         Self::of(recorder, broker, folder)

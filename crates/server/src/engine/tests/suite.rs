@@ -1,7 +1,7 @@
 //! The behaviour of every engine. Each test runs on each kind of engine.
 
 use super::*;
-use crate::presence::Generation;
+use crate::ids::Generation;
 
 /// Runs a test on all engines. A test gets a fixture with ten publications of history per channel and a TTL of a minute.
 macro_rules! suite {

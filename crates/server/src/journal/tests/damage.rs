@@ -71,7 +71,7 @@ fn with_content(disk: &SimDisk, name: &str, content: &[u8]) -> SimDisk {
 #[track_caller]
 fn check_next_start(disk: &SimDisk, options: &JournalOptions, expected: &[Owned]) {
     let options = JournalOptions {
-        repair: Repair::Refuse,
+        repair: JournalRepair::Refuse,
         ..options.clone()
     };
     let (_, replay, records) = open_sim(disk, &options);
@@ -118,7 +118,7 @@ async fn old_segment_cut_at_any_byte_is_refused() {
         assert!(damage.file.ends_with(OLD) && damage.offset <= len as u64, "{error}");
         assert!(error.to_string().contains(OLD), "{error}");
         let options = JournalOptions {
-            repair: Repair::KeepValid,
+            repair: JournalRepair::KeepValid,
             ..sim_options(Fsync::Always)
         };
         let (journal, replay, records) = open_sim(&disk, &options);
@@ -163,7 +163,7 @@ async fn flipped_byte_is_refused_and_repair_loses_one_record() {
             // Nothing was changed by the attempt.
             assert_eq!(disk.content(name), content, "{context}");
             let options = JournalOptions {
-                repair: Repair::KeepValid,
+                repair: JournalRepair::KeepValid,
                 ..sim_options(Fsync::Always)
             };
             let (journal, replay, records) = open_sim(&disk, &options);
@@ -192,7 +192,7 @@ async fn missing_segment_is_refused() {
         "{error}"
     );
     let options = JournalOptions {
-        repair: Repair::KeepValid,
+        repair: JournalRepair::KeepValid,
         ..options
     };
     let (journal, replay, records) = open_sim(&disk, &options);
@@ -221,7 +221,7 @@ async fn flipped_byte_in_the_last_record_is_no_torn_write() {
 async fn repair_of_an_intact_log_begins_an_era() {
     let disk = log(Fsync::Always).await;
     let options = JournalOptions {
-        repair: Repair::KeepValid,
+        repair: JournalRepair::KeepValid,
         ..sim_options(Fsync::Always)
     };
     let (journal, replay, records) = open_sim(&disk, &options);
@@ -241,7 +241,7 @@ async fn both_headers_damaged_is_refused() {
     let error = try_open_sim(&disk, &options).expect_err("damage");
     assert!(error.to_string().contains("the header is invalid"), "{error}");
     let options = JournalOptions {
-        repair: Repair::KeepValid,
+        repair: JournalRepair::KeepValid,
         ..options
     };
     let (journal, replay, records) = open_sim(&disk, &options);

@@ -1,4 +1,4 @@
-//! Figures, not checks.
+//! Statistics, not checks.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -11,8 +11,8 @@ fn config() -> Config {
         options.sub_refresh_hook = true;
         options.publish_hook = true;
         // The backend decides instead.
-        options.allow_subscribe = Who::Nobody;
-        options.allow_publish = Who::Nobody;
+        options.allow_subscribe = Access::Nobody;
+        options.allow_publish = Access::Nobody;
     });
     let url = || Some("http://127.0.0.1:1/".to_owned());
     config.hooks.connect_url = url();

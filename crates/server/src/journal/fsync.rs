@@ -1,42 +1,8 @@
-//! The configuration of the log on disk.
+//! The policies of the journal: when it is flushed to disk, and what happens to damage.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-
-use crate::journal::{self, JournalOptions};
-
-/// A log on disk, from which the histories of all channels are restored at the next start.
-///
-/// A publication in a channel with history is acknowledged and delivered after it was written to the log. [`Fsync`] decides
-/// what a power cut can cost. While the disk is full, publishing to channels with history fails with error 100 and the
-/// server is not ready; it recovers by itself.
-///
-/// ```
-/// use sockeye_server::{Config, Fsync, LogConfig};
-///
-/// let mut config = Config::default();
-/// let mut log = LogConfig::new("/var/lib/sockeye");
-/// log.fsync = Fsync::Always;
-/// config.log = Some(log);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogConfig {
-    /// The folder of the log, which is created if it does not exist. Only one process may use it.
-    pub folder: PathBuf,
-    /// When publications are acknowledged, and what a power cut can cost. Every 50 ms by default.
-    pub fsync: Fsync,
-    /// What to do about a damaged log. By default the server does not start.
-    pub repair: LogRepair,
-    /// Maximum size of the log in bytes, 4 GiB by default. Beyond it, publishing fails as if the disk were full. The log
-    /// takes about twice the size of all histories.
-    pub size_max: u64,
-    /// Makes files and waits shorter, to reach the limits sooner.
-    #[cfg(test)]
-    pub(super) is_small: bool,
-}
 
 /// When the log is put on disk.
 ///
@@ -59,49 +25,13 @@ pub enum Fsync {
 /// What to do about a log that is damaged in a way that no crash explains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LogRepair {
+pub enum JournalRepair {
     /// Do not start.
     #[default]
     Refuse,
     /// Keep all valid records, and give all channels new epochs, so that clients load them anew. For a single start: with
     /// it, no client ever recovers across a restart.
     KeepValid,
-}
-
-impl LogConfig {
-    /// A log in `folder`, with the default of every other field.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        let options = JournalOptions::new("");
-        Self {
-            folder: folder.into(),
-            fsync: Fsync::Every(Duration::from_millis(50)),
-            repair: LogRepair::Refuse,
-            size_max: options.disk_bytes_max,
-            #[cfg(test)]
-            is_small: false,
-        }
-    }
-
-    pub(super) fn journal_options(&self) -> JournalOptions {
-        let mut options = JournalOptions::new(&self.folder);
-        options.fsync = match self.fsync {
-            Fsync::Always => journal::Fsync::Always,
-            Fsync::Every(interval) => journal::Fsync::Every(interval),
-            Fsync::Never => journal::Fsync::Never,
-        };
-        options.repair = match self.repair {
-            LogRepair::Refuse => journal::Repair::Refuse,
-            LogRepair::KeepValid => journal::Repair::KeepValid,
-        };
-        options.disk_bytes_max = self.size_max;
-        #[cfg(test)]
-        if self.is_small {
-            options.segment_bytes = 64 << 10;
-            options.full_retry_interval = Duration::from_millis(5);
-            options.compaction_interval = Duration::from_millis(5);
-        }
-        options
-    }
 }
 
 /// Error: the text is neither `always`, `never`, nor a number of milliseconds such as `50ms`.

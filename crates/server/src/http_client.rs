@@ -30,7 +30,7 @@ const BODY_SIZE_MAX: usize = 256 * 1024;
 const HEAD_SIZE_MAX: usize = 32 * 1024;
 
 /// An address to fetch from, checked once.
-pub(crate) struct Source {
+pub(crate) struct HttpClient {
     host: String,
     port: u16,
     /// The `Host` field.
@@ -39,7 +39,7 @@ pub(crate) struct Source {
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
-impl Source {
+impl HttpClient {
     /// Checks an address; `https` uses `tls`, or else the platform's roots of trust.
     pub(crate) fn new(url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("is not a URL: {error}"))?;
@@ -79,7 +79,7 @@ impl Source {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
-    pub(crate) async fn fetch(&self) -> Result<Bytes, FetchError> {
+    pub(crate) async fn fetch(&self) -> Result<Bytes, HttpClientError> {
         let request = Request::get(self.path.as_str());
         self.send(request, Bytes::new(), TIMEOUT).await
     }
@@ -93,7 +93,7 @@ impl Source {
         headers: impl Iterator<Item = (HeaderName, HeaderValue)>,
         body: String,
         timeout: Duration,
-    ) -> Result<Bytes, FetchError> {
+    ) -> Result<Bytes, HttpClientError> {
         let mut request = Request::post(self.path.as_str()).header(CONTENT_TYPE, "application/json");
         for (name, value) in headers {
             request = request.header(name, value);
@@ -101,7 +101,7 @@ impl Source {
         self.send(request, body.into(), timeout).await
     }
 
-    async fn send(&self, request: Builder, body: Bytes, timeout: Duration) -> Result<Bytes, FetchError> {
+    async fn send(&self, request: Builder, body: Bytes, timeout: Duration) -> Result<Bytes, HttpClientError> {
         let exchange = async {
             let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
             match &self.tls {
@@ -114,10 +114,10 @@ impl Source {
         };
         tokio::time::timeout(timeout, exchange)
             .await
-            .map_err(|_| FetchError::Timeout(timeout))?
+            .map_err(|_| HttpClientError::Timeout(timeout))?
     }
 
-    async fn exchange<S>(&self, io: S, request: Builder, body: Bytes) -> Result<Bytes, FetchError>
+    async fn exchange<S>(&self, io: S, request: Builder, body: Bytes) -> Result<Bytes, HttpClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -130,12 +130,12 @@ impl Source {
             .header(USER_AGENT, concat!("sockeye/", env!("CARGO_PKG_VERSION")))
             .header(CONNECTION, "close")
             .body(Full::new(body))
-            .map_err(|error| FetchError::Other(error.into()))?;
+            .map_err(|error| HttpClientError::Other(error.into()))?;
         let mut exchange = pin!(async {
             let response = sender.send_request(request).await?;
             match response.status() {
                 StatusCode::OK => read_body(response.into_body()).await,
-                status => Err(FetchError::Status(status)),
+                status => Err(HttpClientError::Status(status)),
             }
         });
         // The connection moves the bytes of the exchange; it may end first, with the body read and not yet collected.
@@ -147,16 +147,16 @@ impl Source {
     }
 }
 
-async fn read_body(body: hyper::body::Incoming) -> Result<Bytes, FetchError> {
+async fn read_body(body: hyper::body::Incoming) -> Result<Bytes, HttpClientError> {
     if body.size_hint().lower() > BODY_SIZE_MAX as u64 {
-        return Err(FetchError::TooLarge);
+        return Err(HttpClientError::TooLarge);
     }
     let body = Limited::new(body, BODY_SIZE_MAX).collect().await;
     body.map(|body| body.to_bytes()).map_err(|error| {
         if error.is::<LengthLimitError>() {
-            FetchError::TooLarge
+            HttpClientError::TooLarge
         } else {
-            FetchError::Other(error)
+            HttpClientError::Other(error)
         }
     })
 }
@@ -171,14 +171,14 @@ fn platform_tls() -> Result<Arc<ClientConfig>, String> {
 
 /// Why a fetch failed.
 #[derive(Debug)]
-pub(crate) enum FetchError {
+pub(crate) enum HttpClientError {
     Timeout(Duration),
     TooLarge,
     Status(StatusCode),
     Other(Box<dyn Error + Send + Sync>),
 }
 
-impl fmt::Display for FetchError {
+impl fmt::Display for HttpClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout(timeout) => write!(f, "no complete answer within {timeout:?}"),
@@ -195,13 +195,13 @@ impl fmt::Display for FetchError {
     }
 }
 
-impl From<std::io::Error> for FetchError {
+impl From<std::io::Error> for HttpClientError {
     fn from(error: std::io::Error) -> Self {
         Self::Other(error.into())
     }
 }
 
-impl From<hyper::Error> for FetchError {
+impl From<hyper::Error> for HttpClientError {
     fn from(error: hyper::Error) -> Self {
         Self::Other(error.into())
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Admits connections. The number of open ones is limited by a semaphore and per address.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct ConnectionLimiter {
     permits: Arc<Semaphore>,
     connections_max: usize,
     addresses: Arc<Addresses>,
@@ -29,14 +29,14 @@ pub(crate) struct Admission {
 
 /// Why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DoorClosed {
+pub(crate) enum LimitReached {
     /// As many connections are open as there may be.
     Connections,
     /// As many connections of this address are open as there may be.
     Address,
 }
 
-impl Door {
+impl ConnectionLimiter {
     pub(crate) fn new(connections_max: usize) -> Self {
         let connections_max = connections_max.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         Self {
@@ -47,15 +47,15 @@ impl Door {
     }
 
     /// Admits a connection of an address.
-    pub(crate) fn admit(&self, address: IpAddr, per_address_max: usize) -> Result<Admission, DoorClosed> {
+    pub(crate) fn admit(&self, address: IpAddr, per_address_max: usize) -> Result<Admission, LimitReached> {
         let permit = self.permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| DoorClosed::Connections)?;
+        let permit = permit.map_err(|_| LimitReached::Connections)?;
         // An IPv4 client of a listener for both versions.
         let address = address.to_canonical();
         let mut addresses = self.addresses.lock();
         let count = addresses.entry(address).or_default();
         if *count >= per_address_max {
-            return Err(DoorClosed::Address);
+            return Err(LimitReached::Address);
         }
         *count += 1;
         drop(addresses);
@@ -134,19 +134,19 @@ mod tests {
 
     #[test]
     fn connections_are_limited_in_total_and_per_address() {
-        let door = Door::new(3);
+        let limiter = ConnectionLimiter::new(3);
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let first = door.admit(a, 2).unwrap();
+        let first = limiter.admit(a, 2).unwrap();
         let mapped = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x7f00, 1]);
-        let _second = door.admit(mapped, 2).unwrap();
-        assert_eq!(door.admit(a, 2).unwrap_err(), DoorClosed::Address);
-        let third = door.admit(b, 2).unwrap();
-        assert_eq!(door.admit(b, 2).unwrap_err(), DoorClosed::Connections);
-        assert_eq!(door.connections(), 3);
+        let _second = limiter.admit(mapped, 2).unwrap();
+        assert_eq!(limiter.admit(a, 2).unwrap_err(), LimitReached::Address);
+        let third = limiter.admit(b, 2).unwrap();
+        assert_eq!(limiter.admit(b, 2).unwrap_err(), LimitReached::Connections);
+        assert_eq!(limiter.connections(), 3);
         drop((first, third));
-        assert_eq!(door.connections(), 1);
-        assert_eq!(door.addresses.lock().len(), 1);
-        assert!(door.admit(a, 2).is_ok());
+        assert_eq!(limiter.connections(), 1);
+        assert_eq!(limiter.addresses.lock().len(), 1);
+        assert!(limiter.admit(a, 2).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

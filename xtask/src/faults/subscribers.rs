@@ -19,7 +19,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    server::PATIENCE,
+    server::TIMEOUT,
     wire::{self, Frame},
 };
 
@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// What subscribers do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Habits {
+pub(super) struct SubscriberOptions {
     /// Connect again after a lost connection.
     pub(super) reconnects: bool,
     /// Stop reading after the subscription.
@@ -39,7 +39,7 @@ pub(super) struct Habits {
     pub(super) source: Option<[u8; 4]>,
 }
 
-impl Default for Habits {
+impl Default for SubscriberOptions {
     fn default() -> Self {
         Self {
             reconnects: true,
@@ -50,8 +50,8 @@ impl Default for Habits {
     }
 }
 
-/// Subscribers that run until [`Crowd::end`].
-pub(super) struct Crowd {
+/// Subscribers that run until [`Subscribers::end`].
+pub(super) struct Subscribers {
     shared: Arc<Shared>,
     count: usize,
     thread: Option<thread::JoinHandle<Vec<Member>>>,
@@ -72,8 +72,8 @@ pub(super) struct Member {
     pub(super) channel: usize,
     /// The numbers of the publications, in the order of their arrival.
     pub(super) numbers: Vec<u64>,
-    /// How often it was told that it cannot recover.
-    pub(super) told: usize,
+    /// How often the server refused to recover its position.
+    pub(super) recovery_refused: usize,
     /// How often its connection ended, with the close code if there was one.
     pub(super) ends: Vec<(Instant, Option<u16>)>,
     /// Times from a lost connection to the next subscription.
@@ -86,26 +86,31 @@ pub(super) struct Member {
     retry_at: Option<Instant>,
 }
 
-impl Crowd {
+impl Subscribers {
     /// Starts members, spread evenly over channels named `fault0` and so on, and waits for their subscriptions.
-    pub(super) fn start(address: SocketAddr, count: usize, channels: usize, habits: Habits) -> Result<Self> {
+    pub(super) fn start(
+        address: SocketAddr,
+        count: usize,
+        channels: usize,
+        options: SubscriberOptions,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let members = (0..count).map(|idx| Member {
             channel: idx % channels,
             ..Member::default()
         });
         let members: Vec<_> = members.collect();
-        let thread = thread::Builder::new().name("crowd".into()).spawn({
+        let thread = thread::Builder::new().name("subscribers".into()).spawn({
             let shared = shared.clone();
-            move || run(members, address, habits, &shared)
+            move || run(members, address, options, &shared)
         })?;
-        let crowd = Self {
+        let subscribers = Self {
             shared,
             count,
             thread: Some(thread),
         };
-        crowd.wait_until_ready()?;
-        Ok(crowd)
+        subscribers.wait_until_ready()?;
+        Ok(subscribers)
     }
 
     /// Members with a subscription.
@@ -121,9 +126,9 @@ impl Crowd {
     pub(super) fn wait_until_ready(&self) -> Result<()> {
         let began_at = Instant::now();
         while self.ready() < self.count {
-            if began_at.elapsed() > PATIENCE {
+            if began_at.elapsed() > TIMEOUT {
                 bail!(
-                    "{} of {} subscribers are there after {PATIENCE:?}",
+                    "{} of {} subscribers are there after {TIMEOUT:?}",
                     self.ready(),
                     self.count
                 );
@@ -154,23 +159,23 @@ impl Crowd {
     }
 }
 
-impl Drop for Crowd {
+impl Drop for Subscribers {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Release);
     }
 }
 
-fn run(mut members: Vec<Member>, address: SocketAddr, habits: Habits, shared: &Shared) -> Vec<Member> {
+fn run(mut members: Vec<Member>, address: SocketAddr, options: SubscriberOptions, shared: &Shared) -> Vec<Member> {
     while !shared.is_over.load(Ordering::Acquire) {
         let now = Instant::now();
         for member in &mut members {
             let is_due = member.retry_at.is_none_or(|at| now >= at);
-            if member.stream.is_none() && is_due && (habits.reconnects || member.ends.is_empty()) {
-                member.connect(address, habits);
+            if member.stream.is_none() && is_due && (options.reconnects || member.ends.is_empty()) {
+                member.connect(address, options);
             }
         }
         let open: Vec<_> = (0..members.len())
-            .filter(|&idx| members[idx].stream.is_some() && (habits.reads || !members[idx].is_subscribed))
+            .filter(|&idx| members[idx].stream.is_some() && (options.reads || !members[idx].is_subscribed))
             .collect();
         let readable: Vec<_> = {
             let mut fds: Vec<_> = open
@@ -185,24 +190,24 @@ fn run(mut members: Vec<Member>, address: SocketAddr, habits: Habits, shared: &S
             fds.iter().map(|fd| !fd.revents().is_empty()).collect()
         };
         for (idx, _) in open.into_iter().zip(readable).filter(|(_, is_readable)| *is_readable) {
-            members[idx].receive(habits, shared);
+            members[idx].receive(options, shared);
         }
     }
     members
 }
 
 impl Member {
-    fn connect(&mut self, address: SocketAddr, habits: Habits) {
+    fn connect(&mut self, address: SocketAddr, options: SubscriberOptions) {
         let open = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            if !habits.reads {
+            if !options.reads {
                 socket.set_tcp_mss(1448)?;
                 socket.set_recv_buffer_size(4096)?;
             }
-            if let Some(source) = habits.source {
+            if let Some(source) = options.source {
                 socket.bind(&SocketAddr::from((source, 0)).into())?;
             }
-            socket.connect_timeout(&address.into(), PATIENCE)?;
+            socket.connect_timeout(&address.into(), TIMEOUT)?;
             socket.set_tcp_nodelay(true)?;
             let mut stream = TcpStream::from(socket);
             stream.write_all(wire::request(&address.to_string()).as_bytes())?;
@@ -215,7 +220,7 @@ impl Member {
         }
     }
 
-    fn receive(&mut self, habits: Habits, shared: &Shared) {
+    fn receive(&mut self, options: SubscriberOptions, shared: &Shared) {
         let mut bytes = [0; 64 << 10];
         let Some(stream) = &mut self.stream else { return };
         match stream.read(&mut bytes) {
@@ -239,14 +244,14 @@ impl Member {
         while let Some(frame) = wire::take_frame(&mut self.input) {
             match frame {
                 Frame::Close(code) => return self.lose(Some(code), shared),
-                Frame::Text(text) => text.lines().for_each(|line| self.line(line, habits, shared)),
+                Frame::Text(text) => text.lines().for_each(|line| self.line(line, options, shared)),
             }
         }
     }
 
-    fn line(&mut self, line: &str, habits: Habits, shared: &Shared) {
+    fn line(&mut self, line: &str, options: SubscriberOptions, shared: &Shared) {
         if line == "{}" {
-            if habits.answers_pings {
+            if options.answers_pings {
                 self.send("{}");
             }
             return;
@@ -265,7 +270,7 @@ impl Member {
             let epoch = reply["epoch"].as_str().unwrap_or_default().to_owned();
             self.position = Some((epoch, offset));
             if is_again && reply["recovered"] != true {
-                self.told += 1;
+                self.recovery_refused += 1;
             }
             for publication in reply["publications"].as_array().into_iter().flatten() {
                 if let Some((number, offset)) = wire::number(publication).zip(publication["offset"].as_u64()) {
@@ -321,12 +326,12 @@ pub(super) fn channel(idx: usize) -> String {
 /// The result of comparing what was acknowledged with what subscribers have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Audit {
-    /// Acknowledged publications that a subscriber did not get although it was not told.
+    /// Acknowledged publications that a subscriber did not get although its recovery was not refused.
     pub(super) lost: usize,
     pub(super) repeated: usize,
     pub(super) reordered: usize,
-    /// How often subscribers were told that they cannot recover.
-    pub(super) told: usize,
+    /// How often the server refused recovery.
+    pub(super) recovery_refused: usize,
 }
 
 impl Audit {
@@ -337,8 +342,8 @@ impl Audit {
             let seen: BTreeSet<_> = member.numbers.iter().copied().collect();
             audit.repeated += member.numbers.len() - seen.len();
             audit.reordered += member.numbers.windows(2).filter(|pair| pair[0] > pair[1]).count();
-            audit.told += member.told;
-            if member.told == 0 {
+            audit.recovery_refused += member.recovery_refused;
+            if member.recovery_refused == 0 {
                 let acknowledged = acknowledged[member.channel].iter();
                 audit.lost += acknowledged.filter(|number| !seen.contains(number)).count();
             }
@@ -357,9 +362,9 @@ mod tests {
 
     #[test]
     fn an_audit_finds_what_is_lost_repeated_or_out_of_order() {
-        let member = |numbers: &[u64], told| Member {
+        let member = |numbers: &[u64], recovery_refused| Member {
             numbers: numbers.to_vec(),
-            told,
+            recovery_refused,
             ..Member::default()
         };
         let acknowledged = [BTreeSet::from([1, 2, 3])];
