@@ -13,6 +13,8 @@ mod inbox;
 mod outage;
 mod presence;
 mod probe;
+#[cfg(test)]
+pub(super) mod simulated;
 mod store;
 
 use std::fmt;

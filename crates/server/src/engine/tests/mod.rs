@@ -11,6 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::cluster::simulated::{SimServer, SimStore};
+use super::cluster::{ClusterBroker, OutagePolicy};
 use super::*;
 use crate::config::Limits;
 
@@ -143,7 +145,57 @@ impl Fixture<MemoryBroker> {
     }
 }
 
+impl<B: Broker + 'static> Fixture<B> {
+    fn erased(self) -> Fixture<dyn Broker> {
+        Fixture {
+            recorder: self.recorder,
+            engine: self.engine,
+            broker: self.broker,
+            folder: self.folder,
+        }
+    }
+}
+
+impl Fixture<ClusterBroker> {
+    /// A node of a cluster engine, connected to a simulated store.
+    async fn cluster(setup: Setup) -> Self {
+        let server = SimServer::new(1);
+        Self::node(setup, &server, "node").await
+    }
+
+    async fn node(setup: Setup, server: &Arc<SimServer>, uid: &str) -> Self {
+        let recorder = Arc::new(Recorder::default());
+        let store = SimStore::new(server, uid);
+        let refuse = Arc::new(|_: &ChannelName| OutagePolicy::Refuse);
+        let broker = ClusterBroker::new(store, recorder.clone(), setup.limits(), refuse, uid.into());
+        let presence = broker.presence();
+        let broker = Arc::new(broker);
+        let running = broker.clone();
+        tokio::spawn(async move { running.run().await });
+        let engine = Engine::new(broker.clone(), presence);
+        while engine.health() != Health::Ready {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for channel in ["a", "b", "plain"].map(name) {
+            recorder.subscribed.lock().push(channel.clone());
+            engine.interest_changed(&channel).await.unwrap();
+        }
+        Self {
+            recorder,
+            engine,
+            broker,
+            folder: None,
+        }
+    }
+}
+
 impl<B: Broker + ?Sized> Fixture<B> {
+    /// What was delivered, after everything on its way has arrived.
+    async fn settled(&self) -> Vec<String> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.delivered()
+    }
+
     async fn publish(&self, channel: &str, data: &str) -> Position {
         let published = self.engine.publish(&name(channel), content(data)).await.unwrap();
         assert_eq!(published.outcome, PublishOutcome::Delivered);

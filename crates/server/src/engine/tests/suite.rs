@@ -12,7 +12,7 @@ macro_rules! suite {
             $($(#[$attribute])*
             #[tokio::test(start_paused = true)]
             async fn $test() {
-                super::$test(Fixture::memory(Setup::ten())).await;
+                super::$test(Fixture::memory(Setup::ten()).erased()).await;
             })*
         }
 
@@ -22,7 +22,17 @@ macro_rules! suite {
             $($(#[$attribute])*
             #[tokio::test(start_paused = true)]
             async fn $test() {
-                super::$test(Fixture::logged(Setup::ten())).await;
+                super::$test(Fixture::logged(Setup::ten()).erased()).await;
+            })*
+        }
+
+        mod cluster {
+            use super::*;
+
+            $($(#[$attribute])*
+            #[tokio::test(start_paused = true)]
+            async fn $test() {
+                super::$test(Fixture::cluster(Setup::ten()).await.erased()).await;
             })*
         }
     };
@@ -49,13 +59,13 @@ suite! {
     a_healthy_engine_passes_the_probe;
 }
 
-type Any = Fixture<MemoryBroker>;
+type Any = Fixture<dyn Broker>;
 
 async fn publications_are_numbered_per_channel(fixture: Any) {
     for (channel, data) in [("a", "1"), ("b", "2"), ("a", "3")] {
         fixture.publish(channel, data).await;
     }
-    assert_eq!(fixture.delivered(), ["a 1 1 true", "b 1 2 true", "a 2 3 true"]);
+    assert_eq!(fixture.settled().await, ["a 1 1 true", "b 1 2 true", "a 2 3 true"]);
     assert_eq!(fixture.history("a").await.publications.len(), 2);
     assert_ne!(
         fixture.history("a").await.top.epoch,
@@ -65,7 +75,7 @@ async fn publications_are_numbered_per_channel(fixture: Any) {
 
 async fn without_history_publications_have_no_offset(fixture: Any) {
     assert_eq!(fixture.publish("plain", "1").await, Position::none());
-    assert_eq!(fixture.delivered(), ["plain 0 1 false"]);
+    assert_eq!(fixture.settled().await, ["plain 0 1 false"]);
     let plain = name("plain");
     let history = fixture.engine.history(&plain, HistoryQuery::default()).await;
     assert_eq!(history.unwrap_err(), EngineError::NoHistory);
@@ -82,7 +92,7 @@ async fn publications_can_skip_the_history(fixture: Any) {
     let published = fixture.engine.publish(&name("a"), publish).await.unwrap();
     assert_eq!(published.position, Position::none());
     fixture.publish("a", "3").await;
-    assert_eq!(fixture.delivered(), ["a 1 1 true", "a 0 2 false", "a 2 3 true"]);
+    assert_eq!(fixture.settled().await, ["a 1 1 true", "a 0 2 false", "a 2 3 true"]);
     assert_eq!(fixture.stored("a").await, ["1", "3"]);
 }
 
@@ -102,7 +112,7 @@ async fn joins_and_leaves_are_delivered(fixture: Any) {
         .publish_leave(&name("a"), member(1, "ada"))
         .await
         .unwrap();
-    assert_eq!(fixture.delivered(), ["a join ada", "a leave ada"]);
+    assert_eq!(fixture.settled().await, ["a join ada", "a leave ada"]);
 }
 
 async fn presence_lists_up_to_a_limit_and_counts_beyond_it(fixture: Any) {
@@ -233,10 +243,10 @@ async fn a_repeated_key_returns_the_first_position(fixture: Any) {
             (first.position, PublishOutcome::Duplicate)
         );
         assert_eq!(publish("4", "l").await.outcome, PublishOutcome::Delivered);
-        assert_eq!(fixture.delivered().len(), 3);
+        assert_eq!(fixture.settled().await.len(), 3);
         tokio::time::advance(Duration::from_secs(5 * 60)).await;
         assert_eq!(publish("5", "k").await.outcome, PublishOutcome::Delivered);
-        assert_eq!(fixture.delivered().len(), 1);
+        assert_eq!(fixture.settled().await.len(), 1);
     }
 }
 
@@ -253,7 +263,7 @@ async fn concurrent_publications_with_one_key_are_published_once(fixture: Any) {
         assert_eq!(published.position.offset, 1);
         delivered += u32::from(published.outcome == PublishOutcome::Delivered);
     }
-    assert_eq!((delivered, fixture.delivered().len()), (1, 1));
+    assert_eq!((delivered, fixture.settled().await.len()), (1, 1));
 }
 
 async fn old_versions_are_suppressed(fixture: Any) {
@@ -287,7 +297,7 @@ async fn concurrent_publications_are_delivered_in_order(fixture: Any) {
     for publisher in publishers {
         publisher.await.unwrap();
     }
-    let delivered = fixture.delivered();
+    let delivered = fixture.settled().await;
     let offsets: Vec<u64> = delivered
         .iter()
         .map(|event| event.split(' ').nth(1).unwrap().parse().unwrap())
@@ -309,7 +319,7 @@ async fn a_dropped_publication_is_completed_or_has_no_effect(fixture: Any) {
         // Waits for the one before, if it is still in progress.
         fixture.engine.publish(&name, publish).await.unwrap();
     }
-    let delivered = fixture.delivered();
+    let delivered = fixture.settled().await;
     let expected: Vec<String> = (0..50).map(|n| format!("a {} {n} true", n + 1)).collect();
     assert_eq!(delivered, expected);
 }
@@ -324,6 +334,6 @@ async fn a_healthy_engine_passes_the_probe(fixture: Any) {
     for _ in 0..3 {
         fixture.engine.probe().await.unwrap();
     }
-    assert_eq!(fixture.delivered(), [""; 0]);
+    assert_eq!(fixture.settled().await, [""; 0]);
     fixture.engine.close().await.unwrap();
 }

@@ -1,0 +1,559 @@
+//! A store in memory for tests, which loses, delays and repeats events, fails calls, and loses publications.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::inbox::Inbox;
+use super::store::{
+    Event, LEASE_TTL, Membership, MembershipKind, NodeEntry, PresenceEntry, Store, StoreError, StoreFuture,
+    StorePublish, StorePublished, StoredPage, StoredPublication,
+};
+use crate::channel::ChannelName;
+use crate::engine::idempotency::KEY_TTL;
+use crate::engine::{Epoch, HistoryLimits, HistoryQuery, Position, PublishOutcome, Version};
+use crate::ids::{ClientId, Generation};
+
+/// The server that all nodes of a test share.
+pub(in crate::engine) struct SimServer {
+    state: Mutex<State>,
+}
+
+/// How often what goes wrong, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::engine) struct SimFaults {
+    pub(in crate::engine) lost_events: u32,
+    pub(in crate::engine) repeated_events: u32,
+    /// Events that arrive up to 100 ms late, with all later ones of the node.
+    pub(in crate::engine) late_events: u32,
+    /// Calls without an effect.
+    pub(in crate::engine) failed_calls: u32,
+    /// Calls with an effect, of which the caller does not learn.
+    pub(in crate::engine) lost_answers: u32,
+}
+
+struct State {
+    rng: StdRng,
+    faults: SimFaults,
+    is_down: bool,
+    streams: HashMap<ChannelName, Stream>,
+    keys: HashMap<(ChannelName, Box<str>), (Instant, Position)>,
+    presence: HashMap<ChannelName, BTreeMap<ClientId, (String, PresenceEntry)>>,
+    leases: BTreeMap<String, (Instant, Bytes)>,
+    nodes: HashMap<String, Connected>,
+    epochs: u64,
+}
+
+struct Stream {
+    epoch: Epoch,
+    top: u64,
+    publications: VecDeque<(Instant, StoredPublication)>,
+    version: Option<Version>,
+    used: Instant,
+}
+
+/// The connection of a node.
+struct Connected {
+    channels: HashSet<ChannelName>,
+    events: mpsc::UnboundedSender<(Instant, Event)>,
+    /// When the newest event arrives. Later ones do not overtake it.
+    newest: Instant,
+}
+
+/// One node's view of the server.
+pub(in crate::engine) struct SimStore {
+    server: Arc<SimServer>,
+    uid: String,
+    inbox: Mutex<Option<Arc<Inbox>>>,
+}
+
+impl SimServer {
+    pub(in crate::engine) fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                rng: StdRng::seed_from_u64(seed),
+                faults: SimFaults::default(),
+                is_down: false,
+                streams: HashMap::new(),
+                keys: HashMap::new(),
+                presence: HashMap::new(),
+                leases: BTreeMap::new(),
+                nodes: HashMap::new(),
+                epochs: 0,
+            }),
+        })
+    }
+
+    pub(in crate::engine) fn set_faults(&self, faults: SimFaults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// Takes the server away, or brings it back. Nodes notice, and connect again.
+    pub(in crate::engine) fn set_down(&self, is_down: bool) {
+        let mut state = self.state.lock();
+        state.is_down = is_down;
+        if is_down {
+            state.nodes.clear();
+        }
+    }
+
+    /// Fails over to a replica that has not received the newest publications of each channel. Those are lost, and all
+    /// channels get new epochs.
+    pub(in crate::engine) fn fail_over(&self, lost: usize) {
+        let mut state = self.state.lock();
+        state.nodes.clear();
+        state.keys.clear();
+        state.presence.clear();
+        let State { streams, epochs, .. } = &mut *state;
+        for stream in streams.values_mut() {
+            let kept = stream.publications.len().saturating_sub(lost);
+            stream.publications.truncate(kept);
+            stream.top = stream.top.saturating_sub(lost as u64);
+            *epochs += 1;
+            stream.epoch = Epoch::new(format!("sim-{epochs}"));
+        }
+    }
+
+    /// Forgets the newest publications of each channel, but not the epochs: what must not happen.
+    pub(in crate::engine) fn forget(&self, lost: usize) {
+        let mut state = self.state.lock();
+        for stream in state.streams.values_mut() {
+            let kept = stream.publications.len().saturating_sub(lost);
+            stream.publications.truncate(kept);
+            stream.top = stream.top.saturating_sub(lost as u64);
+        }
+    }
+
+    /// The publications of a channel that the server has.
+    pub(in crate::engine) fn stored(&self, channel: &ChannelName) -> Option<(Position, Vec<StoredPublication>)> {
+        let state = self.state.lock();
+        let stream = state.streams.get(channel)?;
+        let publications = stream.publications.iter().map(|(_, publication)| publication.clone());
+        Some((stream.position(), publications.collect()))
+    }
+}
+
+impl Stream {
+    fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch.clone(),
+            offset: self.top,
+        }
+    }
+}
+
+impl State {
+    fn chance(&mut self, percent: u32) -> bool {
+        percent > 0 && self.rng.random_range(0..100) < percent
+    }
+
+    fn stream(&mut self, channel: &ChannelName, ttl: Duration) -> &mut Stream {
+        let now = Instant::now();
+        let is_expired = |stream: &Stream| now.duration_since(stream.used) >= 3 * ttl;
+        if self.streams.get(channel).is_none_or(is_expired) {
+            self.epochs += 1;
+            let stream = Stream {
+                epoch: Epoch::new(format!("sim-{}", self.epochs)),
+                top: 0,
+                publications: VecDeque::new(),
+                version: None,
+                used: now,
+            };
+            self.streams.insert(channel.clone(), stream);
+        }
+        let stream = self.streams.get_mut(channel).expect("inserted above");
+        while let Some((at, _)) = stream.publications.front()
+            && now.duration_since(*at) >= ttl
+        {
+            stream.publications.pop_front();
+        }
+        stream.used = now;
+        stream
+    }
+
+    /// Sends an event to a node.
+    fn send(&mut self, uid: &str, event: Event) {
+        if self.chance(self.faults.lost_events) {
+            return;
+        }
+        let count = 1 + usize::from(self.chance(self.faults.repeated_events));
+        let delay = match self.chance(self.faults.late_events) {
+            true => Duration::from_millis(self.rng.random_range(1..100)),
+            false => Duration::ZERO,
+        };
+        let Some(node) = self.nodes.get_mut(uid) else { return };
+        node.newest = node.newest.max(Instant::now() + delay);
+        for _ in 0..count {
+            // Fails if the node has just stopped.
+            let _ = node.events.send((node.newest, event.clone()));
+        }
+    }
+
+    /// Sends an event to the nodes that are subscribed to its channel.
+    fn spread(&mut self, channel: &ChannelName, event: &Event) {
+        let subscribed = self.nodes.iter().filter(|(_, node)| node.channels.contains(channel));
+        let mut uids: Vec<_> = subscribed.map(|(uid, _)| uid.clone()).collect();
+        // The order must not depend on the hash.
+        uids.sort();
+        for uid in uids {
+            self.send(&uid, event.clone());
+        }
+    }
+
+    fn publish(&mut self, channel: &ChannelName, publish: StorePublish) -> StorePublished {
+        let now = Instant::now();
+        let key = publish.idempotency_key.map(|key| (channel.clone(), key));
+        if let Some((at, position)) = key.as_ref().and_then(|key| self.keys.get(key))
+            && now.duration_since(*at) < KEY_TTL
+        {
+            return StorePublished {
+                position: position.clone(),
+                outcome: PublishOutcome::Duplicate,
+            };
+        }
+        let mut stored = StoredPublication {
+            offset: 0,
+            previous: 0,
+            time_ms: publish.time_ms,
+            payload: publish.payload,
+        };
+        let mut position = Position::none();
+        if let Some(limits) = publish.limits {
+            let stream = self.stream(channel, limits.ttl);
+            if let (Some(new), Some(known)) = (&publish.version, &stream.version)
+                && new.epoch == known.epoch
+                && new.number <= known.number
+            {
+                return StorePublished {
+                    position: stream.position(),
+                    outcome: PublishOutcome::Suppressed,
+                };
+            }
+            stream.version = publish.version.or(stream.version.take());
+            stored.previous = stream.top;
+            stream.top += 1;
+            stored.offset = stream.top;
+            stream.publications.push_back((now, stored.clone()));
+            let excess = stream.publications.len().saturating_sub(limits.count_max);
+            stream.publications.drain(..excess);
+            position = stream.position();
+        }
+        if let Some(key) = key {
+            self.keys.insert(key, (now, position.clone()));
+        }
+        let event = Event::Publication {
+            channel: channel.clone(),
+            epoch: (stored.offset > 0).then(|| position.epoch.clone()),
+            publication: stored,
+        };
+        self.spread(channel, &event);
+        StorePublished {
+            position,
+            outcome: PublishOutcome::Delivered,
+        }
+    }
+
+    fn read(&mut self, channel: &ChannelName, query: HistoryQuery, limits: HistoryLimits) -> StoredPage {
+        let stream = self.stream(channel, limits.ttl);
+        let all = stream.publications.iter().map(|(_, publication)| publication);
+        let publications = match (query.is_reversed, query.since) {
+            (false, since) => all
+                .filter(|publication| publication.offset > since.unwrap_or(0))
+                .take(query.limit)
+                .cloned()
+                .collect(),
+            (true, since) => all
+                .rev()
+                .filter(|publication| publication.offset < since.unwrap_or(u64::MAX))
+                .take(query.limit)
+                .cloned()
+                .collect(),
+        };
+        StoredPage {
+            publications,
+            top: stream.position(),
+        }
+    }
+}
+
+impl SimStore {
+    pub(in crate::engine) fn new(server: &Arc<SimServer>, uid: &str) -> Arc<Self> {
+        Arc::new(Self {
+            server: server.clone(),
+            uid: uid.to_owned(),
+            inbox: Mutex::default(),
+        })
+    }
+
+    /// Breaks the connection of this node. It connects again.
+    pub(in crate::engine) fn cut(&self) {
+        self.server.state.lock().nodes.remove(&self.uid);
+    }
+
+    /// Makes a call that may fail.
+    fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut State) -> T + Send + 'static) -> StoreFuture<'_, T> {
+        Box::pin(async move {
+            sleep(Duration::from_micros(200)).await;
+            let failed = || Err(StoreError::Unavailable("simulated".into()));
+            let result = {
+                let mut state = self.server.state.lock();
+                let failed_calls = state.faults.failed_calls;
+                if state.is_down || !state.nodes.contains_key(&self.uid) || state.chance(failed_calls) {
+                    return failed();
+                }
+                let result = call(&mut state);
+                let lost_answers = state.faults.lost_answers;
+                (!state.chance(lost_answers)).then_some(result)
+            };
+            sleep(Duration::from_micros(200)).await;
+            result.map_or_else(failed, Ok)
+        })
+    }
+}
+
+/// Connects a node for ever, and passes events to its inbox.
+async fn run(server: Arc<SimServer>, uid: String, inbox: Arc<Inbox>) {
+    loop {
+        sleep(Duration::from_millis(20)).await;
+        let (events, mut received) = mpsc::unbounded_channel();
+        {
+            let mut state = server.state.lock();
+            if state.is_down {
+                continue;
+            }
+            let connected = Connected {
+                channels: inbox.subscriptions().into_iter().collect(),
+                events,
+                newest: Instant::now(),
+            };
+            state.nodes.insert(uid.clone(), connected);
+        }
+        inbox.connected();
+        while let Some((at, event)) = received.recv().await {
+            sleep_until(at).await;
+            inbox.push(event);
+        }
+        inbox.disconnected("simulated");
+    }
+}
+
+impl Store for SimStore {
+    fn start(&self, inbox: Arc<Inbox>) {
+        *self.inbox.lock() = Some(inbox.clone());
+        tokio::spawn(run(self.server.clone(), self.uid.clone(), inbox));
+    }
+
+    fn reconnect(&self) {
+        self.cut();
+    }
+
+    fn subscribe<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, ()> {
+        let (uid, channel) = (self.uid.clone(), channel.clone());
+        self.call(move |state| {
+            let node = state.nodes.get_mut(&uid);
+            node.map(|node| node.channels.insert(channel));
+        })
+    }
+
+    fn unsubscribe<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, ()> {
+        let (uid, channel) = (self.uid.clone(), channel.clone());
+        self.call(move |state| {
+            let node = state.nodes.get_mut(&uid);
+            node.map(|node| node.channels.remove(&channel));
+        })
+    }
+
+    fn publish<'a>(&'a self, channel: &'a ChannelName, publish: StorePublish) -> StoreFuture<'a, StorePublished> {
+        let channel = channel.clone();
+        self.call(move |state| state.publish(&channel, publish))
+    }
+
+    fn announce<'a>(&'a self, channel: &'a ChannelName, membership: Membership) -> StoreFuture<'a, ()> {
+        let channel = channel.clone();
+        self.call(move |state| {
+            let event = Event::Membership {
+                channel: channel.clone(),
+                membership,
+            };
+            state.spread(&channel, &event);
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        query: HistoryQuery,
+        limits: HistoryLimits,
+    ) -> StoreFuture<'a, StoredPage> {
+        let channel = channel.clone();
+        self.call(move |state| state.read(&channel, query, limits))
+    }
+
+    fn remove_history<'a>(&'a self, channel: &'a ChannelName, limits: HistoryLimits) -> StoreFuture<'a, ()> {
+        let channel = channel.clone();
+        self.call(move |state| state.stream(&channel, limits.ttl).publications.clear())
+    }
+
+    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>> {
+        let channels = channels.to_vec();
+        self.call(move |state| {
+            let channels = channels.iter();
+            channels
+                .map(|(channel, limits)| state.stream(channel, limits.ttl).position())
+                .collect()
+        })
+    }
+
+    fn replace_epoch<'a>(&'a self, channel: &'a ChannelName, lost: &'a Epoch) -> StoreFuture<'a, ()> {
+        let (channel, lost) = (channel.clone(), lost.clone());
+        self.call(move |state| {
+            state.epochs += 1;
+            let epoch = Epoch::new(format!("sim-{}", state.epochs));
+            if let Some(stream) = state.streams.get_mut(&channel)
+                && stream.epoch == lost
+            {
+                stream.epoch = epoch;
+            }
+        })
+    }
+
+    fn presence_put<'a>(&'a self, channel: &'a ChannelName, entry: PresenceEntry) -> StoreFuture<'a, ()> {
+        let (uid, channel) = (self.uid.clone(), channel.clone());
+        self.call(move |state| {
+            let entries = state.presence.entry(channel).or_default();
+            let known = entries.get(&entry.client);
+            if known.is_none_or(|(_, known)| known.generation <= entry.generation) {
+                entries.insert(entry.client, (uid, entry));
+            }
+        })
+    }
+
+    fn presence_remove<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        client: ClientId,
+        generation: Generation,
+    ) -> StoreFuture<'a, ()> {
+        let channel = channel.clone();
+        self.call(move |state| {
+            let entries = state.presence.entry(channel).or_default();
+            if entries
+                .get(&client)
+                .is_some_and(|(_, known)| known.generation <= generation)
+            {
+                entries.remove(&client);
+            }
+        })
+    }
+
+    fn presence_read<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Vec<Bytes>> {
+        let channel = channel.clone();
+        self.call(move |state| {
+            let entries = state.presence.entry(channel).or_default();
+            entries.values().map(|(_, entry)| entry.info.clone()).collect()
+        })
+    }
+
+    fn presence_count<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, (usize, usize)> {
+        let channel = channel.clone();
+        self.call(move |state| {
+            let entries = state.presence.entry(channel).or_default();
+            let users: HashSet<_> = entries.values().map(|(_, entry)| entry.user.clone()).collect();
+            (entries.len(), users.len())
+        })
+    }
+
+    fn renew_lease<'a>(&'a self, info: Bytes) -> StoreFuture<'a, bool> {
+        let uid = self.uid.clone();
+        self.call(move |state| {
+            let until = Instant::now() + LEASE_TTL;
+            let known = state.leases.insert(uid, (until, info));
+            known.is_some_and(|(until, _)| until > Instant::now())
+        })
+    }
+
+    fn end_lease(&self) -> StoreFuture<'_, ()> {
+        let uid = self.uid.clone();
+        self.call(move |state| drop(state.leases.remove(&uid)))
+    }
+
+    fn nodes(&self) -> StoreFuture<'_, Vec<NodeEntry>> {
+        self.call(move |state| {
+            let leases = state.leases.iter();
+            leases
+                .filter(|(_, (until, _))| *until > Instant::now())
+                .map(|(uid, (_, info))| NodeEntry {
+                    uid: uid.clone(),
+                    info: info.clone(),
+                })
+                .collect()
+        })
+    }
+
+    fn remove_expired_presence(&self) -> StoreFuture<'_, usize> {
+        self.call(move |state| {
+            let now = Instant::now();
+            let alive: HashSet<_> = state
+                .leases
+                .iter()
+                .filter(|(_, (until, _))| *until > now)
+                .map(|(uid, _)| uid.clone())
+                .collect();
+            let mut removed = Vec::new();
+            for (channel, entries) in &mut state.presence {
+                entries.retain(|_, (uid, entry)| {
+                    let is_alive = alive.contains(uid);
+                    if !is_alive {
+                        removed.push((channel.clone(), entry.clone()));
+                    }
+                    is_alive
+                });
+            }
+            let count = removed.len();
+            removed.sort_by_key(|(channel, entry)| (channel.clone(), entry.client));
+            for (channel, entry) in removed {
+                if entry.announces_leave {
+                    let membership = Membership {
+                        kind: MembershipKind::Leave,
+                        info: entry.info,
+                    };
+                    let event = Event::Membership {
+                        channel: channel.clone(),
+                        membership,
+                    };
+                    state.spread(&channel, &event);
+                }
+            }
+            count
+        })
+    }
+
+    fn send_control<'a>(&'a self, to: Option<&'a str>, payload: Bytes) -> StoreFuture<'a, ()> {
+        let to = to.map(str::to_owned);
+        self.call(move |state| {
+            let mut uids: Vec<_> = match to {
+                Some(uid) => vec![uid],
+                None => state.nodes.keys().cloned().collect(),
+            };
+            uids.sort();
+            for uid in uids {
+                state.send(&uid, Event::Control(payload.clone()));
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for SimStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimStore")
+            .field("uid", &self.uid)
+            .finish_non_exhaustive()
+    }
+}
