@@ -18,7 +18,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use crate::api::ApiMethod;
 use crate::channel::HubStats;
 use crate::codes::DisconnectCode;
-use crate::engine::EngineStats;
+use crate::engine::{ClusterStats, EngineStats};
 use crate::journal;
 use crate::protocol::Encoding;
 use labels::TransportLabel;
@@ -71,6 +71,10 @@ struct SnapshotMetrics {
     journal_segments: Gauge,
     journal_full: Gauge,
     journal_poisoned: Gauge,
+    engine_connected: Gauge,
+    engine_catch_ups: Counter,
+    engine_overflows: Counter,
+    engine_waiting: Gauge,
     ready: Gauge,
     uptime: Gauge,
     resident_memory: Gauge,
@@ -136,6 +140,7 @@ impl Metrics {
         metrics.register_clients();
         metrics.register_channels();
         metrics.register_journal(sync_seconds);
+        metrics.register_engine();
         metrics.register_server();
         metrics
     }
@@ -254,6 +259,30 @@ impl Metrics {
             "journal_sync_duration",
             "Time of calls of fdatasync",
             &sync_seconds.unwrap_or_else(|| Histogram::new(journal::SYNC_BUCKETS)),
+        );
+    }
+
+    fn register_engine(&mut self) {
+        let (values, mut to) = (&self.snapshot, Register(&mut self.registry));
+        to.add(
+            "engine_connected",
+            "1 while the engine is reachable: always with the embedded engine, and with Redis or NATS while connected",
+            &values.engine_connected,
+        );
+        to.add(
+            "engine_catch_ups",
+            "How often the stream of a channel was read again, because messages of Redis or NATS may have been missing",
+            &values.engine_catch_ups,
+        );
+        to.add(
+            "engine_overflows",
+            "Messages of Redis or NATS that found no room in this node. Publications of a history are then read again",
+            &values.engine_overflows,
+        );
+        to.bytes(
+            "engine_waiting",
+            "Publications that wait until Redis or NATS is reachable (`outage_buffer`)",
+            &values.engine_waiting,
         );
     }
 
@@ -428,6 +457,11 @@ impl SnapshotMetrics {
     fn set(&self, snapshot: Snapshot) {
         let Snapshot { hub, engine, .. } = snapshot;
         let journal = engine.journal;
+        // The embedded engine is always there.
+        let cluster = engine.cluster.unwrap_or(ClusterStats {
+            is_connected: true,
+            ..ClusterStats::default()
+        });
         let process = Process::read();
         for (gauge, value) in [
             (&self.connections, snapshot.connections),
@@ -440,6 +474,8 @@ impl SnapshotMetrics {
             (&self.journal_segments, journal.segments),
             (&self.journal_full, journal.is_full.into()),
             (&self.journal_poisoned, journal.is_poisoned.into()),
+            (&self.engine_connected, cluster.is_connected.into()),
+            (&self.engine_waiting, cluster.waiting_bytes),
             (&self.ready, snapshot.is_ready.into()),
             (&self.uptime, snapshot.uptime_seconds as usize),
             (&self.resident_memory, process.resident_bytes),
@@ -454,6 +490,8 @@ impl SnapshotMetrics {
             (&dropped("latest"), hub.dropped.replaced),
             (&self.gaps, hub.gaps),
             (&self.history_evictions, engine.evictions),
+            (&self.engine_catch_ups, cluster.catch_ups),
+            (&self.engine_overflows, cluster.overflows),
             (&self.journal_records, journal.records),
             (&self.journal_failures, journal.failures),
             (&self.journal_written, journal.written_bytes),

@@ -19,8 +19,10 @@ use crate::config::Config;
 use crate::connection_limiter::{ConnectionLimiter, RateLimit};
 use crate::demo::Demos;
 use crate::engine::{
-    Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
+    ClusterBroker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence,
+    OutagePolicy, OutagePolicyOf, Publish, Store,
 };
+use crate::handle::Questions;
 use crate::handlers::Handlers;
 use crate::hooks::Hooks;
 use crate::ids::{ClientId, Generation, Subscription};
@@ -63,7 +65,9 @@ pub(crate) struct Node {
     /// Whether the last readiness check succeeded.
     is_ready: AtomicBool,
     /// A random id of this run of the server.
-    uid: String,
+    uid: Arc<str>,
+    /// Questions to other nodes.
+    questions: Questions,
     started: Instant,
 }
 
@@ -120,7 +124,7 @@ impl Node {
         let hub = Arc::new(Hub::new());
         let bytes_max = current.read().limits.history_bytes_max;
         let broker = MemoryBroker::new(hub.clone(), history_limits(&current), bytes_max);
-        Self::with_broker(current, hub, Arc::new(broker))
+        Self::with_memory(current, hub, broker)
     }
 
     /// A node with the log that the configuration names, if it names one. Blocks while it reads the log.
@@ -136,14 +140,29 @@ impl Node {
         let hub = Arc::new(Hub::new());
         let broker =
             MemoryBroker::open(hub.clone(), history_limits(&current), bytes_max, &log).map_err(io::Error::other)?;
-        Ok(Self::with_broker(current, hub, Arc::new(broker)))
+        Ok(Self::with_memory(current, hub, broker))
     }
 
-    pub(crate) fn with_broker(current: SharedConfig, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
+    pub(crate) fn with_memory(current: SharedConfig, hub: Arc<Hub>, broker: MemoryBroker) -> Arc<Self> {
+        let engine = Engine::new(Arc::new(broker), Arc::new(MemoryPresence::new()));
+        Self::with_engine(current, hub, engine, random_uid())
+    }
+
+    /// A node that shares a store with others. The store has to know the node by the id `uid`.
+    pub(crate) fn with_store(config: Config, store: Arc<dyn Store>, uid: Arc<str>) -> Arc<Self> {
+        let current: SharedConfig = Arc::new(RwLock::new(Arc::new(config)));
+        let hub = Arc::new(Hub::new());
+        let limits = history_limits(&current);
+        let broker = ClusterBroker::new(store, hub.clone(), limits, outage_policies(&current), uid.clone());
+        let presence = broker.presence();
+        Self::with_engine(current, hub, Engine::new(Arc::new(broker), presence), uid)
+    }
+
+    fn with_engine(current: SharedConfig, hub: Arc<Hub>, engine: Engine, uid: Arc<str>) -> Arc<Self> {
         let config = current.read().clone();
         let connection_limiter = ConnectionLimiter::new(config.limits.connections_max);
         let hooks = Hooks::from_options(&config.hooks).expect("checked by `Config::check`");
-        let metrics = Arc::new(Metrics::new(broker.sync_seconds()));
+        let metrics = Arc::new(Metrics::new(engine.sync_seconds()));
         let verifiers = RwLock::new(Arc::new(Verifiers::new(&config)));
         Arc::new(Self {
             current,
@@ -151,7 +170,7 @@ impl Node {
             hub,
             hooks: RwLock::new(hooks.with_metrics(metrics.clone())),
             metrics,
-            engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
+            engine,
             clients: Clients::default(),
             verifiers,
             demos: config.demos.then(Demos::default),
@@ -165,7 +184,8 @@ impl Node {
             connection_limiter,
             handshakes: RateLimit::new(),
             is_ready: AtomicBool::new(false),
-            uid: ClientId::from_random(rand::random()).to_string(),
+            uid,
+            questions: Questions::default(),
             started: Instant::now(),
         })
     }
@@ -390,6 +410,10 @@ impl Node {
         &self.uid
     }
 
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
@@ -558,6 +582,23 @@ impl Drop for Arrival {
     fn drop(&mut self) {
         self.0.arriving.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// A new id of a node.
+pub(crate) fn random_uid() -> Arc<str> {
+    ClientId::from_random(rand::random()).to_string().into()
+}
+
+/// What happens to the publications of each channel while the engine is not reachable, by its namespace.
+fn outage_policies(current: &SharedConfig) -> Arc<OutagePolicyOf> {
+    let current = current.clone();
+    Arc::new(move |channel: &ChannelName| {
+        let config = current.read();
+        match config.namespace(channel.as_str()).map(|options| options.outage_buffer) {
+            None | Some(Duration::ZERO) => OutagePolicy::Refuse,
+            Some(time) => OutagePolicy::Buffer(time),
+        }
+    })
 }
 
 /// The limits of each channel's history, by its namespace.

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::accept::accept_all;
 use crate::config::Config;
@@ -256,6 +257,8 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
             }
         },
     );
+    // Clients need it until they are disconnected.
+    let _engine = AbortOnDropHandle::new(tokio::spawn(crate::handle::run(node.clone())));
     // Boxed, so that it can be dropped before the listener.
     let mut accepting = Box::pin(accepting);
     tokio::select! {
@@ -279,7 +282,7 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
         tracing::warn!(left, "dropped connections that did not close in time");
     }
     if let Err(error) = node.engine().close().await {
-        tracing::error!(%error, "the log could not be closed in order; the next start treats this as a crash");
+        tracing::error!(%error, "the engine could not be closed in order; the next start treats this as a crash");
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::types::{
 use super::{ApiMethod, CallResult, Malformed};
 use crate::codes::ErrorCode;
 use crate::handle::{
-    Disconnect, HistoryOptions, Pattern, PublishOptions, RefreshOptions, ServerHandle, SubscribeOptions, Target,
+    Disconnect, HistoryOptions, PublishOptions, RefreshOptions, ServerHandle, SubscribeOptions, Target,
 };
 use crate::presence::ClientInfo;
 use crate::protocol::{PresenceResult, encode};
@@ -113,14 +113,14 @@ impl<'a> Call<'a> {
                     responses: responses.collect(),
                 })
             }
-            Self::Subscribe(request) => subscribe(handle, request),
+            Self::Subscribe(request) => subscribe(handle, request).await,
             Self::Unsubscribe(request) => {
                 if let Some(target) = target(request.user, request.client, &request.session) {
-                    handle.unsubscribe(target, &request.channel)?;
+                    handle.unsubscribe(target, &request.channel).await?;
                 }
                 result(&Empty {})
             }
-            Self::Disconnect(request) => disconnect(handle, request),
+            Self::Disconnect(request) => disconnect(handle, request).await,
             Self::Refresh(request) => {
                 let options = RefreshOptions {
                     expired: request.expired,
@@ -128,7 +128,7 @@ impl<'a> Call<'a> {
                     info: request.info.0.map(|info| info.get().to_owned()),
                 };
                 if let Some(target) = target(request.user, request.client, &request.session) {
-                    handle.refresh(target, options)?;
+                    handle.refresh(target, options).await?;
                 }
                 result(&Empty {})
             }
@@ -163,8 +163,7 @@ impl<'a> Call<'a> {
                 result(&Empty {})
             }
             Self::Channels(request) => {
-                Pattern::new(&request.pattern).map_err(|_| ErrorCode::BadRequest)?;
-                let channels = handle.channels(&request.pattern).into_iter();
+                let channels = handle.channels(&request.pattern).await?.into_iter();
                 result(&ChannelsResult {
                     channels: channels
                         .map(|channel| {
@@ -179,13 +178,13 @@ impl<'a> Call<'a> {
                 })
             }
             Self::Info => result(&InfoResult {
-                nodes: vec![handle.info().into()],
+                nodes: handle.nodes().await?.into_iter().map(Into::into).collect(),
             }),
         }
     }
 }
 
-fn subscribe(handle: &ServerHandle, request: types::Subscribe<'_>) -> CallResult {
+async fn subscribe(handle: &ServerHandle, request: types::Subscribe<'_>) -> CallResult {
     let value = |flag: Option<types::BoolValue>| flag.map(|flag| flag.value);
     let overrides = request.overrides;
     let options = SubscribeOptions {
@@ -200,12 +199,12 @@ fn subscribe(handle: &ServerHandle, request: types::Subscribe<'_>) -> CallResult
         force_recovery: value(overrides.force_recovery),
     };
     if let Some(target) = target(request.user, request.client, &request.session) {
-        handle.subscribe(target, &request.channel, options)?;
+        handle.subscribe(target, &request.channel, options).await?;
     }
     result(&Empty {})
 }
 
-fn disconnect(handle: &ServerHandle, request: types::DisconnectRequest) -> CallResult {
+async fn disconnect(handle: &ServerHandle, request: types::DisconnectRequest) -> CallResult {
     let disconnect = match request.disconnect {
         None => Disconnect::default(),
         Some(wire) if (3000..5000).contains(&wire.code) && wire.reason.len() <= REASON_BYTES_MAX => Disconnect {
@@ -216,7 +215,7 @@ fn disconnect(handle: &ServerHandle, request: types::DisconnectRequest) -> CallR
     };
     if let Some(mut target) = target(request.user, request.client, &request.session) {
         target.except = request.whitelist;
-        handle.disconnect(target, disconnect);
+        handle.disconnect(target, disconnect).await?;
     }
     result(&Empty {})
 }

@@ -52,5 +52,5 @@ pub(crate) fn lossy(config: Config) -> (Arc<Node>, Arc<LossyHub>) {
     };
     let broker = MemoryBroker::new(lossy.clone(), Arc::new(move |_: &ChannelName| Some(limits)), 1 << 20);
     let config = Arc::new(RwLock::new(Arc::new(config)));
-    (Node::with_broker(config, hub, Arc::new(broker)), lossy)
+    (Node::with_memory(config, hub, broker), lossy)
 }

@@ -216,6 +216,13 @@ impl Config {
             return Err(ConfigError::new("timeouts.drain", format_args!("{drain:?}"), must));
         }
         self.check_hooks()?;
+        for options in self.channels.iter().chain(self.namespaces.values()) {
+            if options.outage_buffer > OUTAGE_BUFFER_MAX {
+                let value = format_args!("{:?}", options.outage_buffer);
+                let must = format!("at most {OUTAGE_BUFFER_MAX:?}");
+                return Err(ConfigError::new("outage_buffer", value, must));
+            }
+        }
         if pong >= ping_interval {
             let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");
             return Err(ConfigError::new("timeouts.pong", format_args!("{pong:?}"), must));
@@ -254,6 +261,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// Maximum of [`NamespaceOptions::outage_buffer`]: a client must get its answer before its SDK gives up.
+const OUTAGE_BUFFER_MAX: Duration = Duration::from_secs(5);
 
 /// Size of a history reply without its publications: 160 bytes, rounded up generously.
 const REPLY_FRAME_BYTES: usize = 1 << 10;

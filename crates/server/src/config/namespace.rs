@@ -64,6 +64,10 @@ options! {
         pub allow_presence: Access = Access::Nobody,
         /// What happens to a subscriber that reads more slowly than its channels publish.
         pub slow_consumer: SlowConsumerPolicy = SlowConsumerPolicy::Disconnect,
+        /// How long a publication waits if Redis or NATS is not reachable; then it fails with the temporary error 100. The
+        /// publisher waits for the answer. At most 5 s, and 16 MiB on each node. By default a publication fails at once. The
+        /// embedded engine does not need it.
+        pub outage_buffer: Duration = Duration::ZERO,
         /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. The server-wide
         /// limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies too, and is the only limit for the
         /// HTTP API and for data that `publish_hook` returns.

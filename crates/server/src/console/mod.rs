@@ -279,7 +279,11 @@ impl Console {
             channels: Vec<Channel>,
         }
         let handle = self.handle();
-        let mut found = handle.channels(&parameter(query, "pattern").unwrap_or_default());
+        let mut found = match handle.channels(&parameter(query, "pattern").unwrap_or_default()).await {
+            Ok(found) => found,
+            Err(ErrorCode::BadRequest) => Vec::new(),
+            Err(_) => return text(StatusCode::SERVICE_UNAVAILABLE, "the engine failed\n"),
+        };
         found.sort_by(|a, b| b.subscribers.cmp(&a.subscribers).then_with(|| a.name.cmp(&b.name)));
         let total = found.len();
         found.truncate(CHANNELS_MAX);

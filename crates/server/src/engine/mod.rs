@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use crate::journal::{Fsync, InvalidFsync, JournalRepair};
-pub(crate) use cluster::NodeEntry;
+pub(crate) use cluster::{ClusterBroker, NodeEntry, OutagePolicy, OutagePolicyOf, Store};
 pub use journal_config::JournalConfig;
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
@@ -230,6 +230,11 @@ impl Engine {
     /// [`Broker::close`]
     pub(crate) fn close(&self) -> EngineFuture<'_, ()> {
         self.broker.close()
+    }
+
+    /// [`Broker::sync_seconds`]
+    pub(crate) fn sync_seconds(&self) -> Option<Histogram> {
+        self.broker.sync_seconds()
     }
 
     /// [`Broker::stats`]

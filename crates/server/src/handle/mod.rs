@@ -1,5 +1,6 @@
 //! The server API for Rust programs: publish, and manage channels and clients.
 
+mod nodes;
 mod pattern;
 mod types;
 
@@ -18,7 +19,9 @@ use crate::presence::ClientInfo;
 use crate::protocol::Data;
 use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
 
+pub(crate) use self::nodes::{Questions, run};
 pub(crate) use self::pattern::Pattern;
+use self::nodes::NodeCommand;
 pub use types::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, StreamPosition, SubscribeOptions, Target,
@@ -92,16 +95,29 @@ impl ServerHandle {
         Ok(results)
     }
 
-    /// Subscribes the connected clients of a user to a channel. Clients that are subscribed already do not change.
+    /// Subscribes the connected clients of a user to a channel, on all nodes. Clients that are subscribed already do not
+    /// change. When this returns, the command is on its way to the clients.
     ///
     /// # Errors
     /// See [`ServerHandle`].
-    pub fn subscribe(
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the command may have reached a part of the nodes.
+    pub async fn subscribe(
         &self,
         target: impl Into<Target>,
         channel: &str,
         options: SubscribeOptions,
     ) -> Result<(), ErrorCode> {
+        self.execute_everywhere(NodeCommand::Subscribe {
+            target: target.into(),
+            channel: channel.to_owned(),
+            options,
+        })
+        .await
+    }
+
+    fn subscribe_here(&self, target: &Target, channel: &str, options: SubscribeOptions) -> Result<(), ErrorCode> {
         let (channel, _) = self.channel(channel)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if options.expire_at.is_some_and(|at| at <= now.as_secs() as i64) {
@@ -124,22 +140,33 @@ impl ServerHandle {
                 force_recovery: options.force_recovery,
             },
         });
-        self.command(&target.into(), &command);
+        self.command(target, &command);
         Ok(())
     }
 
-    /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty. The
-    /// clients receive 2000 and do not subscribe again by themselves.
+    /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty, on all
+    /// nodes. The clients receive 2000 and do not subscribe again by themselves.
     ///
     /// # Errors
     /// See [`ServerHandle`].
-    pub fn unsubscribe(&self, target: impl Into<Target>, channel: &str) -> Result<(), ErrorCode> {
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the command may have reached a part of the nodes.
+    pub async fn unsubscribe(&self, target: impl Into<Target>, channel: &str) -> Result<(), ErrorCode> {
+        self.execute_everywhere(NodeCommand::Unsubscribe {
+            target: target.into(),
+            channel: channel.to_owned(),
+        })
+        .await
+    }
+
+    fn unsubscribe_here(&self, target: &Target, channel: &str) -> Result<(), ErrorCode> {
         let hub = self.node.hub();
         let channels = match channel {
             "" => hub.subscriber_counts().into_iter().map(|(name, _)| name).collect(),
             name => vec![self.channel(name)?.0],
         };
-        for (client, _) in self.clients(&target.into()) {
+        for (client, _) in self.clients(target) {
             for channel in &channels {
                 hub.end_subscription(channel, client, UnsubscribeCode::Server);
             }
@@ -147,25 +174,72 @@ impl ServerHandle {
         Ok(())
     }
 
-    /// Disconnects the clients of a user. With [`Disconnect::default`], they do not reconnect by themselves.
-    pub fn disconnect(&self, target: impl Into<Target>, disconnect: Disconnect) {
-        for (_, queue) in self.clients(&target.into()) {
+    /// Disconnects the clients of a user, on all nodes. With [`Disconnect::default`], they do not reconnect by themselves.
+    ///
+    /// # Errors
+    /// Fails with the temporary error 100 if other nodes cannot be reached.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the command may have reached a part of the nodes.
+    pub async fn disconnect(&self, target: impl Into<Target>, disconnect: Disconnect) -> Result<(), ErrorCode> {
+        self.execute_everywhere(NodeCommand::Disconnect {
+            target: target.into(),
+            disconnect,
+        })
+        .await
+    }
+
+    fn disconnect_here(&self, target: &Target, disconnect: &Disconnect) {
+        for (_, queue) in self.clients(target) {
             queue.close_with(disconnect.code, disconnect.reason.clone());
         }
     }
 
-    /// Changes when the connections of a user expire.
+    /// Changes when the connections of a user expire, on all nodes.
     ///
     /// # Errors
-    /// Fails with 107 if `info` is not JSON.
-    pub fn refresh(&self, target: impl Into<Target>, options: RefreshOptions) -> Result<(), ErrorCode> {
+    /// Fails with 107 if `info` is not JSON, and with the temporary error 100 if other nodes cannot be reached.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the command may have reached a part of the nodes.
+    pub async fn refresh(&self, target: impl Into<Target>, options: RefreshOptions) -> Result<(), ErrorCode> {
+        self.execute_everywhere(NodeCommand::Refresh {
+            target: target.into(),
+            options,
+        })
+        .await
+    }
+
+    fn refresh_here(&self, target: &Target, options: RefreshOptions) -> Result<(), ErrorCode> {
         let command = ServerCommand::Refresh(ServerRefresh {
             is_expired: options.expired,
             expire_at: options.expire_at,
             info: options.info.map(|info| json(info.as_bytes())).transpose()?,
         });
-        self.command(&target.into(), &command);
+        self.command(target, &command);
         Ok(())
+    }
+
+    /// Executes a command on this node, which may refuse it, and then on the others.
+    async fn execute_everywhere(&self, command: NodeCommand) -> Result<(), ErrorCode> {
+        self.execute(command.clone())?;
+        self.command_others(command).await
+    }
+
+    fn execute(&self, command: NodeCommand) -> Result<(), ErrorCode> {
+        match command {
+            NodeCommand::Subscribe {
+                target,
+                channel,
+                options,
+            } => self.subscribe_here(&target, &channel, options),
+            NodeCommand::Unsubscribe { target, channel } => self.unsubscribe_here(&target, &channel),
+            NodeCommand::Disconnect { target, disconnect } => {
+                self.disconnect_here(&target, &disconnect);
+                Ok(())
+            }
+            NodeCommand::Refresh { target, options } => self.refresh_here(&target, options),
+        }
     }
 
     /// Replaces the configuration: keys, permissions, namespaces and limits apply to connected clients with their next
@@ -230,26 +304,42 @@ impl ServerHandle {
         Ok(self.node.engine().history_remove(&channel).await?)
     }
 
-    /// Returns the channels with subscribers whose names match a pattern.
+    /// Returns the channels with subscribers on any node whose names match a pattern, by name.
     ///
     /// `*` stands for any number of characters, `?` for one, `[a-z]` and `[!a-z]` for one inside or outside of a set, `{a,b}`
-    /// for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all names, an
-    /// invalid one none.
-    pub fn channels(&self, pattern: &str) -> Vec<ChannelStats> {
-        let Ok(pattern) = Pattern::new(pattern) else {
-            return Vec::new();
-        };
-        let channels = self.node.hub().subscriber_counts().into_iter();
-        channels
-            .filter(|(name, _)| pattern.matches(name.as_str()))
-            .map(|(name, subscribers)| ChannelStats {
-                name: name.as_str().to_owned(),
-                subscribers,
-            })
-            .collect()
+    /// for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all names.
+    ///
+    /// # Errors
+    /// Fails with 107 if the pattern is not valid, and with the temporary error 100 if another node does not answer.
+    ///
+    /// # Cancel safety
+    /// Has no effect.
+    pub async fn channels(&self, pattern: &str) -> Result<Vec<ChannelStats>, ErrorCode> {
+        let parsed = Pattern::new(pattern).map_err(|_| ErrorCode::BadRequest)?;
+        let channels = self.channels_here(&parsed).into_iter();
+        let mut channels = channels.map(|channel| (channel.name, channel.subscribers)).collect();
+        self.add_channels_of_others(pattern, &mut channels).await?;
+        Ok(channels
+            .into_iter()
+            .map(|(name, subscribers)| ChannelStats { name, subscribers })
+            .collect())
     }
 
-    /// Returns numbers about this server.
+    /// Returns statistics of all nodes; those of the others are at most four seconds old.
+    ///
+    /// # Errors
+    /// Fails with the temporary error 100 if the engine is not reachable.
+    ///
+    /// # Cancel safety
+    /// Has no effect.
+    pub async fn nodes(&self) -> Result<Vec<NodeInfo>, ErrorCode> {
+        let mut nodes = self.infos_of_others().await?;
+        nodes.push(self.info());
+        nodes.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
+        Ok(nodes)
+    }
+
+    /// Returns statistics of this node.
     pub fn info(&self) -> NodeInfo {
         let clients = self.node.clients().stats();
         let channels = self.node.hub().subscriber_counts();

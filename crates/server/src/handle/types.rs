@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::codes::DisconnectCode;
 use crate::engine::{History, Position, Publication};
 use crate::presence::ClientInfo;
@@ -45,7 +47,7 @@ impl PublishOptions {
 }
 
 /// A position in the stream of a channel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamPosition {
     /// The offset, which counts from 1 within an epoch.
     pub offset: u64,
@@ -70,7 +72,7 @@ impl StreamPosition {
 /// let all: Target = "ada".into();
 /// assert_eq!(all, Target::user("ada"));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Target {
     /// The user. Empty for anonymous clients.
@@ -98,7 +100,7 @@ impl From<&str> for Target {
 }
 
 /// Options of a server-side subscription. `None` keeps what the namespace says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SubscribeOptions {
     /// Unix time in seconds at which the subscription expires.
@@ -122,7 +124,7 @@ pub struct SubscribeOptions {
 }
 
 /// The close code and reason for a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disconnect {
     /// The close code. SDKs reconnect after 3000 to 3499 and 4000 to 4499.
     pub code: u16,
@@ -146,7 +148,7 @@ impl From<DisconnectCode> for Disconnect {
 }
 
 /// A change of the expiry of connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RefreshOptions {
     /// Whether the connections have expired: they are disconnected with 3005.
@@ -257,7 +259,7 @@ pub struct ChannelStats {
 }
 
 /// Numbers about a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeInfo {
     /// The random id of this run of the server.

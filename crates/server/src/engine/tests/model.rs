@@ -686,7 +686,7 @@ fn node(truth: &Arc<Truth>, is_alive: &Arc<AtomicBool>, disk: Option<&SimDisk>, 
         }
     };
     let config = Arc::new(parking_lot::RwLock::new(Arc::new(Config::default())));
-    Node::with_broker(config, hub, Arc::new(broker))
+    Node::with_memory(config, hub, broker)
 }
 
 /// Prints the seed of a run that panics.
