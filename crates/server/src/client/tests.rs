@@ -1,6 +1,7 @@
 //! Several clients on one node, without sockets and with paused time.
 
 mod channels;
+mod cluster;
 mod events;
 
 use super::*;

@@ -19,9 +19,9 @@ use crate::presence::ClientInfo;
 use crate::protocol::Data;
 use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
 
+use self::nodes::NodeCommand;
 pub(crate) use self::nodes::{Questions, run};
 pub(crate) use self::pattern::Pattern;
-use self::nodes::NodeCommand;
 pub use types::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, StreamPosition, SubscribeOptions, Target,

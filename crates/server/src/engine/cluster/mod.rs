@@ -14,7 +14,7 @@ mod outage;
 mod presence;
 mod probe;
 #[cfg(test)]
-pub(super) mod simulated;
+pub(crate) mod simulated;
 mod store;
 
 use std::fmt;

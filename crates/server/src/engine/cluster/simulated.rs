@@ -22,21 +22,21 @@ use crate::engine::{Epoch, HistoryLimits, HistoryQuery, Position, PublishOutcome
 use crate::ids::{ClientId, Generation};
 
 /// The server that all nodes of a test share.
-pub(in crate::engine) struct SimServer {
+pub(crate) struct SimServer {
     state: Mutex<State>,
 }
 
 /// How often what goes wrong, in percent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::engine) struct SimFaults {
-    pub(in crate::engine) lost_events: u32,
-    pub(in crate::engine) repeated_events: u32,
+pub(crate) struct SimFaults {
+    pub(crate) lost_events: u32,
+    pub(crate) repeated_events: u32,
     /// Events that arrive up to 100 ms late, with all later ones of the node.
-    pub(in crate::engine) late_events: u32,
+    pub(crate) late_events: u32,
     /// Calls without an effect.
-    pub(in crate::engine) failed_calls: u32,
+    pub(crate) failed_calls: u32,
     /// Calls with an effect, of which the caller does not learn.
-    pub(in crate::engine) lost_answers: u32,
+    pub(crate) lost_answers: u32,
 }
 
 struct State {
@@ -48,6 +48,7 @@ struct State {
     presence: HashMap<ChannelName, BTreeMap<ClientId, (String, PresenceEntry)>>,
     leases: BTreeMap<String, (Instant, Bytes)>,
     nodes: HashMap<String, Connected>,
+    killed: HashSet<String>,
     epochs: u64,
 }
 
@@ -68,14 +69,14 @@ struct Connected {
 }
 
 /// One node's view of the server.
-pub(in crate::engine) struct SimStore {
+pub(crate) struct SimStore {
     server: Arc<SimServer>,
     uid: String,
     inbox: Mutex<Option<Arc<Inbox>>>,
 }
 
 impl SimServer {
-    pub(in crate::engine) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 rng: StdRng::seed_from_u64(seed),
@@ -86,17 +87,18 @@ impl SimServer {
                 presence: HashMap::new(),
                 leases: BTreeMap::new(),
                 nodes: HashMap::new(),
+                killed: HashSet::new(),
                 epochs: 0,
             }),
         })
     }
 
-    pub(in crate::engine) fn set_faults(&self, faults: SimFaults) {
+    pub(crate) fn set_faults(&self, faults: SimFaults) {
         self.state.lock().faults = faults;
     }
 
     /// Takes the server away, or brings it back. Nodes notice, and connect again.
-    pub(in crate::engine) fn set_down(&self, is_down: bool) {
+    pub(crate) fn set_down(&self, is_down: bool) {
         let mut state = self.state.lock();
         state.is_down = is_down;
         if is_down {
@@ -104,9 +106,16 @@ impl SimServer {
         }
     }
 
+    /// The process of a node is gone: it neither calls nor connects again.
+    pub(crate) fn kill(&self, uid: &str) {
+        let mut state = self.state.lock();
+        state.nodes.remove(uid);
+        state.killed.insert(uid.to_owned());
+    }
+
     /// Fails over to a replica that has not received the newest publications of each channel. Those are lost, and all
     /// channels get new epochs.
-    pub(in crate::engine) fn fail_over(&self, lost: usize) {
+    pub(crate) fn fail_over(&self, lost: usize) {
         let mut state = self.state.lock();
         state.nodes.clear();
         state.keys.clear();
@@ -122,7 +131,7 @@ impl SimServer {
     }
 
     /// Forgets the newest publications of each channel, but not the epochs: what must not happen.
-    pub(in crate::engine) fn forget(&self, lost: usize) {
+    pub(crate) fn forget(&self, lost: usize) {
         let mut state = self.state.lock();
         for stream in state.streams.values_mut() {
             let kept = stream.publications.len().saturating_sub(lost);
@@ -132,7 +141,7 @@ impl SimServer {
     }
 
     /// The publications of a channel that the server has.
-    pub(in crate::engine) fn stored(&self, channel: &ChannelName) -> Option<(Position, Vec<StoredPublication>)> {
+    pub(crate) fn stored(&self, channel: &ChannelName) -> Option<(Position, Vec<StoredPublication>)> {
         let state = self.state.lock();
         let stream = state.streams.get(channel)?;
         let publications = stream.publications.iter().map(|(_, publication)| publication.clone());
@@ -284,7 +293,7 @@ impl State {
 }
 
 impl SimStore {
-    pub(in crate::engine) fn new(server: &Arc<SimServer>, uid: &str) -> Arc<Self> {
+    pub(crate) fn new(server: &Arc<SimServer>, uid: &str) -> Arc<Self> {
         Arc::new(Self {
             server: server.clone(),
             uid: uid.to_owned(),
@@ -293,7 +302,7 @@ impl SimStore {
     }
 
     /// Breaks the connection of this node. It connects again.
-    pub(in crate::engine) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.server.state.lock().nodes.remove(&self.uid);
     }
 
@@ -325,6 +334,9 @@ async fn run(server: Arc<SimServer>, uid: String, inbox: Arc<Inbox>) {
         let (events, mut received) = mpsc::unbounded_channel();
         {
             let mut state = server.state.lock();
+            if state.killed.contains(&uid) {
+                return;
+            }
             if state.is_down {
                 continue;
             }

@@ -1,0 +1,259 @@
+//! Clients on several nodes, which share a simulated store. Time is virtual.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::engine::cluster::simulated::{SimFaults, SimServer, SimStore};
+use crate::handle::{Disconnect, ServerHandle, Target};
+
+struct Cluster {
+    server: Arc<SimServer>,
+    nodes: Vec<Arc<Node>>,
+}
+
+impl Cluster {
+    async fn new(count: usize) -> Self {
+        Self::with_config(count, &Config::default()).await
+    }
+
+    async fn with_config(count: usize, config: &Config) -> Self {
+        let mut cluster = Self {
+            server: SimServer::new(1),
+            nodes: Vec::new(),
+        };
+        for _ in 0..count {
+            let uid = crate::node::random_uid();
+            let store = SimStore::new(&cluster.server, &uid);
+            let node = Node::with_store(config.clone(), store, uid);
+            tokio::spawn(crate::handle::run(node.clone()));
+            cluster.nodes.push(node);
+        }
+        cluster.until_ready().await;
+        cluster
+    }
+
+    async fn until_ready(&self) {
+        for node in &self.nodes {
+            while node.check_ready().await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    fn handle(&self, node: usize) -> ServerHandle {
+        ServerHandle::new(self.nodes[node].clone())
+    }
+
+    async fn publish(&self, node: usize, number: u64) {
+        let options = crate::handle::PublishOptions::new(number.to_string());
+        self.handle(node).publish("room", options).await.unwrap();
+    }
+}
+
+/// Waits until everything on its way has arrived.
+async fn settle() {
+    sleep(Duration::from_millis(300)).await;
+}
+
+/// The data of the publications that a client receives, which are numbers.
+async fn numbers(peer: &mut Peer) -> Vec<u64> {
+    settle().await;
+    let heard = peer.receive().await;
+    let lines = heard.iter().flat_map(|frame| frame.lines());
+    lines
+        .filter(|line| line.contains(r#""pub":{"data":"#))
+        .map(|line| between(line, r#""pub":{"data":"#, ",").parse().unwrap())
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_different_nodes_meet() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    let mut bob = Peer::in_room(&cluster.nodes[1], "Bob").await;
+    settle().await;
+    let heard = ada.receive().await.join("\n");
+    assert!(heard.contains(r#""join":"#) && heard.contains("Bob"), "{heard}");
+    bob.send(r#"{"id":3,"publish":{"channel":"room","data":17}}"#)
+        .await
+        .unwrap();
+    assert_eq!(numbers(&mut ada).await, [17]);
+    assert_eq!(
+        ada.request(r#"{"id":4,"presence_stats":{"channel":"room"}}"#).await,
+        r#"{"id":4,"presence_stats":{"num_clients":2,"num_users":1}}"#
+    );
+    drop(bob);
+    settle().await;
+    let heard = ada.receive().await.join("\n");
+    assert!(heard.contains(r#""leave":"#) && heard.contains("Bob"), "{heard}");
+    let presence = ada.request(r#"{"id":5,"presence":{"channel":"room"}}"#).await;
+    assert!(presence.contains("Ada") && !presence.contains("Bob"), "{presence}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_the_api_reach_all_nodes() {
+    let cluster = Cluster::new(3).await;
+    let mut peers = Vec::new();
+    for node in &cluster.nodes {
+        peers.push(Peer::in_room(node, "Ada").await);
+    }
+    // Nodes register every two seconds.
+    sleep(Duration::from_secs(5)).await;
+    for peer in &mut peers {
+        peer.receive().await;
+    }
+    let handle = cluster.handle(0);
+    let channels = handle.channels("r*").await.unwrap();
+    assert_eq!((channels.len(), channels[0].subscribers), (1, 3));
+    assert_eq!(handle.channels("[").await, Err(ErrorCode::BadRequest));
+    let nodes = handle.nodes().await.unwrap();
+    assert_eq!(nodes.len(), 3);
+    assert_eq!(nodes.iter().map(|node| node.clients).sum::<usize>(), 3);
+    handle.unsubscribe(Target::user(""), "room").await.unwrap();
+    settle().await;
+    for peer in &mut peers {
+        let heard = peer.receive().await.join("\n");
+        assert!(heard.contains(r#""unsubscribe":{"code":2000"#), "{heard}");
+    }
+    handle
+        .disconnect(Target::user(""), Disconnect::default())
+        .await
+        .unwrap();
+    settle().await;
+    for peer in &mut peers {
+        assert_eq!(peer.0.next_frame().unwrap_err(), DisconnectCode::ForceDisconnect);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clients_of_a_killed_node_leave_once_within_ten_seconds() {
+    let cluster = Cluster::new(3).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    let mut eve = Peer::in_room(&cluster.nodes[1], "Eve").await;
+    let bob = Peer::in_room(&cluster.nodes[2], "Bob").await;
+    sleep(Duration::from_secs(5)).await;
+    for peer in [&mut ada, &mut eve] {
+        peer.receive().await;
+    }
+    let killed = Instant::now();
+    cluster.server.kill(cluster.nodes[2].uid());
+    // Its process is gone: nothing announces the client.
+    std::mem::forget(bob);
+    let presence = async || cluster.handle(0).presence_stats("room").await.unwrap().clients;
+    while presence().await > 2 {
+        assert!(killed.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    for peer in [&mut ada, &mut eve] {
+        let heard = peer.receive().await.join("\n");
+        assert!(
+            heard.contains("Bob") && heard.matches(r#""leave":"#).count() == 1,
+            "{heard}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_an_outage_calls_fail_at_once_and_subscribers_stay() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    cluster.publish(1, 1).await;
+    cluster.server.set_down(true);
+    settle().await;
+    let start = Instant::now();
+    let options = crate::handle::PublishOptions::new("2");
+    assert_eq!(
+        cluster.handle(1).publish("room", options).await,
+        Err(ErrorCode::Internal)
+    );
+    let mut eve = Peer::connected(&cluster.nodes[1], "Eve").await;
+    let refused = eve
+        .request(r#"{"id":3,"subscribe":{"channel":"room","recoverable":true}}"#)
+        .await;
+    assert!(
+        refused.contains(r#""code":100"#) && refused.contains(r#""temporary":true"#),
+        "{refused}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(cluster.nodes[0].check_ready().await.is_err());
+    cluster.server.set_down(false);
+    cluster.until_ready().await;
+    cluster.publish(1, 3).await;
+    assert_eq!(numbers(&mut ada).await, [1, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn publications_wait_for_the_store_where_the_namespace_says_so() {
+    let mut config = Config::default();
+    config.channels.as_mut().unwrap().outage_buffer = Duration::from_secs(5);
+    let cluster = Cluster::with_config(2, &config).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    cluster.server.set_down(true);
+    settle().await;
+    let publishers: Vec<_> = (1..=20)
+        .map(|number: u64| {
+            let handle = cluster.handle(1);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(number)).await;
+                let options = crate::handle::PublishOptions::new(number.to_string());
+                handle.publish("room", options).await
+            })
+        })
+        .collect();
+    sleep(Duration::from_secs(2)).await;
+    cluster.server.set_down(false);
+    for publisher in publishers {
+        publisher.await.unwrap().unwrap();
+    }
+    assert_eq!(numbers(&mut ada).await, (1..=20).collect::<Vec<_>>());
+    cluster.server.set_down(true);
+    settle().await;
+    let start = Instant::now();
+    let options = crate::handle::PublishOptions::new("21");
+    assert_eq!(
+        cluster.handle(1).publish("room", options).await,
+        Err(ErrorCode::Internal)
+    );
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_and_repeated_events_are_repaired_without_the_client() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    cluster.server.set_faults(SimFaults {
+        lost_events: 30,
+        repeated_events: 10,
+        late_events: 10,
+        ..SimFaults::default()
+    });
+    let mut heard = Vec::new();
+    for number in 1..=60 {
+        cluster.publish(1, number).await;
+        if number % 10 == 0 {
+            heard.extend(numbers(&mut ada).await);
+        }
+    }
+    cluster.server.set_faults(SimFaults::default());
+    cluster.publish(1, 61).await;
+    heard.extend(numbers(&mut ada).await);
+    assert_eq!(heard, (1..=61).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_gives_out_an_offset_again_is_noticed() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    for number in 1..=5 {
+        cluster.publish(1, number).await;
+    }
+    assert_eq!(numbers(&mut ada).await, [1, 2, 3, 4, 5]);
+    cluster.server.forget(3);
+    cluster.publish(1, 6).await;
+    settle().await;
+    let heard = ada.receive().await.join("\n");
+    assert!(heard.contains(r#""unsubscribe":{"code":2500"#), "{heard}");
+}
