@@ -16,6 +16,7 @@ mod journal_config;
 mod memory;
 mod record;
 mod recovery;
+pub(crate) mod redis;
 mod shard;
 mod stream;
 mod streams;

@@ -28,15 +28,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::inbox::{Connection, Inbox, Received};
+pub(crate) use self::inbox::Inbox;
+use self::inbox::{Connection, Received};
 use self::outage::Waiting;
 pub(crate) use self::outage::{OutagePolicy, OutagePolicyOf};
 pub(crate) use self::presence::ClusterPresence;
 use self::probe::DeliveryProbe;
-use self::store::StorePublish;
 pub(crate) use self::store::{
     Event, LEASE_INTERVAL, LEASE_TTL, Membership, MembershipKind, NodeEntry, PresenceEntry, Store, StoreError,
-    StoreFuture, StorePublished, StoredPage, StoredPublication,
+    StoreFuture, StorePublish, StorePublished, StoredPage, StoredPublication,
 };
 use super::{
     Broker, ChannelPositions, ClusterStats, EngineError, EngineFuture, EngineStats, Health, History, HistoryLimits,

@@ -4,6 +4,8 @@ mod cluster_model;
 mod durable;
 mod memory;
 mod model;
+mod redis;
+mod servers;
 mod suite;
 
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::cluster::simulated::{SimServer, SimStore};
-use super::cluster::{ClusterBroker, OutagePolicy};
+use super::cluster::{ClusterBroker, OutagePolicy, Store};
 use super::*;
 use crate::config::Limits;
 
@@ -75,6 +77,9 @@ impl Recorder {
 }
 
 const TTL: Duration = Duration::from_secs(60);
+
+/// The channels to which a fixture is subscribed.
+const SUBSCRIBED: [&str; 3] = ["a", "b", "plain"];
 
 /// Options of an engine under test.
 #[derive(Clone, Copy, Debug)]
@@ -165,8 +170,12 @@ impl Fixture<ClusterBroker> {
     }
 
     async fn node(setup: Setup, server: &Arc<SimServer>, uid: &str) -> Self {
+        Self::over(setup, SimStore::new(server, uid), uid).await
+    }
+
+    /// A node over a store, connected and subscribed.
+    async fn over(setup: Setup, store: Arc<dyn Store>, uid: &str) -> Self {
         let recorder = Arc::new(Recorder::default());
-        let store = SimStore::new(server, uid);
         let refuse = Arc::new(|_: &ChannelName| OutagePolicy::Refuse);
         let broker = ClusterBroker::new(store, recorder.clone(), setup.limits(), refuse, uid.into());
         let presence = broker.presence();
@@ -177,7 +186,7 @@ impl Fixture<ClusterBroker> {
         while engine.health() != Health::Ready {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        for channel in ["a", "b", "plain"].map(name) {
+        for channel in SUBSCRIBED.map(name) {
             recorder.subscribed.lock().push(channel.clone());
             engine.interest_changed(&channel).await.unwrap();
         }
@@ -193,8 +202,27 @@ impl Fixture<ClusterBroker> {
 impl<B: Broker + ?Sized> Fixture<B> {
     /// What was delivered, after everything on its way has arrived.
     async fn settled(&self) -> Vec<String> {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        self.delivered()
+        const BARRIER: &str = "barrier";
+        let is_barrier = |event: &String| event.ends_with(BARRIER);
+        // Events of one channel keep their order.
+        for channel in SUBSCRIBED {
+            let info = member(u128::MAX, BARRIER);
+            self.engine.publish_join(&name(channel), info).await.unwrap();
+        }
+        while self
+            .recorder
+            .events
+            .lock()
+            .iter()
+            .filter(|event| is_barrier(event))
+            .count()
+            < SUBSCRIBED.len()
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut delivered = self.delivered();
+        delivered.retain(|event| !is_barrier(event));
+        delivered
     }
 
     async fn publish(&self, channel: &str, data: &str) -> Position {

@@ -3,8 +3,9 @@
 use super::*;
 use crate::ids::Generation;
 
-/// Runs a test on all engines. A test gets a fixture with ten publications of history per channel and a TTL of a minute.
-macro_rules! suite {
+/// Runs a test on all engines of this process. A test gets a fixture with ten publications of history per channel and a TTL of
+/// a minute.
+macro_rules! suite_in_process {
     ($($(#[$attribute:meta])* $test:ident;)*) => {
         mod memory {
             use super::*;
@@ -38,6 +39,44 @@ macro_rules! suite {
     };
 }
 
+/// Runs a test on all engines. Tests of real servers run with `cargo xtask test`.
+macro_rules! suite {
+    ($($test:ident;)*) => {
+        suite_in_process! { $($test;)* }
+
+        mod redis {
+            use super::*;
+
+            $(#[tokio::test]
+            #[ignore = "needs Redis: run `cargo xtask test`"]
+            async fn $test() {
+                super::$test(Fixture::redis(Setup::ten()).await.erased()).await;
+            })*
+        }
+
+        mod redis_cluster {
+            use super::*;
+
+            $(#[tokio::test]
+            #[ignore = "needs Redis: run `cargo xtask test`"]
+            async fn $test() {
+                super::$test(Fixture::redis_cluster(Setup::ten()).await.erased()).await;
+            })*
+        }
+    };
+}
+
+// These advance the time by minutes, which a real server does not. It has tests of its own for what is to expire.
+mod advancing {
+    use super::*;
+
+    suite_in_process! {
+        expired_publications_are_not_read;
+        an_unused_channel_gets_a_new_epoch;
+        a_repeated_key_returns_the_first_position;
+    }
+}
+
 suite! {
     publications_are_numbered_per_channel;
     without_history_publications_have_no_offset;
@@ -47,11 +86,8 @@ suite! {
     presence_lists_up_to_a_limit_and_counts_beyond_it;
     history_is_read_in_pages;
     publications_keep_sender_and_tags;
-    expired_publications_are_not_read;
-    an_unused_channel_gets_a_new_epoch;
     the_first_publication_continues_the_epoch_that_was_read_before;
     removed_history_keeps_its_position;
-    a_repeated_key_returns_the_first_position;
     concurrent_publications_with_one_key_are_published_once;
     old_versions_are_suppressed;
     concurrent_publications_are_delivered_in_order;

@@ -1,0 +1,3 @@
+-- Ends a lease. ARGV: 1 lease.
+finish(ARGV[1])
+return 1

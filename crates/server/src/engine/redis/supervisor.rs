@@ -1,0 +1,204 @@
+//! The task that keeps the connections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Shared;
+use super::link::Link;
+use super::names::slot;
+use super::topology::{View, resolve};
+use crate::channel::ChannelName;
+
+/// Pause before the servers are looked for again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest pause, after several attempts.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often connections and topology are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time to find the servers, connect and subscribe.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What [`connect`] did.
+struct Connected {
+    /// Whether there are connections that were not there before.
+    is_new: bool,
+    /// Why some servers of a cluster could not be reached.
+    incomplete: Option<String>,
+}
+
+/// Connects, and connects again whenever a connection is lost. Never returns.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut is_connected = false;
+    let mut failures = 0;
+    loop {
+        let result = match timeout(CONNECT_TIMEOUT, connect(&shared, is_connected)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("not connected within {CONNECT_TIMEOUT:?}")),
+        };
+        let retry = match result {
+            Ok(connected) => {
+                if connected.is_new {
+                    if !is_connected {
+                        tracing::info!(engine = %shared.config, "connected to the engine");
+                    }
+                    shared.inbox().connected();
+                }
+                is_connected = true;
+                if let Some(reason) = &connected.incomplete {
+                    tracing::warn!(%reason, "a server of the engine cannot be reached; trying again");
+                }
+                connected.incomplete.is_some()
+            }
+            Err(reason) => {
+                if is_connected || failures == 0 {
+                    tracing::warn!(engine = %shared.config, %reason, "the engine cannot be reached; trying again");
+                }
+                is_connected = false;
+                shared.inbox().disconnected(&reason);
+                true
+            }
+        };
+        failures = if retry { failures + 1 } else { 0 };
+        if retry {
+            let pause = RETRY_PAUSE * 2_u32.saturating_pow(failures.min(5) - 1);
+            sleep(pause.min(RETRY_PAUSE_MAX)).await;
+        } else {
+            wait_for_change(&shared).await;
+        }
+        let has_links = shared.view().links.iter().any(|link| !link.is_lost());
+        if is_connected && (!has_links || shared.must_reconnect.load(Ordering::Relaxed)) {
+            is_connected = false;
+            shared.inbox().disconnected("the connection was lost");
+        }
+    }
+}
+
+/// Waits until a connection is lost, or the topology may have changed.
+async fn wait_for_change(shared: &Shared) {
+    let mut next = Instant::now() + CHECK_INTERVAL;
+    loop {
+        let view = shared.view();
+        let lost = view.links.iter().map(|link| Box::pin(link.lost()));
+        tokio::select! {
+            _ = futures_util::future::select_all(lost) => return,
+            () = shared.look_again.notified() => return,
+            () = sleep_until(next) => {}
+        }
+        let checks = join_all(view.links.iter().map(|link| link.verify()));
+        let (checks, primaries) = futures_util::join!(checks, resolve(shared, &view.links));
+        for reason in checks.into_iter().filter_map(Result::err) {
+            tracing::warn!(%reason, "a server of the engine is lost");
+        }
+        // Who cannot tell does not know better.
+        if primaries.is_ok_and(|primaries| primaries != view.primaries) || view.links.iter().any(|link| link.is_lost())
+        {
+            return;
+        }
+        next = Instant::now() + CHECK_INTERVAL;
+    }
+}
+
+/// Makes the connections that are missing, and subscribes on them.
+async fn connect(shared: &Arc<Shared>, is_connected: bool) -> Result<Connected, String> {
+    let before = shared.view();
+    let must_reconnect = shared.must_reconnect.swap(false, Ordering::Relaxed);
+    let usable: Vec<_> = before
+        .links
+        .iter()
+        .filter(|link| !must_reconnect && !link.is_lost())
+        .cloned()
+        .collect();
+    let primaries = resolve(shared, &usable).await?;
+    if primaries.is_empty() {
+        return Err("the cluster has no slots".to_owned());
+    }
+    let links = join_all(primaries.iter().map(async |primary| {
+        match usable.iter().find(|link| *link.address() == primary.address) {
+            Some(link) => Ok((link.clone(), false)),
+            None => Link::open(shared, &primary.address)
+                .await
+                .map(|link| (Arc::new(link), true)),
+        }
+    }))
+    .await;
+    let mut incomplete = None;
+    let mut is_new = !is_connected;
+    let mut made = Vec::new();
+    for result in links {
+        match result {
+            Ok((link, is_link_new)) => {
+                is_new |= is_link_new;
+                made.push(link);
+            }
+            Err(reason) => incomplete = Some(reason),
+        }
+    }
+    if made.is_empty() {
+        return Err(incomplete.unwrap_or_default());
+    }
+    if !is_connected {
+        // What was changed during the outage was not passed on.
+        *shared.wanted.lock() = shared.inbox().subscriptions().into_iter().collect();
+    }
+    let view = Arc::new(View::new(primaries, made));
+    let mut moved = subscribe_missing(shared, &view, &mut incomplete).await;
+    if is_new {
+        shared.begin_lease(&view).await?;
+    }
+    shared.view.send_replace(view.clone());
+    // Channels that were subscribed on the old connections in the meantime.
+    moved.extend(subscribe_missing(shared, &view, &mut incomplete).await);
+    for link in before
+        .links
+        .iter()
+        .filter(|old| !view.links.iter().any(|link| Arc::ptr_eq(link, old)))
+    {
+        link.close();
+    }
+    if !is_new {
+        // Otherwise the positions of all channels are compared.
+        moved.iter().for_each(|channel| shared.inbox().doubt(channel));
+    }
+    Ok(Connected { is_new, incomplete })
+}
+
+/// Subscribes to all channels that are wanted and not subscribed, each on its server. Returns them.
+async fn subscribe_missing(shared: &Shared, view: &View, incomplete: &mut Option<String>) -> Vec<ChannelName> {
+    let mut channels = Vec::new();
+    let mut by_address: HashMap<_, Vec<String>> = HashMap::new();
+    let mut add = |name: String| {
+        let link = view.link(slot(name.as_bytes()));
+        let link = link.filter(|link| !link.is_subscribed(&name));
+        link.map(|link| by_address.entry(link.address()).or_default().push(name))
+    };
+    add(shared.names.control());
+    add(shared.names.node(&shared.uid));
+    for channel in shared.wanted.lock().iter() {
+        if add(shared.names.channel(channel)).is_some() {
+            channels.push(channel.clone());
+        }
+    }
+    let results = join_all(by_address.iter().map(async |(address, names)| {
+        let link = view.links.iter().find(|link| link.address() == *address);
+        let link = link.ok_or_else(|| format!("{address}: lost"))?;
+        match timeout(CONNECT_TIMEOUT / 2, link.subscribe(names)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!("{address}: {error}")),
+            Err(_) => {
+                link.close();
+                Err(format!("{address}: does not confirm subscriptions"))
+            }
+        }
+    }))
+    .await;
+    *incomplete = incomplete.take().or(results.into_iter().find_map(Result::err));
+    channels
+}
