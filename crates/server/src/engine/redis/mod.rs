@@ -50,7 +50,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::config::{Address, Deployment};
-pub(crate) use self::config::RedisConfig;
+pub use self::config::{InvalidRedisUrl, RedisConfig};
 use self::dial::Dialer;
 use self::link::Link;
 use self::names::{Names, slot};
