@@ -64,10 +64,10 @@ options! {
         pub allow_presence: Access = Access::Nobody,
         /// What happens to a subscriber that reads more slowly than its channels publish.
         pub slow_consumer: SlowConsumerPolicy = SlowConsumerPolicy::Disconnect,
-        /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. The server-wide
-        /// limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies too, and is the only limit for the
-        /// HTTP API and for data that `publish_hook` returns.
-        pub publication_size_max: usize = 64 << 10,
+        /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. By default, only the
+        /// server-wide limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies, which is always the
+        /// only limit for the HTTP API and for data that `publish_hook` returns.
+        pub publication_size_max: Option<usize> as ByteSize = None,
         /// Maximum number of publications per second of one client into one channel; more fail with error 111. By default
         /// there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).
         pub publication_rate_max: Option<u32> = None,
@@ -138,21 +138,26 @@ impl NamespaceOptions {
 
 /// The namespaces of a server without a configuration file.
 pub(crate) fn default_namespaces() -> Namespaces {
-    let mut namespaces: Namespaces = ["room", "chat", "market", "game"]
+    ["room", "chat", "market", "game"]
         .into_iter()
         .map(|name| (name.to_owned(), NamespaceOptions::open()))
-        .collect();
-    // The market compares the policies.
+        .collect()
+}
+
+/// The namespaces in which the market compares the policies, beside `market`.
+pub(crate) fn demo_namespaces() -> Namespaces {
     let key_tag = Some("symbol".to_owned());
-    for (name, slow_consumer) in [
+    [
         ("market_drop_oldest", SlowConsumerPolicy::DropOldest),
         ("market_latest", SlowConsumerPolicy::Latest { key_tag }),
-    ] {
+    ]
+    .into_iter()
+    .map(|(name, slow_consumer)| {
         let mut options = NamespaceOptions::open();
         options.slow_consumer = slow_consumer;
-        namespaces.insert(name.to_owned(), options);
-    }
-    namespaces
+        (name.to_owned(), options)
+    })
+    .collect()
 }
 
 /// The namespace in the name of a channel: the part before the first `:`, without the `$` of private channels. Empty if there

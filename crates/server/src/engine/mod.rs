@@ -25,10 +25,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use crate::journal::{Fsync, InvalidFsync, JournalRepair};
+pub use crate::journal::{Fsync, InvalidFsync, JournalCheck, JournalRepair};
 pub use journal_config::JournalConfig;
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
+pub(crate) use stream::PUBLICATION_BYTES;
 
 use prometheus_client::metrics::histogram::Histogram;
 

@@ -29,7 +29,8 @@ impl Session {
         let namespace = config.namespace(channel.as_str()).ok_or(ErrorCode::UnknownChannel)?;
         let data = request.data.ok_or(ErrorCode::BadRequest)?;
         let data = data.map_err(|_| ErrorCode::BadRequest)?;
-        let size_max = config.limits.publication_size_max.min(namespace.publication_size_max);
+        let size_max = namespace.publication_size_max.unwrap_or(usize::MAX);
+        let size_max = config.limits.publication_size_max.min(size_max);
         if data.len_bytes() > size_max {
             return Err(ErrorCode::LimitExceeded.into());
         }

@@ -26,7 +26,7 @@ options! {
         /// Reserved for a shared engine. Not supported in this version; setting it is an error.
         pub engine: Option<String> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
-        /// reconnect at once. Sets `timeouts.drain` and `timeouts.shutdown`.
+        /// reconnect at once.
         pub drain: Duration = Duration::from_secs(10),
         /// Format of log lines.
         pub log_format: LogFormat = LogFormat::Text,

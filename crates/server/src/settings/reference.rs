@@ -94,9 +94,17 @@ const HEAD: &str = "\
 Settings come from a TOML file (`--config FILE`), then from environment variables, then from flags; later ones override
 earlier ones. Each option is also an environment variable: `SOCKEYE_` and its path in capitals with `_` between the parts, such
 as `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Lists in variables are separated by commas.
+Any other variable that starts with `SOCKEYE_` is an error, except `SOCKEYE_CONFIG` and `SOCKEYE_LOG` (the flags `--config` and
+`--log-level`) and the variables that Kubernetes and Docker set for a service named `sockeye`, such as `SOCKEYE_SERVICE_HOST`.
+
+Times are numbers with units in descending order, such as `\"1m30s\"`, or a number of seconds without a unit. Sizes are numbers
+of bytes, or have a unit: `\"64KiB\"`, `\"1MB\"`.
 
 `sockeye config default` prints a commented file with the settings of a server without a file. `sockeye serve --config FILE
---check` checks a file and exits. On SIGHUP, the server rereads the file and the variables and logs what changed.
+--check` checks the settings, the certificate and the `data` folder, without changing anything, and exits. It also prints
+warnings, which a server logs when it starts: an HMAC secret of less than 32 bytes, a console password of less than 16
+characters, and a `history_size` that `limits.history_bytes_per_channel_max` cannot hold. Empty keys and passwords are errors.
+On SIGHUP, the server rereads the file and the variables and logs what changed.
 
 Without a file the server is open, for a first try: anonymous clients may connect, subscribe, publish, and read history and
 presence. A file sets the permissions. Everything else is denied.
