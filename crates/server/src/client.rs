@@ -198,9 +198,7 @@ impl Client {
     ) -> Result<(), DisconnectCode> {
         let id = command.as_ref().map_or(0, |command| command.id);
         self.node.metrics().command();
-        if let Some(config) = self.node.reloaded_config(&mut self.generation) {
-            self.session.set_config(config);
-        }
+        self.update_config();
         // Announce earlier leaves first, in case the client subscribes again.
         self.run_pending().await?;
         if let Ok(Command {
@@ -216,6 +214,13 @@ impl Client {
             step = Box::pin(self.verify(*unverified)).await?;
         }
         self.execute_step(id, step).await
+    }
+
+    /// Passes the configuration to the session if it was reloaded.
+    fn update_config(&mut self) {
+        if let Some(config) = self.node.reloaded_config(&mut self.generation) {
+            self.session.set_config(config);
+        }
     }
 
     /// Executes the result of a command or of a decision.
@@ -365,6 +370,11 @@ impl Client {
         self.node.config().timeouts.write
     }
 
+    /// Why the client may not connect, for log lines: the setting that decides. Empty if there is nothing to say.
+    pub(crate) fn refusal_reason(&self) -> &'static str {
+        self.session.refusal_reason()
+    }
+
     /// The id of the client and of the request that opened its connection, for log lines.
     pub(crate) fn ids(&self) -> (ClientId, RequestId) {
         (self.id, self.request.clone())
@@ -396,6 +406,14 @@ impl Client {
             ServerCommand::Subscribe(subscribe) => {
                 if let Some(call) = self.session.subscribe_by_server(subscribe, clock())? {
                     self.subscribe_by_server(call).await?;
+                }
+            }
+            ServerCommand::CheckSubscriptions(count) => {
+                self.update_config();
+                let revoked = self.session.revoked();
+                count.add(revoked.len());
+                for (channel, code) in revoked {
+                    self.node.hub().end_subscription(&channel, self.id, code);
                 }
             }
             ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),

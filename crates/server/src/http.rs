@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use ::http::header::{self, HeaderName, HeaderValue};
-use ::http::{Method, StatusCode};
+use ::http::{Method, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -152,6 +152,7 @@ impl HttpService {
     ) -> hyper::Response<Body> {
         // Boxed, so that other connections do not reserve memory for them.
         let mut response = match request.uri().path() {
+            _ if !has_one_host(&request) => bad_host().map(Body::Left),
             path if path.starts_with(api::PREFIX) => Box::pin(self.call_api(request, context)).await.map(Body::Left),
             path if console::is_path(path) || transports::is_path(path) => {
                 let (response, is_stream) = match console::is_path(path) {
@@ -597,6 +598,20 @@ fn explanation(refusal: &UpgradeError) -> String {
         (None, Some(fault)) => format!("{fault}\n"),
         (None, None) => format!("{}\n", refusal.error()),
     }
+}
+
+/// RFC 9112 §3.2: a request of HTTP/1.1 has exactly one `Host`, or is answered with 400.
+fn has_one_host(request: &Request) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11
+}
+
+fn bad_host() -> Response {
+    let mut response = text(StatusCode::BAD_REQUEST, "the request needs one Host header\n");
+    // A body is not read.
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 fn method_not_allowed() -> Response {

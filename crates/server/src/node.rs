@@ -27,7 +27,7 @@ use crate::ids::{ClientId, Generation, Subscription};
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
 use crate::presence::Membership;
 use crate::protocol::Data;
-use crate::queue::{Outgoing, Queue};
+use crate::queue::{Item, Outgoing, Queue, RevokedCount, ServerCommand};
 use crate::refusals::RefusalLog;
 
 /// A configuration that can be replaced.
@@ -191,7 +191,7 @@ impl Node {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Replaces the configuration.
+    /// Replaces the configuration. Ends the subscriptions that it does not allow any more.
     pub(crate) fn reload(&self, config: Config) {
         if config.hooks != self.current_config().hooks
             && let Ok(hooks) = Hooks::from_options(&config.hooks)
@@ -200,8 +200,18 @@ impl Node {
         }
         // Also forgets the cached JWK sets.
         *self.verifiers.write() = Arc::new(Verifiers::new(&config));
-        *self.current.write() = Arc::new(config);
+        let config = Arc::new(config);
+        let old = std::mem::replace(&mut *self.current.write(), config.clone());
         self.generation.fetch_add(1, Ordering::Release);
+        if !old.allows_same_subscriptions(&config) {
+            // A client that is not registered yet has no subscription, and gets the new configuration with its first one.
+            let count = Arc::new(RevokedCount::default());
+            for queue in self.clients.queues() {
+                queue.push(Item::Command(Box::new(ServerCommand::CheckSubscriptions(
+                    count.clone(),
+                ))));
+            }
+        }
     }
 
     pub(crate) fn hub(&self) -> &Hub {

@@ -14,6 +14,7 @@ mod backlog;
 mod dropped;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -105,6 +106,39 @@ pub(crate) enum ServerCommand {
     Subscribe(ServerSubscribe),
     /// Changes the expiry of the connection.
     Refresh(ServerRefresh),
+    /// Ends the subscriptions that the configuration does not allow any more.
+    CheckSubscriptions(Arc<RevokedCount>),
+}
+
+/// Counts the subscriptions that a reload ends. Logs their number when the last client has been checked.
+#[derive(Debug, Default)]
+pub(crate) struct RevokedCount(AtomicUsize);
+
+impl RevokedCount {
+    pub(crate) fn add(&self, count: usize) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// Equal if it is the count of the same reload.
+impl PartialEq for RevokedCount {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for RevokedCount {}
+
+impl Drop for RevokedCount {
+    fn drop(&mut self) {
+        let count = *self.0.get_mut();
+        if count > 0 {
+            tracing::info!(
+                subscriptions = count,
+                "reloaded: ended subscriptions that the namespaces do not allow any more"
+            );
+        }
+    }
 }
 
 /// A server-side subscription.
@@ -441,6 +475,7 @@ impl ServerCommand {
             + match self {
                 Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
                 Self::Refresh(refresh) => len(&refresh.info),
+                Self::CheckSubscriptions(_) => 0,
             }
     }
 }

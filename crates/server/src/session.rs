@@ -59,6 +59,8 @@ pub(crate) struct Session {
     expires_at: Option<Instant>,
     /// The code with which the client is disconnected.
     failed: Option<DisconnectCode>,
+    /// Whether the client may not connect because it has no token.
+    lacks_token: bool,
 }
 
 /// Which calls of clients the embedding program handles.
@@ -200,12 +202,21 @@ impl Session {
             publications: Vec::new(),
             expires_at: None,
             failed: None,
+            lacks_token: false,
         }
     }
 
     /// Replaces the configuration. It applies from the next command on.
     pub(crate) fn set_config(&mut self, config: Arc<Config>) {
         self.config = config;
+    }
+
+    /// Why the client may not connect, for the log of the server. Empty if there is nothing to say.
+    pub(crate) fn refusal_reason(&self) -> &'static str {
+        match self.lacks_token {
+            true => "it has no token, and the setting `anonymous` is false",
+            false => "",
+        }
     }
 
     /// Sets the secret with which the client sends commands over other requests.

@@ -224,6 +224,16 @@ impl Config {
 }
 
 impl Config {
+    /// Whether another configuration decides in the same way who may be subscribed.
+    pub(crate) fn allows_same_subscriptions(&self, other: &Self) -> bool {
+        let rules = |config: &Self| -> (bool, Vec<_>) {
+            let rules = config.channel_tables();
+            let rules = rules.map(|(path, options)| (path, options.allow_subscribe, options.subscribe_hook));
+            (config.insecure_clients, rules.collect())
+        };
+        rules(self) == rules(other)
+    }
+
     /// The tables of tokens, with their paths.
     fn token_tables(&self) -> impl Iterator<Item = (&'static str, &TokenConfig)> {
         let subscription = self.subscription_tokens.as_ref();
@@ -444,7 +454,7 @@ options! {
         /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
         pub publication_size_max: usize as ByteSize = 64 << 10,
         /// Maximum number of commands that one client may send per second, on average over a few seconds. Bursts of four times
-        /// as many are allowed; after that the client is disconnected with 3013.
+        /// as many are allowed; after that the client is disconnected with 3013, and SDKs reconnect after a pause.
         pub commands_per_second_max: u32 = 250,
         /// Maximum number of channels that one client is subscribed to. Further subscriptions fail with error 106.
         pub channels_per_client_max: usize = 128,

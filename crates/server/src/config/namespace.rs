@@ -54,7 +54,8 @@ options! {
         /// Whether the backend decides about publications of clients, instead of `allow_publish`. It may change them. Needs
         /// `hooks.publish_url`.
         pub publish_hook: bool = false,
-        /// Who may subscribe.
+        /// Who may subscribe. Clients with a subscription token always may, except with `nobody`. Channels named `name#u1,u2`
+        /// admit these users instead, with and without a token, and private channels (`$name`) need a token.
         pub allow_subscribe: Access = Access::Token,
         /// Who may publish.
         pub allow_publish: Access = Access::Nobody,
@@ -76,19 +77,20 @@ options! {
 
 /// Which clients may do something in a channel.
 ///
-/// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value.
+/// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value. The values
+/// do not restrict the server: connection tokens, hooks and the HTTP API subscribe clients to any channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
-    /// No client. The HTTP API may.
+    /// No client, not even with a subscription token.
     Nobody,
     /// Every connected client, also an anonymous one.
     Anyone,
     /// Clients with a user.
     Authenticated,
-    /// Subscribers of the channel.
+    /// Subscribers of the channel. For `allow_subscribe`, the same as [`Token`](Self::Token).
     Subscriber,
-    /// Clients whose subscription a token, the backend or the server API granted.
+    /// Clients with a subscription token, and those whose subscription a connection token, the backend or the HTTP API granted.
     Token,
 }
 

@@ -169,7 +169,8 @@ impl ServerHandle {
     }
 
     /// Replaces the configuration: keys, permissions, namespaces and limits apply to connected clients with their next
-    /// command. The address, the origin and host policies, compression, timeouts, the log and the memory limits of histories
+    /// command. Subscriptions that are not allowed any more end: with 2000 if the namespace has been removed, and with 2502,
+    /// after which SDKs subscribe again and present a token if they have one, if `allow_subscribe` forbids them. The address, the origin and host policies, compression, timeouts, the log and the memory limits of histories
     /// stay as they were at the start.
     ///
     /// # Errors

@@ -125,6 +125,23 @@ const CHANNELS: &str = "\
 `chat:` or `$chat:`. Commands for channels of other namespaces fail with error 102. Publishing, history and presence of a
 private channel (`$`) also need a subscription, and a subscription needs a token.
 
+The values of `allow_…` say which clients may do it. The server is not restricted by them: a connection token, the connect hook
+and the HTTP API subscribe a client to any channel.
+
+| value | `allow_subscribe` | `allow_publish`, `allow_history`, `allow_presence` |
+|---|---|---|
+| `nobody` | no client, not even with a subscription token | no client |
+| `token` | clients with a subscription token for the channel | clients whose subscription a token, a hook or the HTTP API granted |
+| `subscriber` | the same as `token` | subscribers of the channel |
+| `authenticated` | clients with a user | clients with a user, subscribed or not |
+| `anyone` | every client, also an anonymous one | every client, subscribed or not |
+
+A subscription token is accepted with every value but `nobody`. A channel named `name#u1,u2` admits exactly these users, with and
+without a token, unless the value is `nobody`. With `subscribe_hook`, the backend decides instead of `allow_subscribe`.
+
+On SIGHUP, subscriptions that are not allowed any more end, and the log says how many: with 2000 if the namespace was removed; with
+2502 if `allow_subscribe` forbids them, after which SDKs subscribe again and present a token if they have one.
+
 ";
 
 /// The documentation of an option as one line, without links.
