@@ -106,7 +106,7 @@ impl Client {
         let pings = match options.pinged_by {
             PingedBy::Frames => Pings::Frames,
             PingedBy::Commands => {
-                let interval = node.config().timeouts.ping_interval;
+                let interval = node.startup_config().timeouts.ping_interval;
                 // A random time in the second half of the interval spreads the pings of clients that connect together.
                 let spread = Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
                 Pings::Commands {
@@ -115,7 +115,7 @@ impl Client {
             }
         };
         let generation = node.generation();
-        let mut session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
+        let mut session = Session::new(node.config(), id, pings, Instant::now().into_std());
         session.set_secret(&options.secret);
         let handlers = node.handlers();
         session.set_handled(Handled {
@@ -362,12 +362,12 @@ impl Client {
 
     /// Timeout of the closing handshake.
     pub(crate) fn close_timeout(&self) -> Duration {
-        self.node.config().timeouts.close
+        self.node.startup_config().timeouts.close
     }
 
     /// Timeout for a slow client.
     pub(crate) fn write_timeout(&self) -> Duration {
-        self.node.config().timeouts.write
+        self.node.startup_config().timeouts.write
     }
 
     /// Why the client may not connect, for log lines: the setting that decides. Empty if there is nothing to say.
@@ -447,7 +447,7 @@ impl Client {
     fn log_refusal(&self, body: &ReplyBody<'_>) {
         let code = match body {
             ReplyBody::Error(code) => code.to_string(),
-            ReplyBody::Rejected(rejection) => format!("{} ({})", rejection.message, rejection.code),
+            ReplyBody::Custom(error) => format!("{} ({})", error.message, error.code),
             _ => return,
         };
         let log = || tracing::info!(%code, "refused the connect command of a client");
@@ -535,7 +535,7 @@ impl Client {
     fn reply(&self, id: u32, body: ReplyBody<'_>) {
         match &body {
             ReplyBody::Error(code) => self.node.metrics().error(code.code()),
-            ReplyBody::Rejected(rejection) => self.node.metrics().error(rejection.code),
+            ReplyBody::Custom(error) => self.node.metrics().error(error.code),
             _ => {}
         }
         let reply = self.encode(id, body).unwrap_or_else(|code| {

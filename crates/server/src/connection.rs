@@ -189,7 +189,7 @@ pub(crate) fn log_permanent_disconnect(client: &ClientId, request_id: &RequestId
 fn log_connection_error(node: &Node, error: &sockeye::Error, client: &ClientId, request_id: &RequestId) {
     let cause = error.close_info().map(|close_info| close_info.cause());
     if cause == Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) {
-        let limit = node.config().limits.message_size_max;
+        let limit = node.startup_config().limits.message_size_max;
         // SDKs do not connect again after 1009.
         node.refusals().log(|| {
             tracing::info!(

@@ -95,7 +95,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
 
 impl HttpService {
     pub(crate) fn new(node: Arc<Node>, is_loopback: bool) -> Self {
-        let config = node.config();
+        let config = node.startup_config();
         let policy = Policy::new(config, is_loopback);
         let server = websocket_server(config, &policy, None);
         // The same times as for pings of the client protocol.
@@ -119,7 +119,7 @@ impl HttpService {
             "/health" => get_or_head(is_get_or_head, || self.health()),
             LIVE => get_or_head(is_get_or_head, || text(StatusCode::OK, "ok\n")),
             METRICS => get_or_head(is_get_or_head, || self.metrics(&request, context)),
-            // The handshake rejects every method but GET, including HEAD.
+            // The handshake refuses every method but GET, including HEAD.
             WEBSOCKET => self.upgrade(&mut request, context, permit),
             CHECK => get_or_head(is_get_or_head, || self.check(&request)),
             path => match (self.page(path, request.uri().query()), is_get_or_head) {
@@ -194,13 +194,13 @@ impl HttpService {
             }
             return Some(response);
         }
-        let snapshot = demos.snapshot(self.node.config(), path, query)?;
+        let snapshot = demos.snapshot(self.node.startup_config(), path, query)?;
         Some(content(StatusCode::OK, "application/json", snapshot))
     }
 
     /// Executes a request of the HTTP API.
     async fn call_api(&self, request: Request, context: &RequestContext) -> Response {
-        let config = self.node.current_config();
+        let config = self.node.config();
         let api_keys = ApiKeys::new(&config.api_keys);
         let keys = (!config.insecure_api).then_some(&api_keys);
         // Without keys, a page of any site could call the API of a server on the machine of its visitor.
@@ -333,7 +333,7 @@ impl HttpService {
             peer,
             request: RequestId::of(request.headers()),
         };
-        let per_address_max = self.node.current_config().limits.connections_per_address_max;
+        let per_address_max = self.node.config().limits.connections_per_address_max;
         let mut response = match self.node.connection_limiter().admit(peer.ip(), per_address_max) {
             Ok(permit) => self.upgrade(request, &context, &Arc::new(permit)),
             Err(closed) => {
@@ -352,8 +352,8 @@ impl HttpService {
         let Some(arrival) = self.node.arrive() else {
             return self.refuse_draining(context);
         };
-        let rate_max = self.node.current_config().limits.handshakes_per_second_max;
-        if let Err(after) = self.node.handshakes().admit(rate_max) {
+        let rate_max = self.node.config().limits.handshakes_per_second_max;
+        if let Err(after) = self.node.admit_handshake(rate_max) {
             self.node.metrics().refusal("rate");
             self.log_refusal(context, StatusCode::SERVICE_UNAVAILABLE, || {
                 format!("limits.handshakes_per_second_max ({rate_max}) is exceeded")
@@ -471,7 +471,7 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     peer: SocketAddr,
     permit: Admission,
 ) {
-    let timeouts = service.node.config().timeouts.clone();
+    let timeouts = service.node.startup_config().timeouts.clone();
     let node = service.node.clone();
     let permit = Arc::new(permit);
     let progress = Arc::<Progress>::default();

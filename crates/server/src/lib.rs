@@ -77,6 +77,7 @@ mod policy;
 mod presence;
 mod protocol;
 mod queue;
+mod rate_limiter;
 mod refusals;
 mod request_id;
 mod serve;

@@ -98,7 +98,7 @@ pub(crate) fn log_format(options: &ServeOptions) -> LogFormat {
 }
 
 /// The beginnings of settings that a running server does not apply.
-const RESTART: [&str; 13] = [
+const RESTART: [&str; 14] = [
     "allow_hosts",
     "allow_origins",
     "compression",
@@ -109,6 +109,7 @@ const RESTART: [&str; 13] = [
     "fsync",
     "limits.connections_max",
     "limits.history_bytes_max",
+    "limits.message_size_max",
     "listen",
     "log_format",
     "timeouts.",

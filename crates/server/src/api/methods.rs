@@ -11,7 +11,7 @@ use super::types::{
 use super::{ApiMethod, CallResult, Malformed};
 use crate::codes::ErrorCode;
 use crate::handle::{
-    Disconnect, HistoryOptions, Pattern, PublishOptions, RefreshOptions, ServerHandle, SubscribeOptions, Target,
+    Disconnect, HistoryOptions, PublishOptions, RefreshOptions, ServerHandle, SubscribeOptions, Target,
 };
 use crate::presence::ClientInfo;
 use crate::protocol::{PresenceResult, encode};
@@ -163,8 +163,7 @@ impl<'a> Call<'a> {
                 result(&Empty {})
             }
             Self::Channels(request) => {
-                Pattern::new(&request.pattern).map_err(|_| ErrorCode::BadRequest)?;
-                let channels = handle.channels(&request.pattern).into_iter();
+                let channels = handle.channels(&request.pattern)?.into_iter();
                 result(&ChannelsResult {
                     channels: channels
                         .map(|channel| {

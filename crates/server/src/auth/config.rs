@@ -12,12 +12,11 @@ options! {
     /// `jwks_url` is asked only for tokens that no key set here verifies, and never for HMAC.
     ///
     /// ```
-    /// use sockeye_server::auth::{TokenConfig, TokenVerifier};
-    ///
-    /// let mut config = TokenConfig::default();
-    /// config.hmac_secret = Some("at least 32 bytes of random text".into());
-    /// let verifier = TokenVerifier::new(&config)?;
-    /// # Ok::<(), sockeye_server::auth::TokenConfigError>(())
+    /// let mut config = sockeye_server::Config::default();
+    /// config.tokens.hmac_secret = Some("at least 32 bytes of random text".into());
+    /// config.tokens.issuer = Some("https://accounts.example".to_owned());
+    /// config.check()?;
+    /// # Ok::<(), sockeye_server::ConfigError>(())
     /// ```
     #[derive(PartialEq, Eq)]
     pub struct TokenConfig {

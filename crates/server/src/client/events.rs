@@ -19,7 +19,7 @@ use crate::hooks::{
     CallData, Common, ConnectCall, Hook, HookError, Hooks, PublishCall, RefreshCall, RpcCall, SubRefreshCall,
     SubscribeCall,
 };
-use crate::protocol::{Command, Data, Encoding, Malformed, Rejection, Request, encode};
+use crate::protocol::{Command, CustomError, Data, Encoding, Malformed, Request, encode};
 use crate::queue::{Answer, Item, Queue};
 use crate::session::{Decision, Event};
 
@@ -87,7 +87,7 @@ impl Client {
         };
         if matches!(request, Request::Rpc(_) | Request::Send(_)) {
             let calls = pending.iter().filter(|pending| pending.event.is_call()).count();
-            return calls < self.node.current_config().hooks.rpc_per_client_max.max(1);
+            return calls < self.node.config().hooks.rpc_per_client_max.max(1);
         }
         let Some(channel) = request.channel() else {
             return true;
@@ -146,7 +146,7 @@ impl Client {
     /// The future of the call for an event.
     fn call(&self, event: &Event) -> DecisionFuture {
         let handlers = self.node.handlers();
-        let limit = self.node.current_config().hooks.timeout;
+        let limit = self.node.config().hooks.timeout;
         match event {
             Event::Rpc(method, data) if let Some(handler) = handlers.rpc.clone() => {
                 let call = HandledCall {
@@ -157,7 +157,7 @@ impl Client {
                 Box::pin(async move {
                     let result = timeout(limit, async { handler(call).await }).await;
                     let result = result.map_err(|_| HookError::Timeout)?;
-                    Ok(Decision::Handled(result.map(handled_data).map_err(Rejection::from)))
+                    Ok(Decision::Handled(result.map(handled_data).map_err(CustomError::from)))
                 })
             }
             Event::Message(data) if let Some(handler) = handlers.message.clone() => {
@@ -318,7 +318,7 @@ fn handled_data(bytes: Vec<u8>) -> Option<Data> {
     Some(json.unwrap_or_else(|| Data::from(bytes)))
 }
 
-impl From<RpcError> for Rejection {
+impl From<RpcError> for CustomError {
     fn from(error: RpcError) -> Self {
         Self {
             code: error.code,

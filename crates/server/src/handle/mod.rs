@@ -170,8 +170,9 @@ impl ServerHandle {
 
     /// Replaces the configuration: keys, permissions, namespaces and limits apply to connected clients with their next
     /// command. Subscriptions that are not allowed any more end: with 2000 if the namespace has been removed, and with 2502,
-    /// after which SDKs subscribe again and present a token if they have one, if `allow_subscribe` forbids them. The address, the origin and host policies, compression, timeouts, the log and the memory limits of histories
-    /// stay as they were at the start.
+    /// after which SDKs subscribe again and present a token if they have one, if `allow_subscribe` forbids them. The
+    /// address, the origin and host policies, compression, timeouts, the log, the limits of messages and of all connections, and
+    /// the memory limits of histories stay as they were at the start.
     ///
     /// # Errors
     /// Fails if fields of the configuration contradict each other. Nothing changes then.
@@ -234,20 +235,21 @@ impl ServerHandle {
     /// Returns the channels with subscribers whose names match a pattern.
     ///
     /// `*` stands for any number of characters, `?` for one, `[a-z]` and `[!a-z]` for one inside or outside of a set, `{a,b}`
-    /// for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all names, an
-    /// invalid one none.
-    pub fn channels(&self, pattern: &str) -> Vec<ChannelStats> {
-        let Ok(pattern) = Pattern::new(pattern) else {
-            return Vec::new();
-        };
+    /// for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all names.
+    ///
+    /// # Errors
+    /// Fails with 107 if the pattern is not valid.
+    pub fn channels(&self, pattern: &str) -> Result<Vec<ChannelStats>, ErrorCode> {
+        let pattern = Pattern::new(pattern).map_err(|_| ErrorCode::BadRequest)?;
         let channels = self.node.hub().channels().into_iter();
-        channels
+        let found = channels
             .filter(|(name, _)| pattern.matches(name.as_str()))
             .map(|(name, subscribers)| ChannelStats {
                 name: name.as_str().to_owned(),
                 subscribers,
             })
-            .collect()
+            .collect();
+        Ok(found)
     }
 
     /// Returns numbers about this server.
@@ -328,7 +330,7 @@ impl ServerHandle {
 
     /// Validates the data of a publication.
     fn data(&self, data: &[u8]) -> Result<Data, ErrorCode> {
-        if data.len() > self.node.current_config().limits.publication_size_max {
+        if data.len() > self.node.config().limits.publication_size_max {
             return Err(ErrorCode::LimitExceeded);
         }
         json(data)
@@ -337,7 +339,7 @@ impl ServerHandle {
     /// Validates the name of a channel, and finds its namespace.
     pub(crate) fn channel(&self, name: &str) -> Result<(ChannelName, NamespaceOptions), ErrorCode> {
         let channel = ChannelName::new(name).map_err(|_| ErrorCode::BadRequest)?;
-        let config = self.node.current_config();
+        let config = self.node.config();
         let options = config.namespace(name).ok_or(ErrorCode::UnknownChannel)?;
         Ok((channel, options.clone()))
     }

@@ -107,7 +107,7 @@ characters, and a `history_size` that `limits.history_bytes_per_channel_max` can
 On SIGHUP, the server rereads the file and the variables and logs what changed.
 
 Without a file the server is open, for a first try: anonymous clients may connect, subscribe, publish, and read history and
-presence. A file sets the permissions. Everything else is denied.
+presence. A file sets the permissions. Nothing else is allowed.
 ";
 
 const TOKENS: &str = "\
