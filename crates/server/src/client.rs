@@ -408,6 +408,7 @@ impl Client {
                     self.subscribe_by_server(call).await?;
                 }
             }
+            ServerCommand::CancelSubscribe(channel) => self.cancel_subscribe(channel.as_ref()),
             ServerCommand::CheckSubscriptions(count) => {
                 self.update_config();
                 let revoked = self.session.revoked();

@@ -104,6 +104,8 @@ impl Eq for Answer {}
 pub(crate) enum ServerCommand {
     /// Subscribes the client to a channel.
     Subscribe(ServerSubscribe),
+    /// Cancels subscriptions to a channel that wait for the backend, or to all channels.
+    CancelSubscribe(Option<ChannelName>),
     /// Changes the expiry of the connection.
     Refresh(ServerRefresh),
     /// Ends the subscriptions that the configuration does not allow any more.
@@ -475,7 +477,7 @@ impl ServerCommand {
             + match self {
                 Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
                 Self::Refresh(refresh) => len(&refresh.info),
-                Self::CheckSubscriptions(_) => 0,
+                Self::CancelSubscribe(_) | Self::CheckSubscriptions(_) => 0,
             }
     }
 }

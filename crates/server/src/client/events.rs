@@ -12,14 +12,15 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::{Client, clock};
-use crate::codes::DisconnectCode;
+use crate::channel::ChannelName;
+use crate::codes::{DisconnectCode, ErrorCode};
 use crate::handle::Member;
 use crate::handlers::{ClientMessage, RpcCall as HandledCall, RpcError};
 use crate::hooks::{
     CallData, Common, ConnectCall, Hook, HookError, Hooks, PublishCall, RefreshCall, RpcCall, SubRefreshCall,
     SubscribeCall,
 };
-use crate::protocol::{Command, CustomError, Data, Encoding, Malformed, Request, encode};
+use crate::protocol::{Command, CustomError, Data, Encoding, Malformed, ReplyBody, Request, encode};
 use crate::queue::{Answer, Item, Queue};
 use crate::session::{Decision, Event};
 
@@ -115,6 +116,20 @@ impl Client {
             event,
             task: task.abort_handle(),
         });
+    }
+
+    /// Cancels the subscriptions to a channel, or to all channels, that wait for the backend. They fail with error 103, after
+    /// which SDKs do not subscribe again by themselves, as after the end of a subscription with 2000.
+    pub(super) fn cancel_subscribe(&mut self, channel: Option<&ChannelName>) {
+        let is_meant = |pending: &PendingEvent| match &pending.event {
+            Event::Subscribe(event) => channel.is_none_or(|channel| event.channel == *channel),
+            _ => false,
+        };
+        while let Some(index) = self.pending.iter().position(is_meant) {
+            // Dropping it aborts the call.
+            let cancelled = self.pending.swap_remove(index);
+            self.reply(cancelled.id, ReplyBody::Error(ErrorCode::PermissionDenied));
+        }
     }
 
     /// Continues an event after the decision.

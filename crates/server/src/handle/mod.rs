@@ -129,7 +129,8 @@ impl ServerHandle {
     }
 
     /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty. The
-    /// clients receive 2000 and do not subscribe again by themselves.
+    /// clients receive 2000 and do not subscribe again by themselves. A subscription that waits for the decision of the
+    /// backend fails with 103.
     ///
     /// # Errors
     /// See [`ServerHandle`].
@@ -139,7 +140,9 @@ impl ServerHandle {
             "" => hub.channels().into_iter().map(|(name, _)| name).collect(),
             name => vec![self.channel(name)?.0],
         };
-        for (client, _) in self.clients(&target.into()) {
+        for (client, queue) in self.clients(&target.into()) {
+            let pending = (!channel.is_empty()).then(|| channels[0].clone());
+            queue.push(Item::Command(Box::new(ServerCommand::CancelSubscribe(pending))));
             for channel in &channels {
                 hub.end_subscription(channel, client, UnsubscribeCode::Server);
             }

@@ -156,6 +156,8 @@ impl Session {
             }),
             _ => Err(ErrorCode::Internal.into()),
         };
+        // The only way to this code.
+        self.lacks_token = matches!(credentials, Err(CommandError::Disconnect(DisconnectCode::BadRequest)));
         match credentials {
             // The data was for the backend, and may be secret: it is never shown to others.
             Ok(credentials) => self.connect(connect.requested, credentials, None, clock),
