@@ -309,7 +309,11 @@ mod tests {
 
     #[test]
     fn sizes_can_be_set_alone_and_together() {
-        let limits = config_of(&["--max-publication-size", "2MiB"]).unwrap().limits;
+        let config = config_of(&["--max-publication-size", "2MiB"]).unwrap();
+        // No namespace has a smaller limit of its own.
+        let mut namespaces = config.namespaces.values().chain(&config.channels);
+        assert!(namespaces.all(|options| options.publication_size_max.is_none()));
+        let limits = config.limits;
         assert_eq!(limits.publication_size_max, 2 << 20);
         assert!(limits.message_size_max > 2 << 20);
         let limits = config_of(&["--max-message-size=1MiB"]).unwrap().limits;

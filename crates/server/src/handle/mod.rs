@@ -11,6 +11,7 @@ use crate::channel::ChannelName;
 use crate::codes::{ErrorCode, UnsubscribeCode};
 use crate::config::{Config, ConfigError, NamespaceOptions};
 use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish, PublishOutcome, Version};
+use crate::hooks::Hook;
 use crate::ids::ClientId;
 use crate::metrics::Source;
 use crate::node::Node;
@@ -140,9 +141,12 @@ impl ServerHandle {
             "" => hub.channels().into_iter().map(|(name, _)| name).collect(),
             name => vec![self.channel(name)?.0],
         };
+        let asks_backend = self.node.config().hooks.has(Hook::Subscribe);
         for (client, queue) in self.clients(&target.into()) {
-            let pending = (!channel.is_empty()).then(|| channels[0].clone());
-            queue.push(Item::Command(Box::new(ServerCommand::CancelSubscribe(pending))));
+            if asks_backend {
+                let pending = (!channel.is_empty()).then(|| channels[0].clone());
+                queue.push(Item::Command(Box::new(ServerCommand::CancelSubscribe(pending))));
+            }
             for channel in &channels {
                 hub.end_subscription(channel, client, UnsubscribeCode::Server);
             }

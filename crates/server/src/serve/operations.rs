@@ -197,6 +197,9 @@ async fn a_reload_ends_subscriptions_that_are_not_allowed_any_more() {
         assert!(ended.as_text().unwrap().contains(expect), "{ended:?}");
     }
     assert_eq!(handle.info().subscriptions, 0);
+    assert_eq!(handle.channels("chat:*"), Ok(Vec::new()));
+    // Unclosed.
+    assert_eq!(handle.channels("[a"), Err(crate::codes::ErrorCode::BadRequest));
     let text = log.text();
     assert!(
         text.contains("subscriptions=1") && text.contains("subscriptions=2"),
