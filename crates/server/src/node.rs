@@ -127,11 +127,16 @@ impl Node {
         Self::with_memory(current, hub, broker)
     }
 
-    /// A node with the log that the configuration names, if it names one. Blocks while it reads the log.
+    /// A node with the engine that the configuration names. Blocks while it reads a log. Does not wait for Redis or NATS.
     ///
     /// # Errors
-    /// The log could not be opened.
+    /// The log, or a file that the URL of the engine names, could not be read.
     pub(crate) fn open(config: Config) -> io::Result<Arc<Self>> {
+        if let Some(url) = &config.engine {
+            let uid = random_uid();
+            let store = url.store(&uid)?;
+            return Ok(Self::with_store(config, store, uid));
+        }
         let Some(log) = config.journal.clone() else {
             return Ok(Self::new(config));
         };

@@ -14,7 +14,7 @@ use sockeye::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
 use crate::auth::{Secret, TokenConfig, TokenVerifier};
-use crate::engine::JournalConfig;
+use crate::engine::{EngineUrl, JournalConfig};
 use crate::hooks::{Hook, HookOptions, Hooks};
 pub use console::ConsoleOptions;
 pub(crate) use namespace::default_namespaces;
@@ -73,6 +73,9 @@ pub struct Config {
     pub namespaces: Namespaces,
     /// The journal, a log on disk that keeps histories over a restart; `None` keeps them in memory only.
     pub journal: Option<JournalConfig>,
+    /// The engine that several nodes share; `None` for the embedded one, which serves this node alone. The journal is part of
+    /// the embedded engine.
+    pub engine: Option<EngineUrl>,
     /// Limits per client and for the whole server.
     pub limits: Limits,
     /// Timeouts and intervals.
@@ -99,6 +102,7 @@ impl Default for Config {
             channels: Some(NamespaceOptions::open()),
             namespaces: default_namespaces(),
             journal: None,
+            engine: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }

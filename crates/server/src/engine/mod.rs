@@ -20,6 +20,7 @@ pub(crate) mod redis;
 mod shard;
 mod stream;
 mod streams;
+mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +31,7 @@ use std::time::{Duration, SystemTime};
 pub use crate::journal::{Fsync, InvalidFsync, JournalRepair};
 pub(crate) use cluster::{ClusterBroker, NodeEntry, OutagePolicy, OutagePolicyOf, Store};
 pub use journal_config::JournalConfig;
+pub use url::{EngineUrl, InvalidEngineUrl};
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
 

@@ -154,8 +154,12 @@ impl Settings {
             }
             config.journal = Some(journal);
         }
-        if program.engine.is_some() {
-            return Err(self.error("engine", "must not be set: this version has only the embedded engine"));
+        if let Some(url) = &program.engine {
+            let url = url.expose().parse().map_err(|error| self.error("engine", error))?;
+            config.engine = Some(url);
+            if program.data.is_some() {
+                return Err(self.error("data", "is the log of the embedded engine, and must not be set together with engine"));
+            }
         }
         config.tokens = self.tokens.clone();
         config.subscription_tokens.clone_from(&self.subscription_tokens);

@@ -23,8 +23,10 @@ options! {
         /// Starts with a damaged log: keeps all valid records and gives every channel a new epoch, so no client recovers. Use
         /// it for one start only, as `SOCKEYE_REPAIR_JOURNAL=true`.
         pub repair_journal: bool = false,
-        /// Reserved for a shared engine. Not supported in this version; setting it is an error.
-        pub engine: Option<String> = None,
+        /// URL of Redis or NATS JetStream, which several nodes share: `redis://`, `rediss://`, `redis+sentinel://`,
+        /// `redis+cluster://`, `nats://` or `tls://`. The page on scaling lists the parameters. Without it, the embedded engine
+        /// serves this node alone.
+        pub engine: Option<Secret> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
         /// reconnect at once. Sets `timeouts.drain` and `timeouts.shutdown`.
         pub drain: Duration = Duration::from_secs(10),

@@ -49,7 +49,17 @@ struct State {
     leases: BTreeMap<String, (Instant, Bytes)>,
     nodes: HashMap<String, Connected>,
     killed: HashSet<String>,
+    /// Everything that was ever stored.
+    log: Vec<LogEntry>,
     epochs: u64,
+}
+
+/// A publication at its place.
+#[derive(Clone, Debug)]
+pub(crate) struct LogEntry {
+    pub(crate) channel: ChannelName,
+    pub(crate) position: Position,
+    pub(crate) payload: Bytes,
 }
 
 struct Stream {
@@ -88,6 +98,7 @@ impl SimServer {
                 leases: BTreeMap::new(),
                 nodes: HashMap::new(),
                 killed: HashSet::new(),
+                log: Vec::new(),
                 epochs: 0,
             }),
         })
@@ -120,13 +131,24 @@ impl SimServer {
         state.nodes.clear();
         state.keys.clear();
         state.presence.clear();
-        let State { streams, epochs, .. } = &mut *state;
-        for stream in streams.values_mut() {
+        let State {
+            streams, epochs, log, ..
+        } = &mut *state;
+        for (channel, stream) in streams {
             let kept = stream.publications.len().saturating_sub(lost);
             stream.publications.truncate(kept);
             stream.top = stream.top.saturating_sub(lost as u64);
             *epochs += 1;
             stream.epoch = Epoch::new(format!("sim-{epochs}"));
+            let kept = stream.publications.iter().map(|(_, publication)| LogEntry {
+                channel: channel.clone(),
+                position: Position {
+                    epoch: stream.epoch.clone(),
+                    offset: publication.offset,
+                },
+                payload: publication.payload.clone(),
+            });
+            log.extend(kept);
         }
     }
 
@@ -140,12 +162,14 @@ impl SimServer {
         }
     }
 
-    /// The publications of a channel that the server has.
-    pub(crate) fn stored(&self, channel: &ChannelName) -> Option<(Position, Vec<StoredPublication>)> {
-        let state = self.state.lock();
-        let stream = state.streams.get(channel)?;
-        let publications = stream.publications.iter().map(|(_, publication)| publication.clone());
-        Some((stream.position(), publications.collect()))
+    /// Everything that was ever stored.
+    pub(crate) fn log(&self) -> Vec<LogEntry> {
+        self.state.lock().log.clone()
+    }
+
+    /// The newest position of a channel.
+    pub(crate) fn top(&self, channel: &ChannelName) -> Option<Position> {
+        self.state.lock().streams.get(channel).map(Stream::position)
     }
 }
 
@@ -253,6 +277,11 @@ impl State {
             let excess = stream.publications.len().saturating_sub(limits.count_max);
             stream.publications.drain(..excess);
             position = stream.position();
+            self.log.push(LogEntry {
+                channel: channel.clone(),
+                position: position.clone(),
+                payload: stored.payload.clone(),
+            });
         }
         if let Some(key) = key {
             self.keys.insert(key, (now, position.clone()));
