@@ -31,9 +31,9 @@ use std::time::{Duration, SystemTime};
 pub use crate::journal::{Fsync, InvalidFsync, JournalRepair};
 pub(crate) use cluster::{ClusterBroker, NodeEntry, OutagePolicy, OutagePolicyOf, Store};
 pub use journal_config::JournalConfig;
-pub use url::{EngineUrl, InvalidEngineUrl};
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
+pub use url::{EngineUrl, InvalidEngineUrl};
 
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
