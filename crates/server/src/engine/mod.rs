@@ -33,6 +33,7 @@ pub(crate) use cluster::{ClusterBroker, NodeEntry, OutagePolicy, OutagePolicyOf,
 pub use journal_config::JournalConfig;
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
+pub use redis::{InvalidRedisUrl, RedisConfig};
 pub use url::{EngineUrl, InvalidEngineUrl};
 
 use bytes::Bytes;

@@ -49,8 +49,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use self::config::RedisConfig;
 use self::config::{Address, Deployment};
+pub use self::config::{InvalidRedisUrl, RedisConfig};
 use self::dial::Dialer;
 use self::link::Link;
 use self::names::{Names, slot};
