@@ -88,7 +88,10 @@ pub use config::{
     Access, Config, ConfigError, ConsoleOptions, Limits, NamespaceOptions, Namespaces, SlowConsumerPolicy, Timeouts,
 };
 pub use endpoint::Endpoint;
-pub use engine::{EngineUrl, Fsync, InvalidEngineUrl, InvalidFsync, JournalConfig, JournalRepair};
+pub use engine::{
+    EngineUrl, Fsync, InvalidEngineUrl, InvalidFsync, InvalidNatsUrl, InvalidRedisUrl, JournalConfig, JournalRepair,
+    NatsConfig, RedisConfig,
+};
 pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,

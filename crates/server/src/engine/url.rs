@@ -85,7 +85,9 @@ impl fmt::Display for EngineUrl {
 impl fmt::Display for InvalidEngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Scheme => f.write_str("must start with redis://, rediss://, redis+sentinel://, redis+cluster://, nats:// or tls://"),
+            Kind::Scheme => f.write_str(
+                "must start with redis://, rediss://, redis+sentinel://, redis+cluster://, nats:// or tls://",
+            ),
             Kind::Redis(error) => error.fmt(f),
             Kind::Nats(error) => error.fmt(f),
         }
