@@ -90,8 +90,8 @@ pub use config::{
 };
 pub use endpoint::Endpoint;
 pub use engine::{
-    EngineUrl, Fsync, InvalidEngineUrl, InvalidFsync, InvalidRedisUrl, JournalCheck, JournalConfig, JournalRepair,
-    RedisConfig,
+    EngineUrl, Fsync, InvalidEngineUrl, InvalidFsync, InvalidNatsUrl, InvalidRedisUrl, JournalCheck, JournalConfig,
+    JournalRepair, NatsConfig, RedisConfig,
 };
 pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
