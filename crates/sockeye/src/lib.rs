@@ -15,9 +15,13 @@ mod transport;
 mod websocket;
 
 pub use client::address::Address;
+#[cfg(feature = "cookie_store")]
+pub use client::cookies::CookieJar;
+pub use client::cookies::CookieStore;
+pub use client::proxy::{InvalidProxy, Proxy};
 pub use client::request::RequestBuilder;
 pub use client::{Client, ClientBuilder, connect};
-pub use error::{ConnectError, Error, ErrorKind};
+pub use error::{ConnectError, Error, ErrorKind, ProxyError};
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
 pub use message::event::Event;
@@ -50,6 +54,10 @@ pub use transport::tls::NoRootCertificates;
 /// The TLS library, in the version that [`ClientBuilder::tls_config`] and [`ServerBuilder::tls_config`] use.
 #[cfg(feature = "tls")]
 pub use rustls;
+
+/// The crate of [`CookieJar`], in the version that it uses.
+#[cfg(feature = "cookie_store")]
+pub use cookie_store;
 
 /// The HTTP types in public signatures, in the version that they use.
 pub use http;

@@ -7,7 +7,6 @@ mod address;
 mod input;
 mod open;
 mod output;
-mod proxy;
 mod session;
 
 pub(crate) use address::redact_url;

@@ -459,7 +459,7 @@ mod tests {
     fn options(arguments: &[&str]) -> ConnectOptions {
         let arguments = [&["sockeye", "connect", "a.example"], arguments].concat();
         match CommandLine::parse_from(arguments).command {
-            Command::Connect(options) => options,
+            Command::Connect(options) => *options,
             other => panic!("{other:?}"),
         }
     }
