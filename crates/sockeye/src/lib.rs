@@ -21,6 +21,8 @@ pub use client::cookies::CookieJar;
 pub use client::cookies::CookieStore;
 pub use client::proxy::{InvalidProxy, Proxy};
 pub use client::request::RequestBuilder;
+#[cfg(feature = "tls")]
+pub use client::tls::ClientTls;
 pub use client::{Client, ClientBuilder, connect};
 pub use error::{ConnectError, Error, ErrorKind, ProxyError};
 #[cfg(feature = "hyper")]

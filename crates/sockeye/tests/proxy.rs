@@ -267,6 +267,14 @@ async fn http_proxy_that_refuses_is_named_with_its_status() {
              requires a user name and password, in its URL: http://user:password@host",
             false,
         ),
+        // As tinyproxy does.
+        (
+            "http://bob:s3cret@PROXY",
+            b"HTTP/1.1 401 Unauthorized\r\n\r\n",
+            "proxy http://PROXY refused CONNECT server.invalid:8080 with status 401 Unauthorized: it did not accept the user \
+             name and password",
+            false,
+        ),
         (
             "http://bob:s3cret@PROXY",
             b"HTTP/1.1 407 Auth\r\n\r\n",
@@ -285,7 +293,7 @@ async fn http_proxy_that_refuses_is_named_with_its_status() {
         let proxy = error.proxy_error().unwrap();
         assert_eq!(proxy.target(), "server.invalid:8080");
         let status = proxy.response().unwrap().status();
-        assert_eq!(proxy.is_authentication(), status == 407);
+        assert_eq!(proxy.is_authentication(), status == 401 || status == 407);
     }
 }
 

@@ -507,7 +507,7 @@ mod tls {
             "{io_error:?}"
         );
         let shown = format!("{error:?}");
-        for help in ["ca-certificates", "SSL_CERT_FILE", "SSL_CERT_DIR", "tls_config"] {
+        for help in ["ca-certificates", "SSL_CERT_FILE", "SSL_CERT_DIR", "webpki_roots"] {
             assert!(shown.contains(help), "{shown}");
         }
     }

@@ -5,6 +5,8 @@ pub(crate) mod cookies;
 pub(crate) mod dial;
 pub(crate) mod proxy;
 pub(crate) mod request;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::fmt;
 use std::io;
@@ -89,7 +91,32 @@ struct ClientOptions {
     redirects_max: usize,
     cookies: Option<Arc<dyn CookieStore>>,
     #[cfg(feature = "tls")]
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: TlsOptions,
+}
+
+#[cfg(feature = "tls")]
+#[derive(Default)]
+struct TlsOptions {
+    /// `None` means that of [`default_config`].
+    config: Option<Arc<rustls::ClientConfig>>,
+    /// Instead of the host of the URL.
+    server_name: Option<rustls::pki_types::ServerName<'static>>,
+    /// Why the settings are invalid.
+    invalid: Option<Error>,
+}
+
+/// TLS 1.2 and 1.3 with the platform's root certificates. Created once.
+// [6455-10.6-1, 6455-10.6-3]
+#[cfg(feature = "tls")]
+fn default_config() -> Result<Arc<rustls::ClientConfig>, Error> {
+    static CONFIG: std::sync::OnceLock<Arc<rustls::ClientConfig>> = std::sync::OnceLock::new();
+    match CONFIG.get() {
+        Some(config) => Ok(config.clone()),
+        None => {
+            let config = tls::ClientTls::new().into_config()?;
+            Ok(CONFIG.get_or_init(|| config).clone())
+        }
+    }
 }
 
 impl Default for Client {
@@ -231,7 +258,7 @@ impl Client {
         // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it.
         // [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
-            timeout_at(deadline.at, self.start_tls(io, address.uri()))
+            timeout_at(deadline.at, self.start_tls(io, address.uri(), TlsPeer::Server))
                 .await
                 .map_err(|_| deadline.error("the TLS handshake"))??
         } else {
@@ -240,23 +267,29 @@ impl Client {
         self.handshake(io, request, deadline).await
     }
 
+    /// Starts TLS with the host of a URI.
     #[cfg(feature = "tls")]
-    /// Starts TLS with the server or proxy of a URI.
-    pub(crate) async fn start_tls<S>(&self, io: S, uri: &Uri) -> Result<Box<dyn Io>, Error>
+    pub(crate) async fn start_tls<S>(&self, io: S, uri: &Uri, peer: TlsPeer) -> Result<Box<dyn Io>, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let config = match &self.options.tls {
-            Some(config) => config.clone(),
-            None => crate::transport::tls::default_client_config()?,
+        let tls = &self.options.tls;
+        let config = match (&tls.invalid, &tls.config) {
+            (Some(error), _) => return Err(error.clone()),
+            (None, Some(config)) => config.clone(),
+            (None, None) => default_config()?,
         };
-        Ok(Box::new(crate::transport::tls::connect(config, uri.host(), io).await?))
+        let name = match (&tls.server_name, peer) {
+            (Some(name), TlsPeer::Server) => name.clone(),
+            _ => uri.host().to_owned().try_into().map_err(Error::invalid_url)?,
+        };
+        Ok(Box::new(crate::transport::tls::connect(config, name, io).await?))
     }
 
     #[cfg(not(feature = "tls"))]
-    pub(crate) async fn start_tls<S>(&self, _io: S, _uri: &Uri) -> Result<Box<dyn Io>, Error> {
+    pub(crate) async fn start_tls<S>(&self, _io: S, _uri: &Uri, _peer: TlsPeer) -> Result<Box<dyn Io>, Error> {
         Err(Error::invalid_url(
-            "wss:// needs the feature `tls` of the crate sockeye",
+            "wss:// and https:// proxies need the feature `tls` of the crate sockeye",
         ))
     }
 
@@ -396,14 +429,35 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the TLS configuration for `wss://`. Default: the platform's root certificates; if there are none,
-    /// connecting fails with [`NoRootCertificates`](crate::NoRootCertificates).
+    /// Sets the TLS settings for `wss://`. Default: those of [`ClientTls::new`](crate::ClientTls::new), with the
+    /// platform's root certificates; if there are none, connecting fails with
+    /// [`NoRootCertificates`](crate::NoRootCertificates).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, mut tls: tls::ClientTls) -> Self {
+        let server_name = tls.take_server_name();
+        let (config, invalid) = match tls.into_config() {
+            Ok(config) => (Some(config), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.options.tls = TlsOptions {
+            config,
+            server_name,
+            invalid,
+        };
+        self
+    }
+
+    /// Sets the TLS configuration for `wss://`, for what [`tls`](Self::tls) has no method for. It replaces those
+    /// settings.
     ///
     /// The ALPN protocols of the configuration are replaced by `http/1.1`, so it may be shared with an HTTP client that
     /// offers `h2`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
-        self.options.tls = Some(crate::transport::tls::client_config(config));
+        self.options.tls = TlsOptions {
+            config: Some(crate::transport::tls::client_config(config)),
+            ..TlsOptions::default()
+        };
         self
     }
 
@@ -478,8 +532,13 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// A header, subprotocol or origin is invalid: for example it contains a line break, or the handshake sets that
-    /// header. The error names it but does not show the value of a header.
+    /// header. The error names it but does not show the value of a header. Or a proxy or TLS setting is invalid, or there
+    /// are no root certificates ([`Error::is_tls`]) for the TLS settings that were given.
     pub fn build(self) -> Result<Client, Error> {
+        #[cfg(feature = "tls")]
+        if let Some(error) = self.options.tls.invalid {
+            return Err(error);
+        }
         let client = self.into_client();
         let example = Address::parse("ws://localhost/").map_err(Error::invalid_url)?;
         client.client_request(&example, &RequestParts::default(), HeaderCredentials::Sent)?;
@@ -517,6 +576,13 @@ impl fmt::Debug for ClientOptions {
             .field("redirects_max", &self.redirects_max)
             .finish_non_exhaustive()
     }
+}
+
+/// The peer of a TLS handshake of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsPeer {
+    Server,
+    Proxy,
 }
 
 /// Whether a request contains the headers with credentials, which must not be sent to another origin.

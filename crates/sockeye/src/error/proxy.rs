@@ -89,9 +89,7 @@ impl ProxyError {
     #[must_use]
     pub fn is_authentication(&self) -> bool {
         match &self.failure {
-            ProxyFailure::Refused { response, .. } => {
-                response.status() == http::StatusCode::PROXY_AUTHENTICATION_REQUIRED
-            }
+            ProxyFailure::Refused { response, .. } => is_challenge(response.status()),
             ProxyFailure::SocksMethods { .. } | ProxyFailure::SocksCredentials => true,
             _ => false,
         }
@@ -133,6 +131,11 @@ impl ProxyError {
     }
 }
 
+/// Whether a response to CONNECT is about user name and password: 407 (RFC 9110 §15.5.8), or 401, which tinyproxy sends.
+fn is_challenge(status: http::StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 407)
+}
+
 /// The meaning of a SOCKS5 reply (RFC 1928 §6).
 const fn socks_meaning(code: u8) -> &'static str {
     match code {
@@ -172,11 +175,9 @@ impl fmt::Display for ProxyError {
                 if !reason.is_empty() {
                     write!(f, " {reason}")?;
                 }
-                match status {
-                    http::StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                        write!(f, ": {}", needs_credentials(*has_credentials))
-                    }
-                    _ => Ok(()),
+                match is_challenge(status) {
+                    true => write!(f, ": {}", needs_credentials(*has_credentials)),
+                    false => Ok(()),
                 }
             }
             ProxyFailure::Invalid(error) => {

@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::Client;
 use crate::client::dial::target;
 use crate::client::proxy::socks::{self, Target};
 use crate::client::proxy::{Proxy, ProxyScheme};
+use crate::client::{Client, TlsPeer};
 use crate::convert;
 use crate::error::proxy::{ProxyError, ProxyFailure};
 use crate::error::{Error, Kind};
@@ -63,7 +63,7 @@ impl Proxy {
                     Ok(Tunnel::Tcp(tcp))
                 }
                 ProxyScheme::Https => {
-                    let tls = client.start_tls(tcp, &self.endpoint).await;
+                    let tls = client.start_tls(tcp, &self.endpoint, TlsPeer::Proxy).await;
                     let mut tls = tls.map_err(ProxyFailure::Transport)?;
                     self.ask(&mut tls, uri, client.handshake_limits()).await?;
                     Ok(Tunnel::Tls(tls))
