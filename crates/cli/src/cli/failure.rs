@@ -514,8 +514,8 @@ mod tests {
     /// TLS accepts fewer host names than URLs.
     #[tokio::test]
     async fn a_host_that_is_invalid_in_tls_is_a_bad_url() {
-        let tls = super::super::tls::danger_client_config_trusting_anyone().unwrap();
-        let client = sockeye::Client::builder().tls_config(tls.into()).build().unwrap();
+        let tls = sockeye::ClientTls::new().danger_accept_any_certificate();
+        let client = sockeye::Client::builder().tls(tls).build().unwrap();
         let (io, _peer) = tokio::io::duplex(64);
         let url = "wss://-a.example/";
         let error = client.request(url).connect_over(io).await.unwrap_err();

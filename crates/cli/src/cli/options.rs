@@ -94,6 +94,14 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) cacert: Option<PathBuf>,
 
+    /// Show the server this client certificate, a PEM file with the chain
+    #[arg(short = 'E', long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// PEM file with the private key of the client certificate [default: the file of --cert]
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+
     /// Connect through this proxy: http://, https://, socks5:// or socks5h://, with USER:PASSWORD@ if it requires them;
     /// empty for none [default: from the environment]
     ///
@@ -123,6 +131,15 @@ pub(crate) struct ConnectOptions {
     /// that never pauses for this time is never closed: use --count, Ctrl-C, or a reader that exits, such as `| head`.
     #[arg(short = 'w', long, value_name = "TIME")]
     pub(crate) wait: Option<Wait>,
+
+    /// Connect again when the connection is lost or cannot be opened, after a random delay of at most 5 s, and after further
+    /// failures of at most MAX [default: 60s]
+    ///
+    /// Standard error says how many of the sent lines may be lost. Lines are not sent again, and what the server sends
+    /// meanwhile is missed. Errors that do not pass, such as an invalid certificate or the status 401, end the program.
+    #[arg(long, value_name = "MAX", num_args = 0..=1, require_equals = true, default_missing_value = "60s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) reconnect: Option<Duration>,
 
     /// Close after this number of received messages; exit status 52 if the connection ends earlier
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_count)]

@@ -1,10 +1,9 @@
 //! Opening of the WebSocket.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sockeye::http::Response;
-use sockeye::{Client, ClientBuilder, Keepalive, Proxy, WebSocket};
+use sockeye::{Backoff, Client, ClientBuilder, Keepalive, Proxy, Reconnecting, WebSocket};
 
 use super::address::Target;
 use crate::cli::{ConnectOptions, Failure, Header, ProxyOption, tls};
@@ -28,6 +27,12 @@ impl<'a> Opener<'a> {
             target,
             client,
         })
+    }
+
+    /// A WebSocket that is opened again when it is lost.
+    pub(super) fn reconnecting(&self, delay_max: Duration) -> Reconnecting {
+        let request = self.client.request(&self.target.url);
+        request.reconnecting().backoff(Backoff::default().max(delay_max))
     }
 
     /// Opens the WebSocket within the time limit.
@@ -86,12 +91,15 @@ fn client(options: &ConnectOptions, target: &Target) -> Result<Client, Failure> 
     if let Some(config) = options.compression.config() {
         client = client.compression(config);
     }
-    client = match &options.cacert {
-        _ if options.insecure => client.tls_config(Arc::new(tls::danger_client_config_trusting_anyone()?)),
-        Some(path) => client.tls_config(Arc::new(tls::client_config_trusting(path)?)),
-        None => client,
-    };
-    client.build().map_err(|error| Failure::usage(&error))
+    let has_tls_flags = options.insecure || options.cacert.is_some() || options.cert.is_some();
+    if has_tls_flags {
+        client = client.tls(tls::client_tls(options)?);
+    }
+    client.build().map_err(|error| match error.is_tls() {
+        // There are no root certificates.
+        true => Failure::opening(target.uri(), error, options),
+        false => Failure::usage(&error),
+    })
 }
 
 /// Sets the proxy of `--proxy`, or else that of the environment.
