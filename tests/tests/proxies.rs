@@ -53,20 +53,15 @@ async fn squid_tunnels_ws_and_wss() {
              http_access deny all\n"
         ),
     );
-    // Its log goes to standard error, from which the harness does not read lines.
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "exec \"$0\" -N -d 1 -f \"$1\" 2>&1"])
-        .arg(tool("squid"))
-        .arg(config);
-    let mut process = Process::start(command);
-    process.line_after("Accepting HTTP Socket connections").await;
+    let mut command = Command::new(tool("squid"));
+    command.args(["-N", "-d", "1", "-f", &config]);
+    let process = started(command, &address).await;
     let expected = Expected {
         scheme: "http",
         has_authentication: true,
         refusal: Some("with status 403 Forbidden"),
     };
-    servers.check(&expected, &address).await;
+    servers.check(&expected, &address, &process).await;
 }
 
 #[tokio::test]
@@ -86,14 +81,13 @@ async fn tinyproxy_tunnels_ws_and_wss() {
     );
     let mut command = Command::new(tool("tinyproxy"));
     command.args(["-d", "-c", &config]);
-    let mut process = Process::start(command);
-    process.line_after("Accepting connections").await;
+    let process = started(command, &address).await;
     let expected = Expected {
         scheme: "http",
         has_authentication: true,
         refusal: Some("with status 403 Forbidden"),
     };
-    servers.check(&expected, &address).await;
+    servers.check(&expected, &address, &process).await;
 }
 
 #[tokio::test]
@@ -118,16 +112,15 @@ async fn dante_connects_ws_and_wss() {
     );
     let mut command = Command::new(tool("danted"));
     command.args(["-f", &config]);
-    let mut process = Process::start(command);
-    process.line_after(" running").await;
+    let process = started(command, &address).await;
     let mut expected = Expected {
         scheme: "socks5h",
         has_authentication: false,
         refusal: Some("with SOCKS reply 2: not allowed by its rules"),
     };
-    servers.check(&expected, &address).await;
+    servers.check(&expected, &address, &process).await;
     expected.scheme = "socks5";
-    servers.check(&expected, &address).await;
+    servers.check(&expected, &address, &process).await;
 }
 
 #[tokio::test]
@@ -137,21 +130,13 @@ async fn microsocks_connects_ws_and_wss_with_a_password() {
     let (host, port) = address.split_once(':').expect("an address has a port");
     let mut command = Command::new(tool("microsocks"));
     command.args(["-i", host, "-p", port, "-u", USER, "-P", PASSWORD]);
-    let _process = Process::start(command);
-    // It prints nothing when it is ready.
-    let listening = async {
-        let mut attempts = interval(Duration::from_millis(20));
-        while TcpStream::connect(&address).await.is_err() {
-            attempts.tick().await;
-        }
-    };
-    timeout(patience(), listening).await.expect("microsocks listens");
+    let process = started(command, &address).await;
     let expected = Expected {
         scheme: "socks5h",
         has_authentication: true,
         refusal: None,
     };
-    servers.check(&expected, &address).await;
+    servers.check(&expected, &address, &process).await;
 }
 
 /// Echo servers behind the proxies.
@@ -172,15 +157,16 @@ impl Servers {
     }
 
     /// Echoes through the proxy, from the library and from the program; then checks the refusals.
-    async fn check(&self, expected: &Expected, address: &str) {
+    async fn check(&self, expected: &Expected, address: &str, process: &Process) {
         let scheme = expected.scheme;
         let proxy = match expected.has_authentication {
             true => format!("{scheme}://{USER}:{PASSWORD}@{address}"),
             false => format!("{scheme}://{address}"),
         };
         for url in [&self.ws.url, &self.wss.url] {
-            let echoed = self.echo(&proxy, url).await;
-            echoed.unwrap_or_else(|error| panic!("{url} through {scheme} {address}: {error}"));
+            if let Err(error) = self.echo(&proxy, url).await {
+                process.fail(&format!("did not connect {url}: {error}"));
+            }
         }
         self.echo_by_program(&proxy).await;
         if let Some(refusal) = expected.refusal {
@@ -227,6 +213,22 @@ impl Servers {
         assert_eq!(process.line().await.as_deref(), Some("from the terminal"));
         process.exit_ok().await;
     }
+}
+
+/// Starts a proxy, and waits until it accepts connections. Its log cannot tell: squid reports that it accepts before it
+/// listens, and microsocks reports nothing.
+async fn started(command: Command, address: &str) -> Process {
+    let process = Process::start(command);
+    let listening = async {
+        let mut attempts = interval(Duration::from_millis(20));
+        while TcpStream::connect(address).await.is_err() {
+            attempts.tick().await;
+        }
+    };
+    if timeout(patience(), listening).await.is_err() {
+        process.fail("does not listen");
+    }
+    process
 }
 
 fn folder() -> TempDir {
