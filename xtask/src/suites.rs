@@ -27,7 +27,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 14] = [
+pub(crate) const SUITES: [Suite; 15] = [
     Suite {
         name: "node_ws",
         needs: &[Tool::Node],
@@ -71,6 +71,10 @@ pub(crate) const SUITES: [Suite; 14] = [
     Suite {
         name: "nginx",
         needs: &[Tool::Nginx, Tool::Node],
+    },
+    Suite {
+        name: "haproxy",
+        needs: &[Tool::Haproxy],
     },
     Suite {
         name: "proxies",

@@ -32,6 +32,8 @@ pub(crate) enum Tool {
     Java,
     /// nginx.
     Nginx,
+    /// HAProxy.
+    Haproxy,
     /// squid, tinyproxy, dante and microsocks.
     Proxies,
     /// Chromium, with Node to drive it.
@@ -111,6 +113,7 @@ impl Environment {
                 self.set("SOCKEYE_TOOL_JAVA", apt::ensure("java", "default-jdk-headless")?);
             }
             Tool::Nginx => self.set("SOCKEYE_TOOL_NGINX", apt::ensure("nginx", "nginx-light")?),
+            Tool::Haproxy => self.set("SOCKEYE_TOOL_HAPROXY", apt::ensure("haproxy", "haproxy")?),
             Tool::Proxies => {
                 self.set("SOCKEYE_TOOL_SQUID", apt::ensure("squid", "squid")?);
                 self.set("SOCKEYE_TOOL_TINYPROXY", apt::ensure("tinyproxy", "tinyproxy")?);
