@@ -12,6 +12,10 @@ pub struct Closing;
 #[derive(Debug)]
 pub struct Compression;
 
+#[doc = include_str!("../../docs/guide/connecting.md")]
+#[derive(Debug)]
+pub struct Connecting;
+
 #[doc = include_str!("../../docs/guide/errors.md")]
 #[derive(Debug)]
 pub struct Errors;

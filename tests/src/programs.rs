@@ -67,8 +67,8 @@ impl Sockeye {
         address.trim_end_matches('/')
     }
 
-    /// The program in `SOCKEYE_BIN`, or the one built beside the running test.
-    fn command(arguments: &[&str]) -> Command {
+    /// The program in `SOCKEYE_BIN`, or the one built beside the running test, without the proxies of the environment.
+    pub fn command(arguments: &[&str]) -> Command {
         let beside = || {
             let test = env::current_exe().expect("the running test has a path");
             let profile = test
@@ -78,6 +78,16 @@ impl Sockeye {
             profile.join(format!("sockeye{}", env::consts::EXE_SUFFIX))
         };
         let mut command = Command::new(env::var_os("SOCKEYE_BIN").map_or_else(beside, PathBuf::from));
+        for name in [
+            "http_proxy",
+            "https_proxy",
+            "ws_proxy",
+            "wss_proxy",
+            "all_proxy",
+            "no_proxy",
+        ] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
         command.args(arguments);
         command
     }

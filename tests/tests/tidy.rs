@@ -59,7 +59,7 @@ fn python_packages_are_pinned() {
 
 /// The top-level modules of `crates/sockeye`, and the modules that each may use. A module may use only modules that are listed
 /// before it, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("convert", &[]),
     ("error", &[]),
     ("stats", &[]),
@@ -89,6 +89,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
         "client",
         &["convert", "error", "runtime", "settings", "transport", "websocket"],
     ),
+    ("reconnect", &["error", "message", "websocket", "client"]),
     (
         "server",
         &["convert", "error", "runtime", "settings", "transport", "websocket"],

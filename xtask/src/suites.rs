@@ -32,7 +32,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 16] = [
+pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "node_ws",
         unit_tests: None,
@@ -102,6 +102,16 @@ pub(crate) const SUITES: [Suite; 16] = [
         name: "nginx",
         unit_tests: None,
         needs: &[Tool::Nginx, Tool::Node],
+    },
+    Suite {
+        name: "haproxy",
+        unit_tests: None,
+        needs: &[Tool::Haproxy],
+    },
+    Suite {
+        name: "proxies",
+        unit_tests: None,
+        needs: &[Tool::Proxies],
     },
     Suite {
         name: "chromium",

@@ -13,7 +13,7 @@ use cli_support::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
 use rustix::process::Signal;
 use sockeye::{CloseCode, Message, OriginPolicy, Server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 /// A short wait for replies, to speed up the tests, which check that nothing is lost.
@@ -748,4 +748,75 @@ async fn very_many_lines_are_echoed_completely_and_in_order() {
     assert_eq!(came, LINES);
     // Not `assert_eq`, which would print both values.
     assert!(outcome.stdout == input.as_bytes(), "a line is not where it was");
+}
+
+/// The first connection is refused, the second one is lost after a message, the third one is closed normally.
+#[tokio::test]
+async fn a_lost_connection_is_opened_again_if_asked_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let server = Server::default();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let unavailable = sockeye::http::StatusCode::SERVICE_UNAVAILABLE;
+        server.accept(tcp).await.unwrap().reject(unavailable).await;
+        for is_last in [false, true] {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut ws = server.accept(tcp).await.unwrap().accept().await.unwrap();
+            let line = ws.recv().await.unwrap().unwrap();
+            ws.send(line).await.unwrap();
+            match is_last {
+                false => ws.abort(),
+                true => ws.close(CloseCode::NORMAL, "").await.unwrap(),
+            }
+        }
+    });
+    let mut command = program(&["connect", "--reconnect=100ms", &url]);
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in ["one", "two"] {
+        stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        assert_eq!(soon(stdout.next_line()).await.unwrap().as_deref(), Some(line));
+    }
+    let output = soon(child.wait_with_output()).await.unwrap();
+    soon(serving).await.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 4, "{stderr}");
+    assert!(
+        lines[0].contains("503 Service Unavailable") && lines[0].contains("; next attempt in "),
+        "{stderr}"
+    );
+    assert_eq!(lines[1], format!("sockeye: connected to {url}"));
+    assert!(lines[2].contains("; connecting again in "), "{stderr}");
+    assert_eq!(lines[3], lines[1]);
+}
+
+#[tokio::test]
+async fn errors_that_do_not_pass_end_a_reconnecting_client() {
+    let denied = answer(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await;
+    let outcome = run(&["connect", "--reconnect", &denied], b"").await;
+    assert_eq!(outcome.code, Some(22), "{}", outcome.stderr);
+    let url = serve(Server::default(), async |mut ws| {
+        let _ = ws.close(CloseCode(4001), "kicked").await;
+    })
+    .await;
+    let outcome = run(&["connect", "--reconnect", &url], b"").await;
+    assert_eq!(outcome.code, Some(64), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("4001"), "{}", outcome.stderr);
+    let (_server, url) = Program::echo(&[]).await;
+    let outcome = run(&["connect", "--reconnect", "-n", "2", &url], b"a\nb\n").await;
+    assert_eq!(
+        (outcome.code, &outcome.stdout[..]),
+        (Some(0), &b"a\nb\n"[..]),
+        "{}",
+        outcome.stderr
+    );
+    let outcome = run(&["connect", "--reconnect", "-q", &url], b"a\n").await;
+    assert_eq!(
+        (outcome.code, &outcome.stdout[..], &*outcome.stderr),
+        (Some(0), &b"a\n"[..], "")
+    );
 }

@@ -3,6 +3,8 @@
 
 mod cli_support;
 
+use std::process::Stdio;
+
 use cli_support::{Program, answer, echo, run, serve, sockeye as program, soon};
 use sockeye::{Client, Origin, Server};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -202,24 +204,158 @@ async fn a_password_is_never_printed() {
     }
 }
 
+/// A proxy that answers CONNECT with `response`, and then connects to `target` if there is one. Returns its address, and
+/// the first line of the request.
+async fn http_proxy(response: &'static str, target: Option<String>) -> (String, tokio::task::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut head = vec![];
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        let _ = tell.send(head.lines().next().unwrap().to_owned());
+        client.write_all(response.as_bytes()).await.unwrap();
+        if let Some(target) = target {
+            let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        } else {
+            let _ = client.read(&mut [0; 1]).await;
+        }
+    });
+    (address, tokio::spawn(async { told.await.unwrap() }))
+}
+
 #[tokio::test]
-async fn an_ignored_proxy_variable_is_reported() {
-    for (name, value, options, is_told) in [
-        ("HTTPS_PROXY", "http://bob:s3cret@proxy.invalid:3128", &[][..], true),
-        ("all_proxy", "socks5://proxy.invalid", &[], true),
-        ("https_proxy", "", &[], false),
-        ("ALL_PROXY", "socks5://proxy.invalid", &["-q"], false),
+async fn proxies_of_the_environment_and_of_the_flag_are_used() {
+    let (_server, url) = Program::echo(&[]).await;
+    let target = url.trim_start_matches("ws://").trim_end_matches('/').to_owned();
+    for (variable, is_flag, is_proxied) in [
+        (Some("http_proxy"), false, true),
+        (Some("ALL_PROXY"), false, true),
+        // As curl does.
+        (Some("HTTP_PROXY"), false, false),
+        (Some("https_proxy"), false, false),
+        (None, true, true),
     ] {
-        let mut command = program(&[&["connect", "wss://no-such-host.invalid"], options].concat());
-        let output = soon(command.env(name, value).output()).await.unwrap();
+        let (proxy, asked) = http_proxy("HTTP/1.1 200 OK\r\n\r\n", Some(target.clone())).await;
+        let proxy_url = format!("http://bob:s3cret@{proxy}");
+        let flags: &[&str] = if is_flag { &["-x", &proxy_url] } else { &[] };
+        let url = if is_proxied { "ws://server.invalid:81/" } else { &url };
+        let mut command = program(&[&["connect", url, "-v", "-n", "1"], flags].concat());
+        if let Some(name) = variable {
+            command.env(name, &proxy_url);
+        }
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"hello\n").await.unwrap();
+        let output = soon(child.wait_with_output()).await.unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(6));
         assert_eq!(
-            stderr.contains(&format!("{name} is set, but proxies are not supported")),
-            is_told,
+            (output.status.code(), &output.stdout[..]),
+            (Some(0), &b"hello\n"[..]),
             "{stderr}"
         );
-        assert!(!stderr.contains("s3cret"), "{stderr}");
+        let line = format!("* through proxy http://{proxy}");
+        assert_eq!(stderr.contains(&line), is_proxied, "{variable:?} {stderr}");
+        assert!(!stderr.contains("s3cret"));
+        if is_proxied {
+            assert_eq!(soon(asked).await.unwrap(), "CONNECT server.invalid:81 HTTP/1.1");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hosts_in_no_proxy_and_an_empty_flag_connect_directly() {
+    let (_server, url) = Program::echo(&[]).await;
+    let dead = "http://127.0.0.1:1";
+    for (flags, no_proxy, code) in [
+        (&[][..], "", 7),
+        (&[], "127.0.0.0/8", 0),
+        (&["-x", ""], "", 0),
+        (&["-x", "socks5h://127.0.0.1:1"], "", 7),
+        (&["-x", "socks5h://127.0.0.1:1"], "*", 0),
+    ] {
+        let mut command = program(&[&["connect", &url, "-w", "0"], flags].concat());
+        let output = soon(
+            command
+                .env("http_proxy", dead)
+                .env("NO_PROXY", no_proxy)
+                .stdin(Stdio::null())
+                .output(),
+        );
+        let output = output.await.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{flags:?} {no_proxy} {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn proxies_that_refuse_and_invalid_ones_are_reported() {
+    let unused = "HTTP/1.1 200 OK\r\n\r\n";
+    for (proxy, response, code, text) in [
+        (
+            "http://PROXY",
+            "HTTP/1.1 407 Auth\r\n\r\n",
+            97,
+            "refused CONNECT a.invalid:80 with status 407 Proxy Authentication Required: it requires a user name and \
+             password, in its URL: http://user:password@host; set it with --proxy, or in the environment",
+        ),
+        (
+            "http://bob:s3cret@PROXY",
+            "HTTP/1.1 403 No\r\n\r\n",
+            97,
+            "refused CONNECT a.invalid:80 with status 403 Forbidden; -x '' connects without a proxy",
+        ),
+        (
+            "http://proxy.invalid",
+            unused,
+            5,
+            "proxy http://proxy.invalid:1080: cannot connect to proxy.invalid:1080: ",
+        ),
+        (
+            "socks4://bob:s3cret@PROXY",
+            unused,
+            2,
+            "unsupported scheme; use http, https, socks5 or socks5h",
+        ),
+        (
+            "http://bob:s3cret@:PROXY",
+            unused,
+            2,
+            "the URL of the proxy in the environment variable all_proxy is invalid: ",
+        ),
+    ] {
+        let (address, _asked) = http_proxy(response, None).await;
+        let proxy = proxy.replace("PROXY", &address);
+        let mut command = program(&["connect", "ws://a.invalid/"]);
+        let output = soon(command.env("all_proxy", proxy).output()).await.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(text) && !stderr.contains("s3cret"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_followed_if_asked_for() {
+    let (_server, url) = Program::echo(&[]).await;
+    let moved = format!("HTTP/1.1 301 Moved\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n");
+    let outcome = run(&["connect", "-L", &answer(moved.leak().as_bytes()).await], b"hello\n").await;
+    assert_eq!(
+        (outcome.code, &outcome.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{}",
+        outcome.stderr
+    );
+    let nowhere = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n\r\n";
+    for flags in [&[][..], &["-L"]] {
+        let outcome = run(&[&["connect", &answer(nowhere).await], flags].concat(), b"").await;
+        assert_eq!(outcome.code, Some(22));
+        let text = "301 Moved Permanently without a valid Location header";
+        assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
     }
 }
 

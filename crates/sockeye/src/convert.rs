@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use sockeye_proto::handshake::{self, HandshakeError, Headers, HttpVersion, PlainRequest};
+use sockeye_proto::handshake::{self, HandshakeBuildError, HandshakeError, Headers, HttpVersion, PlainRequest};
 
 /// Headers whose values `{:?}` hides. The subprotocol header is one of them: browsers cannot set `Authorization` on a
 /// WebSocket, so applications send tokens as subprotocols.
@@ -116,6 +116,13 @@ impl InvalidPart {
     pub(crate) fn new(part: &'static str, name: Option<String>, reason: impl fmt::Display) -> Self {
         let reason = reason.to_string();
         Self { part, name, reason }
+    }
+
+    /// An invalid header name, of which the start is shown.
+    pub(crate) fn header_name(name: &[u8]) -> Self {
+        const SHOWN_MAX: usize = 64;
+        let shown = String::from_utf8_lossy(&name[..name.len().min(SHOWN_MAX)]).into_owned();
+        Self::new("header", Some(shown), HandshakeBuildError::InvalidHeaderName)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The error type.
 
 pub(crate) mod connect;
+pub(crate) mod proxy;
+pub(crate) mod redirect;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,12 +14,16 @@ use sockeye_proto::handshake::{Denial, HandshakeError};
 use sockeye_proto::{CloseCause, CloseCode, CloseInfo, InvalidClose, SendError};
 
 pub use connect::ConnectError;
+pub use proxy::ProxyError;
+use proxy::ProxyFailure;
+use redirect::Redirect;
 
 /// Error of a client, a server or a connection.
 ///
 /// `{}` writes one line that names the failed operation and its cause. Because the cause is already in that line,
 /// [`source`](StdError::source) starts at the cause's own source. [`io_error`](Self::io_error),
-/// [`connect_error`](Self::connect_error) and [`handshake_error`](Self::handshake_error) return the cause itself.
+/// [`connect_error`](Self::connect_error), [`proxy_error`](Self::proxy_error) and
+/// [`handshake_error`](Self::handshake_error) return the cause itself.
 /// `{:?}` writes the line followed by all sources.
 ///
 /// [`kind`](Self::kind) classifies the error, and [`is_retryable`](Self::is_retryable) says whether to try again.
@@ -33,6 +39,8 @@ pub enum ErrorKind {
     Resolve,
     /// No address of the host accepted the connection.
     Connect,
+    /// The proxy could not be reached, or refused the connection: see [`Error::proxy_error`].
+    Proxy,
     /// TLS failed: for example an invalid certificate, a wrong host name or no common version.
     Tls,
     /// The peer broke a rule of the opening handshake, or closed before it was complete.
@@ -62,8 +70,13 @@ pub(crate) enum Kind {
     Closed(CloseInfo),
     /// Reading or writing failed.
     Io(io::Error),
-    /// A deadline passed while opening a connection. Holds the name of the phase.
-    Timeout(&'static str),
+    /// A deadline passed while opening a connection.
+    Timeout {
+        /// The name of the phase.
+        of: &'static str,
+        /// The setting with the deadline.
+        setting: &'static str,
+    },
     /// The peer took less than `Limits::write_rate_min`.
     Stalled,
     /// The same, while the messages received ahead filled `Limits::read_ahead_max`.
@@ -78,6 +91,8 @@ pub(crate) enum Kind {
     InvalidUrl(Box<dyn StdError + Send + Sync>),
     /// No connection to the host could be established.
     Connect(ConnectError),
+    /// The proxy gave no connection.
+    Proxy(ProxyError),
     /// The TLS handshake failed.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made by the feature"))]
     Tls(io::Error),
@@ -94,6 +109,8 @@ pub(crate) enum Kind {
 pub(crate) struct Rejected {
     pub(crate) response: http::Response<Bytes>,
     pub(crate) is_body_truncated: bool,
+    /// Why the redirect, if it is one, was not followed.
+    pub(crate) redirect: Option<Redirect>,
 }
 
 impl Error {
@@ -114,8 +131,26 @@ impl Error {
         Self(Arc::new(kind))
     }
 
+    /// A phase took longer than `Timeouts::handshake`.
     pub(crate) fn timeout(of: &'static str) -> Self {
-        Self::new(Kind::Timeout(of))
+        Self::timeout_of(of, "Timeouts::handshake")
+    }
+
+    /// A phase took longer than a setting allows.
+    pub(crate) fn timeout_of(of: &'static str, setting: &'static str) -> Self {
+        Self::new(Kind::Timeout { of, setting })
+    }
+
+    /// Replaces the reason why the redirect of a rejection was not followed.
+    pub(crate) fn with_redirect(self, redirect: Redirect) -> Self {
+        match &*self.0 {
+            Kind::Rejected(rejected) => Self::new(Kind::Rejected(Rejected {
+                response: rejected.response.clone(),
+                is_body_truncated: rejected.is_body_truncated,
+                redirect: Some(redirect),
+            })),
+            _ => self,
+        }
     }
 
     pub(crate) fn invalid_input(error: impl StdError + Send + Sync + 'static) -> Self {
@@ -131,12 +166,15 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Kind::Io(_) => ErrorKind::Io,
-            Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall => ErrorKind::Timeout,
+            Kind::Timeout { .. } | Kind::Stalled | Kind::MutualStall => ErrorKind::Timeout,
             Kind::InvalidInput(_) | Kind::InvalidUrl(_) => ErrorKind::InvalidInput,
             Kind::Connect(error) if error.is_timeout() => ErrorKind::Timeout,
             Kind::Connect(error) if error.is_unresolved() => ErrorKind::Resolve,
             Kind::Connect(error) if error.is_invalid_input() => ErrorKind::InvalidInput,
             Kind::Connect(_) => ErrorKind::Connect,
+            Kind::Proxy(error) if error.is_timeout() => ErrorKind::Timeout,
+            Kind::Proxy(error) if error.is_invalid_input() => ErrorKind::InvalidInput,
+            Kind::Proxy(_) => ErrorKind::Proxy,
             Kind::Tls(_) => ErrorKind::Tls,
             Kind::Handshake(HandshakeError::TimedOut) => ErrorKind::Timeout,
             Kind::Handshake(error) if error.denial().is_some() => ErrorKind::Denied,
@@ -156,20 +194,19 @@ impl Error {
     /// overloaded or restarts. Use an increasing delay between attempts.
     ///
     /// True for timeouts; failed name resolution, connecting, reading and writing; a transport that ended without a
-    /// close frame; the peer's close codes 1001, 1011, 1012, 1013 and 1014; and the HTTP statuses 408, 425, 429, 500,
-    /// 502, 503 and 504. False for everything else, such as an invalid certificate, a 401, an application's close code,
-    /// or a connection that this side closed.
+    /// close frame; the peer's close codes 1001, 1011, 1012, 1013 and 1014; the HTTP statuses 408, 425, 429, 500, 502,
+    /// 503 and 504, also of a proxy; and SOCKS5 replies about the network. False for everything else, such as an invalid
+    /// certificate, a 401, an application's close code, or a connection that this side closed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match &*self.0 {
-            Kind::Io(_) | Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall => true,
+            Kind::Io(_) | Kind::Timeout { .. } | Kind::Stalled | Kind::MutualStall => true,
             Kind::Connect(error) => !error.is_invalid_input(),
+            Kind::Proxy(error) => error.is_retryable(),
             // rustls reports an invalid certificate or invalid bytes of the peer as `InvalidData`.
             Kind::Tls(error) => !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other),
             Kind::Handshake(error) => matches!(error, HandshakeError::ClosedEarly | HandshakeError::TimedOut),
-            Kind::Rejected(Rejected { response, .. }) => {
-                matches!(response.status().as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
-            }
+            Kind::Rejected(Rejected { response, .. }) => is_status_retryable(response.status()),
             Kind::Closed(close_info) => match (close_info.cause(), close_info.received()) {
                 (CloseCause::Local | CloseCause::ProtocolError(_), _) => false,
                 (CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout, _) | (_, None) => true,
@@ -196,6 +233,7 @@ impl Error {
             | Kind::Overflow
             | Kind::Handshake(HandshakeError::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_invalid_input(),
+            Kind::Proxy(error) => error.inner().is_some_and(Self::is_closed),
             _ => false,
         }
     }
@@ -235,6 +273,7 @@ impl Error {
         match &*self.0 {
             Kind::Io(_) => true,
             Kind::Connect(error) => error.is_io(),
+            Kind::Proxy(error) => error.inner().is_some_and(Self::is_io),
             _ => false,
         }
     }
@@ -244,14 +283,25 @@ impl Error {
     pub fn io_error(&self) -> Option<&io::Error> {
         match &*self.0 {
             Kind::Io(error) | Kind::Tls(error) => Some(error),
+            Kind::Proxy(error) => error.inner()?.io_error(),
             _ => None,
         }
     }
 
-    /// Why a client could not connect to its host: the error of the resolver, or of each address that was tried.
+    /// Why a client could not connect to its host or to its proxy: the error of the resolver, or of each address that
+    /// was tried.
     pub fn connect_error(&self) -> Option<&ConnectError> {
         match &*self.0 {
             Kind::Connect(error) => Some(error),
+            Kind::Proxy(error) => error.inner()?.connect_error(),
+            _ => None,
+        }
+    }
+
+    /// Why a client got no connection through its [`Proxy`](crate::Proxy).
+    pub fn proxy_error(&self) -> Option<&ProxyError> {
+        match &*self.0 {
+            Kind::Proxy(error) => Some(error),
             _ => None,
         }
     }
@@ -318,6 +368,11 @@ impl Error {
     }
 }
 
+/// Whether a later request may get another status (RFC 9110 §15.5 and §15.6, RFC 6585 §4, RFC 8470 §5.2).
+pub(crate) fn is_status_retryable(status: http::StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
 /// Writes the message and those of all [sources](StdError::source).
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -334,11 +389,33 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Kind::Closed(close_info) => fmt::Display::fmt(close_info, f),
+            Kind::Closed(close_info) => {
+                fmt::Display::fmt(close_info, f)?;
+                match close_info.cause() {
+                    CloseCause::KeepaliveTimeout => f.write_str("; `keepalive` of the builder sets the time"),
+                    CloseCause::CloseTimeout => f.write_str("; Timeouts::close sets the time"),
+                    _ => Ok(()),
+                }
+            }
             Kind::Io(error) => write!(f, "connection lost: {error}"),
-            Kind::Timeout(of) => write!(f, "{of} timed out"),
-            Kind::Connect(error) => write!(f, "cannot connect to {}: {error}", error.target()),
-            Kind::Stalled => f.write_str("the peer reads too slowly: it took less than Limits::write_rate_min"),
+            Kind::Timeout { of, setting } => write!(f, "{of} timed out; {setting} sets the time"),
+            Kind::Connect(error) => {
+                write!(f, "cannot connect to {}: {error}", error.target())?;
+                match error.is_timeout() {
+                    true => f.write_str("; Timeouts::connect sets the time"),
+                    false => Ok(()),
+                }
+            }
+            Kind::Proxy(error) => {
+                fmt::Display::fmt(error, f)?;
+                match error.failure {
+                    ProxyFailure::TimedOut(_) => f.write_str("; Timeouts::connect sets the time"),
+                    _ => Ok(()),
+                }
+            }
+            Kind::Stalled => f.write_str(
+                "the peer reads too slowly: it took less than Limits::write_rate_min during Timeouts::write",
+            ),
             Kind::MutualStall => f.write_str(
                 "both sides wait to send: the peer takes too little, and the messages received ahead fill \
                  Limits::read_ahead_max",
@@ -351,12 +428,15 @@ impl fmt::Display for Error {
             Kind::InvalidUrl(error) => write!(f, "invalid URL: {error}"),
             Kind::Tls(error) => write!(f, "TLS failed: {error}"),
             Kind::Handshake(error) => write!(f, "opening handshake failed: {error}"),
-            Kind::Rejected(Rejected { response, .. }) => {
+            Kind::Rejected(Rejected { response, redirect, .. }) => {
                 let status = response.status();
                 write!(f, "the server answered with status {}", status.as_u16())?;
-                status
-                    .canonical_reason()
-                    .map_or(Ok(()), |reason| write!(f, " {reason}"))
+                if let Some(reason) = status.canonical_reason() {
+                    write!(f, " {reason}")?;
+                }
+                redirect
+                    .as_ref()
+                    .map_or(Ok(()), |redirect| fmt::Display::fmt(redirect, f))
             }
             Kind::Other(error) => fmt::Display::fmt(error, f),
         }
@@ -370,9 +450,10 @@ impl StdError for Error {
             Kind::Io(error) | Kind::Tls(error) => error.source(),
             Kind::InvalidInput(error) | Kind::InvalidUrl(error) | Kind::Other(error) => error.source(),
             Kind::Connect(error) => error.source(),
+            Kind::Proxy(error) => error.source(),
             Kind::Handshake(error) => error.source(),
             Kind::Closed(_)
-            | Kind::Timeout(_)
+            | Kind::Timeout { .. }
             | Kind::Stalled
             | Kind::MutualStall
             | Kind::Aborted

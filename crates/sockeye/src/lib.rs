@@ -6,6 +6,7 @@ mod endpoint;
 mod error;
 mod integration;
 mod message;
+mod reconnect;
 mod runtime;
 mod server;
 mod settings;
@@ -15,9 +16,15 @@ mod transport;
 mod websocket;
 
 pub use client::address::Address;
+#[cfg(feature = "cookie_store")]
+pub use client::cookies::CookieJar;
+pub use client::cookies::CookieStore;
+pub use client::proxy::{InvalidProxy, Proxy};
 pub use client::request::RequestBuilder;
+#[cfg(feature = "tls")]
+pub use client::tls::ClientTls;
 pub use client::{Client, ClientBuilder, connect};
-pub use error::{ConnectError, Error, ErrorKind};
+pub use error::{ConnectError, Error, ErrorKind, ProxyError};
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
 pub use message::event::Event;
@@ -25,6 +32,7 @@ pub use message::outbound::Outbound;
 pub use message::payload::Payload;
 pub use message::prepared::PreparedMessage;
 pub use message::{Message, Text};
+pub use reconnect::{Backoff, ReconnectEvent, Reconnecting, Undelivered};
 pub use server::response::{Acceptance, Rejection};
 pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
@@ -50,6 +58,10 @@ pub use transport::tls::NoRootCertificates;
 /// The TLS library, in the version that [`ClientBuilder::tls_config`] and [`ServerBuilder::tls_config`] use.
 #[cfg(feature = "tls")]
 pub use rustls;
+
+/// The crate of [`CookieJar`], in the version that it uses.
+#[cfg(feature = "cookie_store")]
+pub use cookie_store;
 
 /// The HTTP types in public signatures, in the version that they use.
 pub use http;

@@ -141,13 +141,14 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Timeout for name resolution and the TCP connection of a client. Default 10 s.
+    /// Timeout for name resolution and the TCP connection of a client, and then for the answer of a
+    /// [proxy](crate::Proxy). Default 10 s.
     pub connect: Duration,
     /// Timeout for the opening handshake, including TLS. Default 10 s. On a server it limits receiving the request, and
     /// then again sending the response once the application has decided.
     pub handshake: Duration,
-    /// Timeout for opening a client connection as a whole: name resolution, TCP, TLS and the opening handshake. Default
-    /// `None`: only [`connect`](Self::connect) and [`handshake`](Self::handshake) apply.
+    /// Timeout for opening a client connection as a whole: name resolution, TCP, proxy, TLS, the opening handshake and
+    /// redirects. Default `None`: only [`connect`](Self::connect) and [`handshake`](Self::handshake) apply.
     ///
     /// Set it to guarantee an answer within a given time. Unlike `tokio::time::timeout` around the call, it keeps the
     /// error that names the phase, and a rejection that was received in part.

@@ -174,6 +174,103 @@ async fn feed_subscribes_and_reconnects_until_ctrl_c() {
     }
 }
 
+#[tokio::test]
+async fn reconnecting_client_subscribes_again_and_loses_no_order() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let client = Example::start("reconnecting", &[&url, "100"]);
+    let server = Server::default();
+    let accept = async || -> Incoming {
+        let (tcp, _) = within(30, listener.accept()).await.unwrap();
+        server.accept(tcp).await.unwrap()
+    };
+    accept().await.reject(StatusCode::SERVICE_UNAVAILABLE).await;
+    let mut orders = std::collections::BTreeSet::new();
+    for is_last in [false, false, true] {
+        let mut ws = accept().await.accept().await.unwrap();
+        assert_eq!(text_of(within(30, ws.recv()).await), "subscribe fills");
+        for _ in 0..3 {
+            let order = text_of(within(30, ws.recv()).await);
+            orders.insert(order.strip_prefix("order ").unwrap().parse::<u32>().unwrap());
+        }
+        if !is_last {
+            ws.abort();
+            continue;
+        }
+        ws.send("filled").await.unwrap();
+        #[cfg(unix)]
+        {
+            client.interrupt();
+            while within(30, ws.recv()).await.unwrap().is_some() {}
+        }
+        #[cfg(not(unix))]
+        ws.close(CloseCode::NORMAL, "").await.unwrap();
+    }
+    let (is_good, stdout, stderr) = client.finish().await;
+    assert!(is_good, "{stderr}");
+    assert!(
+        stderr.contains("status 503 Service Unavailable; connecting in "),
+        "{stderr}"
+    );
+    assert_eq!(
+        stderr.matches(" orders may be lost; connecting in ").count(),
+        2,
+        "{stderr}"
+    );
+    // Each order arrived at least once.
+    assert!(
+        orders.iter().copied().eq(1..=orders.len() as u32),
+        "{orders:?} {stdout}"
+    );
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn client_certificate_is_required_and_shown() {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let folder = std::env::temp_dir().join(format!("sockeye-client-certificate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, content: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let signed = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        let files = [
+            file(&format!("{name}.pem"), certificate.pem()),
+            file(&format!("{name}.key"), key.serialize_pem()),
+        ];
+        (files, certificate.der().len())
+    };
+    let (server_files, _) = signed("localhost");
+    let (client_files, size) = signed("me");
+    let ca = file("ca.pem", authority.pem());
+    let [chain, key] = &server_files;
+    let mut server = Example::start("client_certificate", &["serve", "127.0.0.1:0", chain, key, &ca]);
+    let mut line = String::new();
+    let mut stdout = BufReader::new(server.0.stdout.as_mut().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    let port = line.trim().trim_end_matches('/').rsplit(':').next().unwrap();
+    let url = format!("wss://localhost:{port}/");
+    let [chain, key] = &client_files;
+    let client = Example::start("client_certificate", &["connect", &url, chain, key, &ca]);
+    let (is_good, stdout, stderr) = client.finish().await;
+    let expected = format!("you are the owner of a certificate of {size} bytes\n");
+    assert!(is_good && stdout == expected, "{stdout}{stderr}");
+    // Without a certificate.
+    let tls = sockeye::ClientTls::new().without_roots().trust_pem(authority.pem());
+    let client = sockeye::Client::builder().tls(tls).build().unwrap();
+    assert!(within(30, client.connect(&url)).await.is_err());
+    drop(server);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[cfg(feature = "hyper")]
 #[tokio::test]
 async fn axum_serves_a_websocket_beside_a_page() {

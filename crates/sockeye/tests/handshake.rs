@@ -70,6 +70,19 @@ async fn client_does_not_follow_redirects() {
     let error = client_error("HTTP/1.1 302 Found\r\nLocation: ws://elsewhere/\r\nContent-Length: 0\r\n\r\n").await;
     let location = error.response().unwrap().headers().get("location").unwrap();
     assert_eq!(location.as_bytes(), b"ws://elsewhere/");
+    assert_eq!(
+        error.to_string(),
+        "the server answered with status 302 Found: it redirects to ws://elsewhere/, and redirects are not followed \
+         (ClientBuilder::redirects)"
+    );
+    let error = client_error("HTTP/1.1 301 Moved Permanently\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(
+        error.to_string(),
+        "the server answered with status 301 Moved Permanently without a valid Location header"
+    );
+    // 304 is no redirect.
+    let error = client_error("HTTP/1.1 304 Not Modified\r\n\r\n").await;
+    assert_eq!(error.to_string(), "the server answered with status 304 Not Modified");
 }
 
 #[tokio::test(start_paused = true)]
@@ -441,7 +454,8 @@ async fn request_reports_invalid_parts_without_sending() {
     let request = || client.request("ws://localhost/");
     for (request, says) in [
         (request().header("X-Token", "s3cret\r\n"), "header \"X-Token\": "),
-        (request().header("X Name", "s3cret"), "header name"),
+        (request().header("X Name", "s3cret"), "header \"X Name\": header name"),
+        (request().header(vec![b'('; 100], "s3cret"), "header \"((((("),
         (request().header("Host", "s3cret"), "header \"Host\": "),
         (request().subprotocols(["a b"]), "subprotocol \"a b\": "),
         (request().origin("s3cret"), "not an origin"),
@@ -464,18 +478,20 @@ async fn request_timeout_limits_the_whole_opening() {
         .build()
         .unwrap();
     let request = client.request("ws://localhost/");
-    for (request, secs) in [
-        (request.clone(), 3),
-        (request.clone().timeout(Duration::from_secs(1)), 1),
+    let total = "Timeouts::connect_total or RequestBuilder::timeout";
+    for (request, secs, setting) in [
+        (request.clone(), 3, total),
+        (request.clone().timeout(Duration::from_secs(1)), 1, total),
         // The timeout of the handshake still applies.
-        (request.timeout(Duration::from_secs(60)), 10),
+        (request.timeout(Duration::from_secs(60)), 10, "Timeouts::handshake"),
     ] {
         let (io, peer) = transport(false);
         let start = Instant::now();
         let error = within(120, request.connect_over(io)).await.unwrap_err();
         assert_eq!(start.elapsed().as_secs(), secs);
         assert!(error.kind() == ErrorKind::Timeout && error.is_retryable(), "{error:?}");
-        assert_eq!(error.to_string(), "the opening handshake timed out");
+        let expected = format!("the opening handshake timed out; {setting} sets the time");
+        assert_eq!(error.to_string(), expected);
         assert!(peer.is_transport_closed());
     }
 }
@@ -647,7 +663,10 @@ async fn server_answers_500_for_an_invalid_acceptance() {
             acceptance().header("X-Name", "v2\r\nX-Injected: 1"),
             "header \"X-Name\": ",
         ),
-        (acceptance().header("X Name", "v2"), "header name is not an HTTP token"),
+        (
+            acceptance().header("X Name", "v2"),
+            "header \"X Name\": header name is not an HTTP token",
+        ),
         (acceptance().header("Upgrade", "v2"), "header \"Upgrade\": "),
         (
             acceptance().header("Sec-WebSocket-Accept", "v2"),

@@ -32,6 +32,10 @@ pub(crate) enum Tool {
     Java,
     /// nginx.
     Nginx,
+    /// HAProxy.
+    Haproxy,
+    /// squid, tinyproxy, dante and microsocks.
+    Proxies,
     /// Chromium, with Node to drive it.
     Chromium,
     /// Autobahn|Testsuite on CPython 2.7.
@@ -126,6 +130,13 @@ impl Environment {
                 self.set("SOCKEYE_TOOL_JAVA", apt::ensure("java", "default-jdk-headless")?);
             }
             Tool::Nginx => self.set("SOCKEYE_TOOL_NGINX", apt::ensure("nginx", "nginx-light")?),
+            Tool::Haproxy => self.set("SOCKEYE_TOOL_HAPROXY", apt::ensure("haproxy", "haproxy")?),
+            Tool::Proxies => {
+                self.set("SOCKEYE_TOOL_SQUID", apt::ensure("squid", "squid")?);
+                self.set("SOCKEYE_TOOL_TINYPROXY", apt::ensure("tinyproxy", "tinyproxy")?);
+                self.set("SOCKEYE_TOOL_DANTED", apt::ensure("danted", "dante-server")?);
+                self.set("SOCKEYE_TOOL_MICROSOCKS", apt::ensure("microsocks", "microsocks")?);
+            }
             Tool::Chromium => self.set("SOCKEYE_TOOL_CHROMIUM", apt::ensure("chromium", "chromium")?),
             Tool::Autobahn => autobahn::prepare(workspace)?,
             Tool::CentrifugeGo => go::prepare(workspace)?,

@@ -41,7 +41,7 @@ pub(super) fn explain(error: &CertificateError) -> String {
 }
 
 /// Whether a certificate is rejected only because it is a CA certificate, which self-signed certificates often are.
-pub(super) fn is_authority_as_server(error: &OtherError) -> bool {
+fn is_authority_as_server(error: &OtherError) -> bool {
     // rustls has no variant for it, and returns the error of webpki.
     error.to_string() == "CaUsedAsEndEntity"
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use sockeye::handshake::{HandshakeError, Uri};
 use sockeye::http::{Response, StatusCode};
-use sockeye::{CloseCause, CloseFrame, CloseInfo, ConnectError, Error, NoRootCertificates};
+use sockeye::{CloseCause, CloseFrame, CloseInfo, ConnectError, Error, NoRootCertificates, ProxyError};
 
 use super::Signal;
 use super::certificate::explain;
@@ -45,6 +45,12 @@ pub(crate) enum Failure {
         target: String,
         reason: String,
         advice: &'static str,
+    },
+    /// The proxy cannot be reached, or refuses.
+    Proxy {
+        /// The number of curl.
+        exit_code: u8,
+        reason: String,
     },
     /// Connecting timed out.
     TooLate { uri: String, reason: String },
@@ -101,6 +107,7 @@ impl Failure {
             Self::BadUrl { .. } => 3,
             Self::Unresolved { .. } => 6,
             Self::Unreachable { .. } => 7,
+            Self::Proxy { exit_code, .. } => *exit_code,
             Self::Refused { .. } => 22,
             Self::TooLate { .. } | Self::Silent(_) => 28,
             Self::Tls(_) | Self::NoTls(_) | Self::NoRoots => 35,
@@ -132,6 +139,7 @@ impl Failure {
             Self::Unresolved { target, reason, advice } | Self::Unreachable { target, reason, advice } => {
                 format!("cannot connect to {target}: {reason}; {advice}")
             }
+            Self::Proxy { reason, .. } => reason.clone(),
             Self::TooLate { uri, reason } => format!("{uri}: {reason}; --connect-timeout sets the limit"),
             Self::Silent(error) => {
                 let cause = error.close_info().map(CloseInfo::cause);
@@ -141,7 +149,7 @@ impl Failure {
                     }
                     _ => "",
                 };
-                format!("{error}{advice}")
+                format!("{}{advice}", without_setting(error))
             }
             Self::Refused { uri, status, detail } => {
                 let reason = status.canonical_reason().unwrap_or_default();
@@ -191,6 +199,9 @@ impl Failure {
 
     /// Converts an error that occurred while opening the WebSocket.
     pub(crate) fn opening(uri: &Uri, error: Error, options: &ConnectOptions) -> Self {
+        if let Some(proxy) = error.proxy_error() {
+            return Self::proxy(uri, &error, proxy);
+        }
         if let Some(error) = error.connect_error() {
             return Self::connecting(uri, error);
         }
@@ -199,14 +210,14 @@ impl Failure {
                 uri: uri.to_string(),
                 status: response.status(),
                 // With `-v` the response was already printed.
-                detail: refusal_detail(response, options.verbose),
+                detail: refusal_detail(&error, response, options),
             };
         }
         if error.is_timeout() {
             let within = options.connect_timeout.duration().unwrap_or_default();
             return Self::TooLate {
                 uri: uri.to_string(),
-                reason: format!("not open within {within:?} ({error})"),
+                reason: format!("not open within {within:?} ({})", without_setting(&error)),
             };
         }
         if error.is_tls() {
@@ -223,6 +234,29 @@ impl Failure {
             Some(HandshakeError::ClosedEarly) => Self::Lost(error),
             Some(fault) => Self::handshake(uri, fault.clone()),
             None => Self::connection(error),
+        }
+    }
+
+    /// Converts an error of the proxy.
+    fn proxy(uri: &Uri, error: &Error, proxy: &ProxyError) -> Self {
+        if error.is_timeout() {
+            return Self::TooLate {
+                uri: uri.to_string(),
+                reason: without_setting(error),
+            };
+        }
+        let exit_code = match error.connect_error() {
+            Some(error) if error.is_unresolved() => 5,
+            Some(_) => 7,
+            None => 97,
+        };
+        let advice = match proxy.is_authentication() {
+            true => "; set it with --proxy, or in the environment",
+            false => "; -x '' connects without a proxy",
+        };
+        Self::Proxy {
+            exit_code,
+            reason: format!("{error}{advice}"),
         }
     }
 
@@ -317,6 +351,15 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// The message of a timeout without the name of the library's setting, for which the program has flags.
+fn without_setting(error: &Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once("; ") {
+        Some((reason, setting)) if setting.ends_with(" sets the time") => reason.to_owned(),
+        _ => text,
+    }
+}
+
 fn is_connection_end(kind: io::ErrorKind) -> bool {
     use io::ErrorKind as K;
     matches!(
@@ -326,9 +369,10 @@ fn is_connection_end(kind: io::ErrorKind) -> bool {
 }
 
 /// Returns the first line of the response body and advice, for the error message.
-fn refusal_detail(response: &Response<impl AsRef<[u8]>>, is_shown: bool) -> String {
+fn refusal_detail(error: &Error, response: &Response<impl AsRef<[u8]>>, options: &ConnectOptions) -> String {
     /// Maximum number of characters of the body.
     const SHOWN_MAX: usize = 200;
+    let is_shown = options.verbose;
     let mut detail = String::new();
     if !is_shown && let Some(line) = first_line(response.body().as_ref()) {
         let shown: String = line.chars().take(SHOWN_MAX).collect();
@@ -336,9 +380,16 @@ fn refusal_detail(response: &Response<impl AsRef<[u8]>>, is_shown: bool) -> Stri
         detail = format!(": \"{}{dots}\"", escape(&shown));
     }
     match (response.status().as_u16(), response.headers().get("Location")) {
+        // The library says why it was not followed.
+        (301..=308, location) if options.location || location.is_none() => {
+            let reason = response.status().canonical_reason().unwrap_or_default();
+            let text = error.to_string();
+            let why = text.split_once(reason).map_or("", |(_, why)| why);
+            detail += why.strip_suffix(" (ClientBuilder::redirects)").unwrap_or(why);
+        }
         (300..=399, Some(location)) => {
             detail += &format!(
-                "; it redirects to {}: connect to that URL",
+                "; it redirects to {}: connect to that URL, or use -L",
                 escape_bytes(location.as_bytes())
             );
         }
@@ -416,6 +467,10 @@ mod tests {
                 reason: String::new(),
                 advice: "",
             },
+            Failure::Proxy {
+                exit_code: 97,
+                reason: String::new(),
+            },
             Failure::Refused {
                 uri: String::new(),
                 status: StatusCode::NOT_FOUND,
@@ -459,8 +514,8 @@ mod tests {
     /// TLS accepts fewer host names than URLs.
     #[tokio::test]
     async fn a_host_that_is_invalid_in_tls_is_a_bad_url() {
-        let tls = super::super::tls::danger_client_config_trusting_anyone().unwrap();
-        let client = sockeye::Client::builder().tls_config(tls.into()).build().unwrap();
+        let tls = sockeye::ClientTls::new().danger_accept_any_certificate();
+        let client = sockeye::Client::builder().tls(tls).build().unwrap();
         let (io, _peer) = tokio::io::duplex(64);
         let url = "wss://-a.example/";
         let error = client.request(url).connect_over(io).await.unwrap_err();

@@ -22,7 +22,7 @@ pub(crate) use options::{
     BinaryOut, Command, CommandLine, ConfigCommand, ConnectOptions, EchoOptions, Escape, ServeOptions,
 };
 pub(crate) use signal::Signal;
-pub(crate) use values::{AllowedOrigin, Header, Wait};
+pub(crate) use values::{AllowedOrigin, Header, ProxyOption, Wait};
 
 /// Parses the command line. Before returning an error it prints the error message, or the help that was asked for.
 pub(crate) fn parse() -> Result<CommandLine, ExitCode> {

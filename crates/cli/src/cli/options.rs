@@ -9,8 +9,8 @@ use sockeye::{DeflateConfig, Origin, Takeover};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::values::{
-    AllowedOrigin, Header, Timer, Wait, parse_count, parse_duration, parse_listen, parse_log_filter, parse_size,
-    parse_subprotocol, parse_threads,
+    AllowedOrigin, Header, ProxyOption, Timer, Wait, parse_count, parse_duration, parse_listen, parse_log_filter,
+    parse_size, parse_subprotocol, parse_threads,
 };
 
 /// WebSocket servers, and a WebSocket client for the terminal
@@ -51,7 +51,7 @@ impl CommandLine {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Connect(ConnectOptions),
+    Connect(Box<ConnectOptions>),
     Echo(EchoOptions),
     Serve(Box<ServeOptions>),
     Config(ConfigOptions),
@@ -94,7 +94,29 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) cacert: Option<PathBuf>,
 
-    /// Time limit for name resolution, TCP, TLS and opening handshake together; `off` for no limit
+    /// Show the server this client certificate, a PEM file with the chain
+    #[arg(short = 'E', long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// PEM file with the private key of the client certificate [default: the file of --cert]
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Connect through this proxy: http://, https://, socks5:// or socks5h://, with USER:PASSWORD@ if it requires them;
+    /// empty for none [default: from the environment]
+    ///
+    /// The environment is read as curl does: wss_proxy, https_proxy or all_proxy for wss://, and ws_proxy, http_proxy or
+    /// all_proxy for ws://, also in upper case except http_proxy. no_proxy lists hosts without proxy, also for this flag.
+    /// socks5h resolves the host name at the proxy. A password on the command line is visible to other users of this
+    /// machine: prefer the environment.
+    #[arg(short = 'x', long, value_name = "URL")]
+    pub(crate) proxy: Option<ProxyOption>,
+
+    /// Follow redirects, up to 10. Credentials are not sent to another host, port or scheme
+    #[arg(short = 'L', long)]
+    pub(crate) location: bool,
+
+    /// Time limit for name resolution, TCP, proxy, TLS and opening handshake together; `off` for no limit
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub(crate) connect_timeout: Timer,
 
@@ -109,6 +131,15 @@ pub(crate) struct ConnectOptions {
     /// that never pauses for this time is never closed: use --count, Ctrl-C, or a reader that exits, such as `| head`.
     #[arg(short = 'w', long, value_name = "TIME")]
     pub(crate) wait: Option<Wait>,
+
+    /// Connect again when the connection is lost or cannot be opened, after a random delay of at most 5 s, and after further
+    /// failures of at most MAX [default: 60s]
+    ///
+    /// Standard error says how many of the sent lines may be lost. Lines are not sent again, and what the server sends
+    /// meanwhile is missed. Errors that do not pass, such as an invalid certificate or the status 401, end the program.
+    #[arg(long, value_name = "MAX", num_args = 0..=1, require_equals = true, default_missing_value = "60s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) reconnect: Option<Duration>,
 
     /// Close after this number of received messages; exit status 52 if the connection ends earlier
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_count)]
@@ -354,8 +385,9 @@ Exit status:
     1  local error: a file, standard input or output, or the address to listen on
     2  invalid command line
     3  invalid URL
+    5  the host name of the proxy cannot be resolved
     6  the host name cannot be resolved
-    7  the TCP connection failed
+    7  the TCP connection failed, to the server or to the proxy
    22  the server refused the WebSocket (the message contains the HTTP status)
    28  timeout, or the server stopped responding
    35  TLS error
@@ -365,6 +397,7 @@ Exit status:
    64  the server closed with another code (see the message)
    65  the server violated the protocol, or is not a WebSocket server
    66  a message or response is too large; --max-message-size sets the limit for messages
+   97  the proxy refused the connection
   130  ended by Ctrl-C; also 143: SIGTERM, 129: the terminal was closed, 131: Ctrl-\\. A server
        that shuts down completely after a signal exits with 0";
 

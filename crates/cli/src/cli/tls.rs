@@ -3,16 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{RootCertStore, ServerConfig};
+use sockeye::ClientTls;
 
 use super::Failure;
-use super::certificate::is_authority_as_server;
+use super::options::ConnectOptions;
 
 /// Builds the configuration of a server from the files of its certificate chain and private key.
 pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
@@ -29,148 +27,32 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>
     Ok(Arc::new(config))
 }
 
-/// Builds the configuration of a client that trusts only the certificates in a file, and those that they signed.
-pub(crate) fn client_config_trusting(path: &Path) -> Result<ClientConfig, Failure> {
-    let bad = |reason: String| Failure::TlsFile {
-        path: path.to_owned(),
-        reason,
-    };
-    let certificates = read_certificates(path)?;
-    let mut roots = RootCertStore::empty();
-    for certificate in &certificates {
-        roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
+/// The TLS settings of a client from its flags.
+pub(crate) fn client_tls(options: &ConnectOptions) -> Result<ClientTls, Failure> {
+    let mut tls = ClientTls::new();
+    if options.insecure {
+        tls = tls.danger_accept_any_certificate();
     }
-    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
-    let verifier = TrustFile {
-        authorities: authorities.build().map_err(|error| bad(error.to_string()))?,
-        certificates,
-    };
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let config = builder.map_err(Failure::tls)?.dangerous();
-    let config = config.with_custom_certificate_verifier(Arc::new(verifier));
-    Ok(config.with_no_client_auth())
-}
-
-/// Builds the configuration of a client that accepts any certificate. The connection is encrypted, but the server is not
-/// authenticated.
-pub(crate) fn danger_client_config_trusting_anyone() -> Result<ClientConfig, Failure> {
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let verifier = Arc::new(DangerTrustAnyone(provider()));
-    let config = builder.map_err(Failure::tls)?.dangerous();
-    let config = config.with_custom_certificate_verifier(verifier);
-    Ok(config.with_no_client_auth())
-}
-
-/// Verifier that accepts certificates signed by those in a file, and the certificates in the file themselves. Names and
-/// validity periods are checked in both cases.
-#[derive(Debug)]
-struct TrustFile {
-    authorities: Arc<WebPkiServerVerifier>,
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for TrustFile {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self
-            .authorities
-            .verify_server_cert(certificate, intermediates, name, ocsp_response, now);
-        let is_own = |certificate| self.certificates.iter().any(|own| own == certificate);
-        match verified {
-            Err(rustls::Error::InvalidCertificate(error)) if is_issuer_missing(&error) && is_own(certificate) => {
-                // The validity period was checked before the issuer; only the name is left to check.
-                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            verified => verified,
+    if let Some(path) = &options.cacert {
+        tls = tls.without_roots();
+        for certificate in read_certificates(path)? {
+            // Here, so that the error names the file.
+            let mut store = RootCertStore::empty();
+            let checked = store.add(certificate.clone());
+            checked.map_err(|error| Failure::TlsFile {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
+            tls = tls.trust(certificate);
         }
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls12_signature(message, certificate, signature)
+    if let Some(cert) = &options.cert {
+        // The key may be in the same file, as with curl.
+        let key = options.key.as_ref().unwrap_or(cert);
+        let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| bad_file(key, &error))?;
+        tls = tls.client_certificate(read_certificates(cert)?, private_key);
     }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
-}
-
-/// Whether the only problem of a certificate is its issuer.
-fn is_issuer_missing(error: &CertificateError) -> bool {
-    match error {
-        CertificateError::UnknownIssuer => true,
-        CertificateError::Other(other) => is_authority_as_server(other),
-        _ => false,
-    }
-}
-
-/// Verifier that accepts any certificate for any name, even if expired. It only checks that the server has the private key.
-#[derive(Debug)]
-struct DangerTrustAnyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for DangerTrustAnyone {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    Ok(tls)
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {

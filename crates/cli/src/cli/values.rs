@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sockeye::handshake::{ClientRequest, Key, OriginError, Subprotocol, Uri};
-use sockeye::{Origin, OriginPolicy};
+use sockeye::{InvalidProxy, Origin, OriginPolicy, Proxy};
 use tracing_subscriber::filter::Targets;
 
 use crate::escape::escape;
@@ -69,6 +69,26 @@ impl FromStr for Timer {
                 Ok(duration) => Ok(Self::After(duration)),
                 Err(advice) => Err(format!("{advice}, or `off`")),
             },
+        }
+    }
+}
+
+/// A value of `--proxy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyOption {
+    /// Empty: connect directly, also if the environment sets a proxy.
+    None,
+    /// Connect through this proxy.
+    Proxy(Proxy),
+}
+
+impl FromStr for ProxyOption {
+    type Err = InvalidProxy;
+
+    fn from_str(text: &str) -> Result<Self, InvalidProxy> {
+        match text {
+            "" => Ok(Self::None),
+            url => Proxy::parse(url).map(Self::Proxy),
         }
     }
 }

@@ -7,7 +7,7 @@ mod address;
 mod input;
 mod open;
 mod output;
-mod proxy;
+mod reconnect;
 mod session;
 
 pub(crate) use address::redact_url;
@@ -25,6 +25,7 @@ use address::Target;
 use input::Input;
 use open::Opener;
 use output::{Output, OutputFormat};
+use reconnect::ReconnectSession;
 use session::Session;
 
 /// Connects, exchanges messages until one side ends the connection, and returns how it ended.
@@ -41,6 +42,17 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
         if terminal.is_some() {
             signals.watch_terminal()?;
             input = Some(Input::start(true)?);
+        }
+        if let Some(delay_max) = options.reconnect {
+            let input = match input {
+                Some(input) => input,
+                None => Input::start(false)?,
+            };
+            terminal::show_prompt();
+            let format = OutputFormat::new(options.escape, options.binary_out, terminal.is_some());
+            let (output, writer) = Output::start(format)?;
+            let session = ReconnectSession::new(options, &target, opener.reconnecting(delay_max), output, input);
+            return session.run(writer, output_closed, &mut signals).await;
         }
         let ws = tokio::select! {
             biased;

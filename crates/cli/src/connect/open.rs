@@ -1,14 +1,12 @@
 //! Opening of the WebSocket.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sockeye::http::Response;
-use sockeye::{Client, Keepalive, WebSocket};
+use sockeye::{Backoff, Client, ClientBuilder, Keepalive, Proxy, Reconnecting, WebSocket};
 
 use super::address::Target;
-use super::proxy;
-use crate::cli::{ConnectOptions, Failure, Header, tls};
+use crate::cli::{ConnectOptions, Failure, Header, ProxyOption, tls};
 use crate::escape::escape_bytes;
 use crate::log;
 
@@ -23,7 +21,7 @@ pub(super) struct Opener<'a> {
 impl<'a> Opener<'a> {
     /// Reads the files named by the flags, and validates the request.
     pub(super) fn new(options: &'a ConnectOptions, target: &'a Target) -> Result<Self, Failure> {
-        let client = client(options)?;
+        let client = client(options, target)?;
         Ok(Self {
             options,
             target,
@@ -31,16 +29,15 @@ impl<'a> Opener<'a> {
         })
     }
 
+    /// A WebSocket that is opened again when it is lost.
+    pub(super) fn reconnecting(&self, delay_max: Duration) -> Reconnecting {
+        let request = self.client.request(&self.target.url);
+        request.reconnecting().backoff(Backoff::default().max(delay_max))
+    }
+
     /// Opens the WebSocket within the time limit.
     pub(super) async fn open(&self) -> Result<WebSocket, Failure> {
         let uri = self.target.uri();
-        if let Some(name) = proxy::ignored_variable(uri, |name| std::env::var(name).ok())
-            && !self.options.quiet
-        {
-            log::line(&format!(
-                "sockeye: {name} is set, but proxies are not supported; connecting directly"
-            ));
-        }
         let opened = self.client.request(&self.target.url).connect_with_response().await;
         if self.options.verbose {
             match &opened {
@@ -59,7 +56,10 @@ impl<'a> Opener<'a> {
     }
 }
 
-fn client(options: &ConnectOptions) -> Result<Client, Failure> {
+/// Maximum number of redirects with `--location`.
+const REDIRECTS_MAX: usize = 10;
+
+fn client(options: &ConnectOptions, target: &Target) -> Result<Client, Failure> {
     let timeout = options.connect_timeout.duration();
     let mut timeouts = sockeye::Timeouts::default();
     timeouts.connect_total = timeout;
@@ -84,15 +84,45 @@ fn client(options: &ConnectOptions) -> Result<Client, Failure> {
         };
     }
     client = client.subprotocols(subprotocols);
+    client = with_proxy(client, options, target)?;
+    if options.location {
+        client = client.redirects(REDIRECTS_MAX);
+    }
     if let Some(config) = options.compression.config() {
         client = client.compression(config);
     }
-    client = match &options.cacert {
-        _ if options.insecure => client.tls_config(Arc::new(tls::danger_client_config_trusting_anyone()?)),
-        Some(path) => client.tls_config(Arc::new(tls::client_config_trusting(path)?)),
-        None => client,
+    let has_tls_flags = options.insecure || options.cacert.is_some() || options.cert.is_some();
+    if has_tls_flags {
+        client = client.tls(tls::client_tls(options)?);
+    }
+    client.build().map_err(|error| match error.is_tls() {
+        // There are no root certificates.
+        true => Failure::opening(target.uri(), error, options),
+        false => Failure::usage(&error),
+    })
+}
+
+/// Sets the proxy of `--proxy`, or else that of the environment.
+fn with_proxy(client: ClientBuilder, options: &ConnectOptions, target: &Target) -> Result<ClientBuilder, Failure> {
+    let invalid = |error: sockeye::InvalidProxy| Failure::Usage(error.to_string());
+    let (client, proxy) = match &options.proxy {
+        Some(ProxyOption::None) => return Ok(client),
+        Some(ProxyOption::Proxy(proxy)) => {
+            // As curl does: the exceptions of the environment apply to the flag too.
+            let variable = |name| std::env::var(name).ok();
+            let bypass = variable("no_proxy")
+                .or_else(|| variable("NO_PROXY"))
+                .unwrap_or_default();
+            let proxy = proxy.clone().bypass(&bypass);
+            (client.proxy(proxy.clone()), Some(proxy))
+        }
+        // Read here too, because an invalid variable is no error of the URL.
+        None => (client.proxy_from_env(), Proxy::from_env(target.uri()).map_err(invalid)?),
     };
-    client.build().map_err(|error| Failure::usage(&error))
+    if let Some(proxy) = proxy.filter(|proxy| options.verbose && !proxy.is_bypassed(target.uri())) {
+        log::line(&format!("* through proxy {proxy}"));
+    }
+    Ok(client)
 }
 
 /// Prints a response in the format of `curl -v`.

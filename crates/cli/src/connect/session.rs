@@ -22,7 +22,7 @@ use crate::log;
 use crate::platform::Signals;
 
 /// Time limit for closing and writing the remaining messages after a signal or error.
-const FAST_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const FAST_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Default wait if at least as many messages were received as sent.
 const ANSWERED_WAIT: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ pub(super) struct Session<'a> {
 
 /// The numbers of messages, and the waits that depend on them.
 #[derive(Debug)]
-struct Tally<'a> {
+pub(super) struct Tally<'a> {
     options: &'a ConnectOptions,
     /// Whether standard input is a terminal, where Ctrl-D means that the user has finished.
     is_typed: bool,
@@ -104,12 +104,7 @@ impl<'a> Session<'a> {
     /// Creates a session that sends the lines of `input`, and writes received messages to `output`.
     pub(super) fn start(options: &'a ConnectOptions, ws: WebSocket, output: Output, input: Input) -> Self {
         let (sender, receiver) = ws.split();
-        let tally = Tally {
-            options,
-            is_typed: io::stdin().is_terminal(),
-            sent: Cell::new(0),
-            received: Cell::new(0),
-        };
+        let tally = Tally::new(options);
         Self {
             options,
             sender,
@@ -239,9 +234,24 @@ impl<'a> Session<'a> {
     }
 }
 
-impl Tally<'_> {
+impl<'a> Tally<'a> {
+    /// Starts to count.
+    pub(super) fn new(options: &'a ConnectOptions) -> Self {
+        Self {
+            options,
+            is_typed: io::stdin().is_terminal(),
+            sent: Cell::new(0),
+            received: Cell::new(0),
+        }
+    }
+
+    /// Counts a sent message.
+    pub(super) fn record_sent(&self) {
+        self.sent.set(self.sent.get() + 1);
+    }
+
     /// Counts and writes a message, unless `--count` messages were already received.
-    fn record(&self, message: Message, output: &Output) {
+    pub(super) fn record(&self, message: Message, output: &Output) {
         if !self.is_complete() {
             self.received.set(self.received.get() + 1);
             output.write(message);
@@ -249,7 +259,7 @@ impl Tally<'_> {
     }
 
     /// Whether `--count` messages were received.
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.options
             .count
             .is_some_and(|count| self.received.get() >= count.get())
@@ -262,7 +272,7 @@ impl Tally<'_> {
     }
 
     /// How long to wait for another message after the end of the input.
-    fn wait(&self) -> Wait {
+    pub(super) fn wait(&self) -> Wait {
         match self.options.wait {
             Some(wait) => wait,
             // An input that is empty from the start, such as /dev/null, means receive only.
@@ -286,7 +296,7 @@ impl Tally<'_> {
     }
 
     /// Reports that no message arrived, unless the user has set the wait.
-    fn report_no_reply(&self) {
+    pub(super) fn report_no_reply(&self) {
         let is_reported = self.options.wait.is_none() && !self.options.quiet;
         if is_reported && self.received.get() == 0 && !self.is_answered() {
             log::line(&format!(
@@ -297,7 +307,7 @@ impl Tally<'_> {
     }
 
     /// Returns an error if fewer than `--count` messages were received.
-    fn check_count(&self) -> Result<(), Failure> {
+    pub(super) fn check_count(&self) -> Result<(), Failure> {
         match self.options.count {
             Some(count) if !self.is_complete() => Err(Failure::TooFew {
                 received: self.received.get(),
@@ -322,7 +332,7 @@ async fn send_lines(sender: &Sender, input: &mut Input, tally: &Tally<'_>) -> Re
         match line {
             Some(Ok(line)) => {
                 sender.feed(line).await?;
-                tally.sent.set(tally.sent.get() + 1);
+                tally.record_sent();
             }
             Some(Err(error)) => return Ok(Sent::BadLine(error)),
             None => break,
@@ -359,7 +369,7 @@ async fn next_event(receiver: &mut Receiver, output: &Output, phase: Phase) -> P
 }
 
 /// Waits until the time of `wait` has passed since the last event.
-async fn idle(last_event_at: Instant, wait: Wait) {
+pub(super) async fn idle(last_event_at: Instant, wait: Wait) {
     match wait {
         Wait::For(duration) => sleep_until(last_event_at + duration).await,
         Wait::Forever => pending().await,
@@ -388,7 +398,7 @@ async fn close(
 }
 
 /// Treats a closed pipe as success, because readers such as `head` exit early. Other errors are failures.
-fn ended_by_output(error: io::Error) -> Result<(), Failure> {
+pub(super) fn ended_by_output(error: io::Error) -> Result<(), Failure> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(Failure::Output(error)),
@@ -396,7 +406,7 @@ fn ended_by_output(error: io::Error) -> Result<(), Failure> {
 }
 
 /// Waits until writing to standard output fails.
-async fn failed(writer: &mut Writer) -> io::Error {
+pub(super) async fn failed(writer: &mut Writer) -> io::Error {
     match writer.await {
         Ok(Err(error)) => error,
         Ok(Ok(())) | Err(_) => io::ErrorKind::BrokenPipe.into(),
@@ -404,7 +414,7 @@ async fn failed(writer: &mut Writer) -> io::Error {
 }
 
 /// Waits without a time limit until everything is written.
-async fn finish(writer: Writer, signals: &mut Signals) -> Result<(), Failure> {
+pub(super) async fn finish(writer: Writer, signals: &mut Signals) -> Result<(), Failure> {
     tokio::select! {
         biased;
         signal = signals.next() => Err(Failure::Interrupted(signal)),
@@ -423,7 +433,7 @@ fn is_closed_by_frame(error: &Error) -> bool {
 }
 
 /// Converts an error of the connection.
-fn failure(error: Error, options: &ConnectOptions) -> Failure {
+pub(super) fn failure(error: Error, options: &ConnectOptions) -> Failure {
     match error.close_info().map(CloseInfo::cause) {
         // The limit is a local one, which the peer does not know.
         Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) => Failure::TooBig {
@@ -434,7 +444,7 @@ fn failure(error: Error, options: &ConnectOptions) -> Failure {
 }
 
 /// Returns an error if the close code of the peer reports one.
-fn check_close_code(close_info: Option<&CloseInfo>, options: &ConnectOptions) -> Result<(), Failure> {
+pub(super) fn check_close_code(close_info: Option<&CloseInfo>, options: &ConnectOptions) -> Result<(), Failure> {
     let Some(frame) = close_info.and_then(CloseInfo::received) else {
         return Ok(());
     };
@@ -459,7 +469,7 @@ mod tests {
     fn options(arguments: &[&str]) -> ConnectOptions {
         let arguments = [&["sockeye", "connect", "a.example"], arguments].concat();
         match CommandLine::parse_from(arguments).command {
-            Command::Connect(options) => options,
+            Command::Connect(options) => *options,
             other => panic!("{other:?}"),
         }
     }

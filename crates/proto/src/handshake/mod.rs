@@ -117,6 +117,7 @@ mod response;
 mod server;
 mod status;
 mod subprotocol;
+mod tunnel;
 mod uri;
 mod version;
 
@@ -136,5 +137,6 @@ pub use response::{Rejection, Response};
 pub use server::{AcceptError, Acceptance, Accepted, Incoming, InvalidRequest, ServerHandshake, ServerProgress};
 pub use status::StatusCode;
 pub use subprotocol::Subprotocol;
+pub use tunnel::{AwaitingTunnel, TunnelProgress, TunnelRequest};
 pub use uri::{Scheme, Uri, UriError};
 pub use version::HttpVersion;

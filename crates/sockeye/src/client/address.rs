@@ -103,6 +103,37 @@ impl Address {
         self.authorization.is_some()
     }
 
+    /// The address that a Location header of this address leads to (RFC 9110 §10.2.2). A relative reference is resolved,
+    /// and a fragment is dropped. The user name and password are those of this address if the origin is the same;
+    /// otherwise there are none.
+    pub(crate) fn redirected(&self, location: &str) -> Result<Self, UriError> {
+        let location = location.split('#').next().unwrap_or_default();
+        let absolute = match location.split_once("://") {
+            Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphabetic()) => location.to_owned(),
+            _ => {
+                // As in `parse`: browsers read a backslash as a slash.
+                if location.contains('\\') {
+                    return Err(UriError::InvalidCharacter('\\'));
+                }
+                let base = Url::parse(&self.uri.to_string()).map_err(|_| UriError::InvalidHost)?;
+                let joined = base.join(location).map_err(|_| UriError::InvalidHost)?;
+                joined.to_string()
+            }
+        };
+        let mut address = Self::parse(&absolute)?;
+        address.authorization = match address.is_same_origin(self) {
+            true => self.authorization.clone(),
+            false => None,
+        };
+        Ok(address)
+    }
+
+    /// Whether scheme, host and port are the same.
+    pub(crate) fn is_same_origin(&self, other: &Self) -> bool {
+        let origin = |uri: &Uri| (uri.is_secure(), uri.host().to_owned(), uri.port());
+        origin(&self.uri) == origin(&other.uri)
+    }
+
     /// The value of the Authorization header for the user name and password.
     pub(crate) fn authorization(&self) -> Option<&str> {
         self.authorization.as_deref()
@@ -158,7 +189,7 @@ fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
 }
 
 /// Decodes `%41`; keeps a `%` that is not followed by two digits.
-fn percent_decode(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
@@ -179,7 +210,7 @@ fn percent_decode(text: &str) -> Vec<u8> {
 
 /// Converts a non-ASCII host; keeps an ASCII host as it is. `authority` is host and port.
 // RFC 6455 §11.1: a non-ASCII host name is sent in its converted form. [6455-11.1.1-1, 6455-11.1.2-1]
-fn ascii_host(authority: &str) -> Result<Cow<'_, str>, UriError> {
+pub(crate) fn ascii_host(authority: &str) -> Result<Cow<'_, str>, UriError> {
     if let Some(zoned) = authority.strip_prefix('[')
         && let Some((address, zone)) = zoned.split_once('%')
         && !zone.starts_with("25")

@@ -67,7 +67,7 @@ impl Dialer {
     }
 
     /// Connects to the host and port of a URI within `limit`, and disables Nagle's algorithm.
-    // RFC 6455 §4.1: connect to host and port directly, without a proxy; fail if that fails. [6455-4.1-8, 6455-4.1-10]
+    // RFC 6455 §4.1: without a proxy, connect to host and port directly; fail if that fails. [6455-4.1-8, 6455-4.1-10]
     pub(crate) async fn connect(&self, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
         // Declared outside of the timed future, so that a timeout error can list the attempts.
         let mut attempts = vec![];
@@ -89,6 +89,19 @@ impl Dialer {
         })))
     }
 
+    /// Resolves the host of a URI to its first address, for a proxy that does not resolve names.
+    pub(crate) async fn first_address(&self, uri: &Uri) -> Result<SocketAddr, Error> {
+        let addresses = self.resolve(uri).await;
+        addresses.map(|addresses| addresses[0]).map_err(|cause| {
+            Error::new(Kind::Connect(ConnectError {
+                target: target(uri),
+                cause,
+                attempts: vec![],
+            }))
+        })
+    }
+
+    /// Resolves the host of a URI to at least one address.
     async fn resolve(&self, uri: &Uri) -> Result<Vec<SocketAddr>, ConnectFailure> {
         let (host, port) = (uri.host(), uri.port());
         let addresses = match (uri.zone(), host.parse::<IpAddr>()) {
@@ -225,7 +238,8 @@ where
     }
 }
 
-fn target(uri: &Uri) -> String {
+/// Host and port, with brackets around IPv6 addresses.
+pub(crate) fn target(uri: &Uri) -> String {
     let (host, port) = (uri.host(), uri.port());
     match (uri.zone(), host.contains(':')) {
         (Some(zone), _) => format!("[{host}%{zone}]:{port}"),
@@ -415,7 +429,7 @@ mod tests {
         let error = connect(&dialer, "wss://h.example/").await;
         assert_eq!(
             error.to_string(),
-            "cannot connect to h.example:443: the host name was not resolved within 10s"
+            "cannot connect to h.example:443: the host name was not resolved within 10s; Timeouts::connect sets the time"
         );
         assert!(error.is_timeout() && !error.is_io());
         let error = error.connect_error().unwrap();

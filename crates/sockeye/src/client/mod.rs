@@ -1,8 +1,12 @@
 //! Clients: from an address to an open WebSocket.
 
 pub(crate) mod address;
+pub(crate) mod cookies;
 pub(crate) mod dial;
+pub(crate) mod proxy;
 pub(crate) mod request;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::fmt;
 use std::io;
@@ -13,15 +17,19 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use rand::random;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
-use sockeye_proto::handshake::{self, ClientProgress, ClientRequest, HandshakeError, Origin};
+use sockeye_proto::handshake::{self, ClientProgress, ClientRequest, HandshakeError, HandshakeLimits, Origin, Uri};
 use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::address::Address;
+use crate::client::cookies::CookieStore;
 use crate::client::dial::Dialer;
+use crate::client::proxy::environment::Variables;
+use crate::client::proxy::{Proxy, ProxyChoice};
 use crate::client::request::{RequestBuilder, RequestParts};
 use crate::convert;
+use crate::error::redirect::Redirect;
 use crate::error::{Error, Kind, Rejected};
 use crate::runtime::tokio::deadline_after;
 use crate::settings::{CommonOptions, Limits, Settings, Timeouts};
@@ -79,8 +87,36 @@ struct ClientOptions {
     common: CommonOptions,
     dialer: Dialer,
     parts: RequestParts,
+    proxy: ProxyChoice,
+    redirects_max: usize,
+    cookies: Option<Arc<dyn CookieStore>>,
     #[cfg(feature = "tls")]
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: TlsOptions,
+}
+
+#[cfg(feature = "tls")]
+#[derive(Default)]
+struct TlsOptions {
+    /// `None` means that of [`default_config`].
+    config: Option<Arc<rustls::ClientConfig>>,
+    /// Instead of the host of the URL.
+    server_name: Option<rustls::pki_types::ServerName<'static>>,
+    /// Why the settings are invalid.
+    invalid: Option<Error>,
+}
+
+/// TLS 1.2 and 1.3 with the platform's root certificates. Created once.
+// [6455-10.6-1, 6455-10.6-3]
+#[cfg(feature = "tls")]
+fn default_config() -> Result<Arc<rustls::ClientConfig>, Error> {
+    static CONFIG: std::sync::OnceLock<Arc<rustls::ClientConfig>> = std::sync::OnceLock::new();
+    match CONFIG.get() {
+        Some(config) => Ok(config.clone()),
+        None => {
+            let config = tls::ClientTls::new().into_config()?;
+            Ok(CONFIG.get_or_init(|| config).clone())
+        }
+    }
 }
 
 impl Default for Client {
@@ -119,6 +155,7 @@ impl Client {
     /// |---|---|
     /// | `InvalidInput` | the URL or a header is invalid |
     /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists the attempts |
+    /// | `Proxy` | the [proxy](ClientBuilder::proxy) cannot be reached or refuses: [`Error::proxy_error`] says why |
     /// | `Tls` | invalid certificate, wrong host name, no common version |
     /// | `Rejected` | the server answered with another status: [`Error::response`] has its headers and body |
     /// | `Handshake` | the server violated the protocol or closed the connection |
@@ -163,8 +200,35 @@ impl Client {
         &self.options.dialer
     }
 
+    pub(crate) fn handshake_limits(&self) -> HandshakeLimits {
+        self.options.common.handshake_limits()
+    }
+
+    pub(crate) fn redirects_max(&self) -> usize {
+        self.options.redirects_max
+    }
+
+    pub(crate) fn proxy_choice(&self) -> &ProxyChoice {
+        &self.options.proxy
+    }
+
+    /// Stores the cookies of a response.
+    pub(crate) fn keep_cookies(&self, uri: &Uri, headers: &HeaderMap) {
+        let mut set_cookie = headers.get_all(http::header::SET_COOKIE).iter();
+        if let Some(cookies) = &self.options.cookies
+            && headers.contains_key(http::header::SET_COOKIE)
+        {
+            cookies.set_cookies(uri, &mut set_cookie);
+        }
+    }
+
     /// Builds the request to an address from the parts of this client and those of the request.
-    pub(crate) fn client_request(&self, address: &Address, parts: &RequestParts) -> Result<ClientRequest, Error> {
+    pub(crate) fn client_request(
+        &self,
+        address: &Address,
+        parts: &RequestParts,
+        credentials: HeaderCredentials,
+    ) -> Result<ClientRequest, Error> {
         let ClientOptions {
             common: options,
             parts: common,
@@ -175,7 +239,9 @@ impl Client {
                 return Err(Error::invalid_input(invalid.clone()));
             }
         }
-        RequestParts::merge(common, parts, address, options).map_err(Error::invalid_input)
+        let cookies = self.options.cookies.as_ref();
+        let cookie = cookies.and_then(|cookies| cookies.cookies(address.uri()));
+        RequestParts::merge(common, parts, address, options, credentials, cookie).map_err(Error::invalid_input)
     }
 
     pub(crate) async fn open<S>(
@@ -188,38 +254,42 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = deadline_after(self.options.common.timeouts.handshake);
-        let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
+        let deadline = Deadline::earlier(deadline_after(self.options.common.timeouts.handshake), open_deadline);
         // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it.
         // [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
-            timeout_at(deadline, self.start_tls(io, address))
+            timeout_at(deadline.at, self.start_tls(io, address.uri(), TlsPeer::Server))
                 .await
-                .map_err(|_| Error::timeout("the TLS handshake"))??
+                .map_err(|_| deadline.error("the TLS handshake"))??
         } else {
             Box::new(io)
         };
         self.handshake(io, request, deadline).await
     }
 
+    /// Starts TLS with the host of a URI.
     #[cfg(feature = "tls")]
-    async fn start_tls<S>(&self, io: S, address: &Address) -> Result<Box<dyn Io>, Error>
+    pub(crate) async fn start_tls<S>(&self, io: S, uri: &Uri, peer: TlsPeer) -> Result<Box<dyn Io>, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let config = match &self.options.tls {
-            Some(config) => config.clone(),
-            None => crate::transport::tls::default_client_config()?,
+        let tls = &self.options.tls;
+        let config = match (&tls.invalid, &tls.config) {
+            (Some(error), _) => return Err(error.clone()),
+            (None, Some(config)) => config.clone(),
+            (None, None) => default_config()?,
         };
-        Ok(Box::new(
-            crate::transport::tls::connect(config, address.uri().host(), io).await?,
-        ))
+        let name = match (&tls.server_name, peer) {
+            (Some(name), TlsPeer::Server) => name.clone(),
+            _ => uri.host().to_owned().try_into().map_err(Error::invalid_url)?,
+        };
+        Ok(Box::new(crate::transport::tls::connect(config, name, io).await?))
     }
 
     #[cfg(not(feature = "tls"))]
-    async fn start_tls<S>(&self, _io: S, _address: &Address) -> Result<Box<dyn Io>, Error> {
+    pub(crate) async fn start_tls<S>(&self, _io: S, _uri: &Uri, _peer: TlsPeer) -> Result<Box<dyn Io>, Error> {
         Err(Error::invalid_url(
-            "wss:// needs the feature `tls` of the crate sockeye",
+            "wss:// and https:// proxies need the feature `tls` of the crate sockeye",
         ))
     }
 
@@ -227,34 +297,34 @@ impl Client {
         &self,
         mut io: Box<dyn Io>,
         request: ClientRequest,
-        mut deadline: Instant,
+        mut deadline: Deadline,
     ) -> Result<(WebSocket, Response<()>), Error> {
         // RFC 6455 §4.1: nothing is sent after the request until the response has arrived. [6455-4.1-1, 6455-4.1-28]
         let (bytes, mut awaiting) = request.start();
-        timeout_at(deadline, async {
+        timeout_at(deadline.at, async {
             io.write_all(&bytes).await?;
             io.flush().await
         })
         .await
-        .map_err(|_| Error::timeout("the opening handshake"))??;
+        .map_err(|_| deadline.error("the opening handshake"))??;
 
         let mut buffer = Vec::with_capacity(READ_LEN);
         let mut awaits_body = false;
         loop {
             buffer.clear();
-            let step = match timeout_at(deadline, io.read_buf(&mut buffer)).await {
+            let step = match timeout_at(deadline.at, io.read_buf(&mut buffer)).await {
                 Ok(Ok(0)) => ClientProgress::Rejected(awaiting.handle_eof()?),
                 Ok(read) => read.map(|_| awaiting.handle_bytes(&buffer))?,
                 Err(_) => match awaiting.handle_timeout() {
                     Ok(response) => ClientProgress::Rejected(response),
-                    Err(_) => return Err(Error::timeout("the opening handshake")),
+                    Err(_) => return Err(deadline.error("the opening handshake")),
                 },
             };
             match step {
                 ClientProgress::Incomplete(next) => {
                     if next.is_rejected() && !awaits_body {
                         awaits_body = true;
-                        deadline = deadline.min(deadline_after(REJECTION_BODY_TIMEOUT));
+                        deadline.at = deadline.at.min(deadline_after(REJECTION_BODY_TIMEOUT));
                     }
                     awaiting = next;
                 }
@@ -271,9 +341,12 @@ impl Client {
                     return Ok((ws, response.map(|_body| ())));
                 }
                 ClientProgress::Rejected(response) => {
+                    let is_body_truncated = response.is_body_truncated();
+                    let response = convert::response(&response);
                     return Err(Error::new(Kind::Rejected(Rejected {
-                        is_body_truncated: response.is_body_truncated(),
-                        response: convert::response(&response),
+                        redirect: Redirect::not_followed(&response),
+                        is_body_truncated,
+                        response,
                     })));
                 }
                 ClientProgress::Failed(error) => return Err(error.into()),
@@ -285,7 +358,7 @@ impl Client {
 impl ClientBuilder {
     /// Adds a header to every request, such as `Authorization` or `Cookie`. Default: none. A [request](Client::request)
     /// can replace it with a header of the same name. [`build`](Self::build) reports an invalid one.
-    pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
+    pub fn header(mut self, name: impl TryInto<HeaderName> + AsRef<[u8]>, value: impl TryInto<HeaderValue>) -> Self {
         self.options.parts.header(name, value);
         self
     }
@@ -309,14 +382,82 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the TLS configuration for `wss://`. Default: the platform's root certificates; if there are none,
-    /// connecting fails with [`NoRootCertificates`](crate::NoRootCertificates).
+    /// Sets the proxy for all connections but those that it [bypasses](Proxy::bypass). Default: none, also if the
+    /// environment sets one. [`build`](Self::build) reports an invalid URL.
+    ///
+    /// The time of connecting to the proxy and of its answer is limited by [`Timeouts::connect`], and its response head
+    /// by [`Limits::head_size_max`] and [`Limits::header_count_max`]. [`Error::proxy_error`] says why a proxy gave no
+    /// connection.
+    ///
+    /// ```
+    /// let client = sockeye::Client::builder().proxy("socks5h://127.0.0.1:9050").build()?;
+    /// # Ok::<(), sockeye::Error>(())
+    /// ```
+    pub fn proxy(mut self, proxy: impl TryInto<Proxy, Error: std::fmt::Display>) -> Self {
+        if let Some(proxy) = self.options.parts.proxy(proxy) {
+            self.options.proxy = ProxyChoice::Fixed(proxy);
+        }
+        self
+    }
+
+    /// Uses the proxy that the environment sets for each URL: see [`Proxy::from_env`]. The environment is read once, by
+    /// this call.
+    pub fn proxy_from_env(mut self) -> Self {
+        self.options.proxy = ProxyChoice::Environment(Variables::read(|name| std::env::var(name).ok()));
+        self
+    }
+
+    /// Sets the maximum number of redirects to follow (status 301, 302, 303, 307 and 308). Default: 0, so that a
+    /// redirect is an error with the response.
+    ///
+    /// A redirect to another origin (scheme, host or port) no longer sends `Authorization`, `Cookie` and
+    /// `Proxy-Authorization` headers of the client or request, nor the user name and password of the URL. All other
+    /// headers, `Origin` and the subprotocols are sent: do not follow redirects with a token in one of them. A redirect
+    /// from `wss` to `ws` is an error. A [cookie store](Self::cookie_store) decides for each URL.
+    ///
+    /// [`Timeouts::connect`] and [`Timeouts::handshake`] apply to each request; [`Timeouts::connect_total`] limits all
+    /// of them together.
+    pub fn redirects(mut self, max: usize) -> Self {
+        self.options.redirects_max = max;
+        self
+    }
+
+    /// Sets the store of cookies. Default: none. A request with a `Cookie` header of its own, or of the client, is sent
+    /// without those of the store. Cookies are stored from every response of a server, also from those that reject.
+    pub fn cookie_store(mut self, cookies: Arc<dyn CookieStore>) -> Self {
+        self.options.cookies = Some(cookies);
+        self
+    }
+
+    /// Sets the TLS settings for `wss://`. Default: those of [`ClientTls::new`](crate::ClientTls::new), with the
+    /// platform's root certificates; if there are none, connecting fails with
+    /// [`NoRootCertificates`](crate::NoRootCertificates).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, mut tls: tls::ClientTls) -> Self {
+        let server_name = tls.take_server_name();
+        let (config, invalid) = match tls.into_config() {
+            Ok(config) => (Some(config), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.options.tls = TlsOptions {
+            config,
+            server_name,
+            invalid,
+        };
+        self
+    }
+
+    /// Sets the TLS configuration for `wss://`, for what [`tls`](Self::tls) has no method for. It replaces those
+    /// settings.
     ///
     /// The ALPN protocols of the configuration are replaced by `http/1.1`, so it may be shared with an HTTP client that
     /// offers `h2`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
-        self.options.tls = Some(crate::transport::tls::client_config(config));
+        self.options.tls = TlsOptions {
+            config: Some(crate::transport::tls::client_config(config)),
+            ..TlsOptions::default()
+        };
         self
     }
 
@@ -391,11 +532,16 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// A header, subprotocol or origin is invalid: for example it contains a line break, or the handshake sets that
-    /// header. The error names it but does not show the value of a header.
+    /// header. The error names it but does not show the value of a header. Or a proxy or TLS setting is invalid, or there
+    /// are no root certificates ([`Error::is_tls`]) for the TLS settings that were given.
     pub fn build(self) -> Result<Client, Error> {
+        #[cfg(feature = "tls")]
+        if let Some(error) = self.options.tls.invalid {
+            return Err(error);
+        }
         let client = self.into_client();
         let example = Address::parse("ws://localhost/").map_err(Error::invalid_url)?;
-        client.client_request(&example, &RequestParts::default())?;
+        client.client_request(&example, &RequestParts::default(), HeaderCredentials::Sent)?;
         Ok(client)
     }
 
@@ -426,7 +572,50 @@ impl fmt::Debug for ClientOptions {
             .field("common", &self.common)
             .field("dialer", &self.dialer)
             .field("parts", &self.parts)
+            .field("proxy", &self.proxy)
+            .field("redirects_max", &self.redirects_max)
             .finish_non_exhaustive()
+    }
+}
+
+/// The peer of a TLS handshake of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsPeer {
+    Server,
+    Proxy,
+}
+
+/// Whether a request contains the headers with credentials, which must not be sent to another origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderCredentials {
+    Sent,
+    Dropped,
+}
+
+/// A deadline, and the setting that it is from.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    at: Instant,
+    is_total: bool,
+}
+
+impl Deadline {
+    /// The earlier one of the deadline for the handshake and that for the whole opening.
+    fn earlier(handshake: Instant, total: Option<Instant>) -> Self {
+        match total {
+            Some(at) if at < handshake => Self { at, is_total: true },
+            _ => Self {
+                at: handshake,
+                is_total: false,
+            },
+        }
+    }
+
+    fn error(self, of: &'static str) -> Error {
+        match self.is_total {
+            true => Error::timeout_of(of, "Timeouts::connect_total or RequestBuilder::timeout"),
+            false => Error::timeout(of),
+        }
     }
 }
 

@@ -5,19 +5,26 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use rand::random;
 use sockeye_proto::handshake::{ClientRequest, HandshakeBuildError, Key, Origin, OriginError};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
-use crate::client::Client;
 use crate::client::address::Address;
+use crate::client::proxy::tunnel::Tunnel;
+use crate::client::proxy::{Proxy, ProxyChoice};
+use crate::client::{Client, HeaderCredentials};
 use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
+use crate::error::redirect::{self, Redirect};
 use crate::runtime::tokio::deadline_after;
 use crate::settings::CommonOptions;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
+
+/// Headers that are not sent to another origin.
+const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
 /// Request to open a WebSocket, created by [`Client::request`]. Sent by [`connect`](Self::connect), or by `.await`.
 ///
@@ -30,6 +37,15 @@ pub struct RequestBuilder {
     url: String,
     parts: RequestParts,
     timeout: Option<Duration>,
+    /// Instead of those of the client.
+    proxy: Option<ProxyChoice>,
+    redirects_max: Option<usize>,
+}
+
+/// Why a request was not sent to the URL of the caller: a redirect.
+struct Hop {
+    address: Address,
+    credentials: HeaderCredentials,
 }
 
 impl RequestBuilder {
@@ -39,6 +55,8 @@ impl RequestBuilder {
             url,
             parts: RequestParts::default(),
             timeout: None,
+            proxy: None,
+            redirects_max: None,
         }
     }
 
@@ -47,7 +65,7 @@ impl RequestBuilder {
     ///
     /// The handshake itself sets `Host`, `Origin`, `Connection`, `Upgrade` and all headers that begin with
     /// `Sec-WebSocket-`.
-    pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
+    pub fn header(mut self, name: impl TryInto<HeaderName> + AsRef<[u8]>, value: impl TryInto<HeaderValue>) -> Self {
         self.parts.header(name, value);
         self
     }
@@ -71,11 +89,34 @@ impl RequestBuilder {
         self
     }
 
-    /// Limits opening the connection as a whole: name resolution, TCP, TLS and the opening handshake. Default:
+    /// Limits opening the connection as a whole: name resolution, TCP, proxy, TLS, the opening handshake and redirects.
+    /// Default:
     /// [`Timeouts::connect_total`](crate::Timeouts::connect_total) of the client. The timeouts of each phase, 10 s by
     /// default, still apply.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the proxy for this connection, instead of that of the [client](crate::ClientBuilder::proxy).
+    /// [`connect`](Self::connect) reports an invalid URL.
+    pub fn proxy(mut self, proxy: impl TryInto<Proxy, Error: fmt::Display>) -> Self {
+        if let Some(proxy) = self.parts.proxy(proxy) {
+            self.proxy = Some(ProxyChoice::Fixed(proxy));
+        }
+        self
+    }
+
+    /// Connects without the proxy of the [client](crate::ClientBuilder::proxy).
+    pub fn no_proxy(mut self) -> Self {
+        self.proxy = Some(ProxyChoice::Direct);
+        self
+    }
+
+    /// Sets the maximum number of redirects to follow, instead of that of the
+    /// [client](crate::ClientBuilder::redirects).
+    pub fn redirects(mut self, max: usize) -> Self {
+        self.redirects_max = Some(max);
         self
     }
 
@@ -103,18 +144,66 @@ impl RequestBuilder {
     ///
     /// Dropping the future closes the socket.
     pub async fn connect_with_response(self) -> Result<(WebSocket, Response<()>), Error> {
-        let (address, request) = self.build()?;
-        let connect_timeout = self.client.timeouts().connect;
         let total = self.total_timeout();
         let deadline = total.map(deadline_after);
-        let limit = total.map_or(connect_timeout, |total| total.min(connect_timeout));
-        // Boxed so that the dial future does not enlarge the handshake future.
-        let tcp = Box::pin(self.client.dialer().connect(address.uri(), limit)).await?;
-        self.client.open(tcp, &address, request, deadline).await
+        let redirects_max = self.redirects_max.unwrap_or(self.client.redirects_max());
+        let mut hop = Hop {
+            address: Address::parse(&self.url).map_err(Error::invalid_url)?,
+            credentials: HeaderCredentials::Sent,
+        };
+        let mut redirects = 0;
+        loop {
+            let Hop { address, credentials } = &hop;
+            let request = self.client.client_request(address, &self.parts, *credentials)?;
+            let opened = self.open(address, request, deadline).await;
+            let uri = address.uri();
+            match &opened {
+                Ok((_, response)) => self.client.keep_cookies(uri, response.headers()),
+                Err(error) => {
+                    if let Some(response) = error.response() {
+                        self.client.keep_cookies(uri, response.headers());
+                        if redirects_max > 0
+                            && let Some(next) = next_hop(&hop, response, redirects, redirects_max)
+                        {
+                            hop = next.map_err(|reason| error.clone().with_redirect(reason))?;
+                            redirects += 1;
+                            continue;
+                        }
+                    }
+                }
+            }
+            return opened;
+        }
     }
 
-    /// Opens the WebSocket over an established transport, such as a proxy tunnel, a Unix socket or a pipe. Returns it
-    /// with the server's response. For `wss://`, TLS runs on top of the transport.
+    /// Connects to the host of an address, directly or through a proxy, and performs the handshakes.
+    async fn open(
+        &self,
+        address: &Address,
+        request: ClientRequest,
+        deadline: Option<Instant>,
+    ) -> Result<(WebSocket, Response<()>), Error> {
+        let client = &self.client;
+        let connect_timeout = client.timeouts().connect;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(connect_timeout, |left| left.min(connect_timeout));
+        let proxies = self.proxy.as_ref().unwrap_or(client.proxy_choice());
+        let proxy = proxies.proxy(address.uri()).map_err(Error::invalid_input)?;
+        // Boxed so that these futures do not enlarge the handshake future.
+        match proxy {
+            None => {
+                let tcp = Box::pin(client.dialer().connect(address.uri(), limit)).await?;
+                client.open(tcp, address, request, deadline).await
+            }
+            Some(proxy) => match Box::pin(proxy.open(client, address.uri(), limit)).await? {
+                Tunnel::Tcp(tcp) => client.open(tcp, address, request, deadline).await,
+                Tunnel::Tls(tls) => client.open(tls, address, request, deadline).await,
+            },
+        }
+    }
+
+    /// Opens the WebSocket over an established transport, such as a Unix socket, a pipe or a tunnel. Returns it with the
+    /// server's response. For `wss://`, TLS runs on top of the transport. No proxy is used, and no redirect is followed.
     ///
     /// The URL is not resolved: it provides the Host header, the TLS server name, the resource and the credentials.
     /// Nagle's algorithm is disabled on a TCP stream, and on a TLS stream of tokio-rustls over one. For another wrapper
@@ -134,18 +223,60 @@ impl RequestBuilder {
         let (address, request) = self.build()?;
         socket::prepare(&io)?;
         let deadline = self.total_timeout().map(deadline_after);
-        self.client.open(io, &address, request, deadline).await
+        let opened = self.client.open(io, &address, request, deadline).await;
+        let headers = match &opened {
+            Ok((_, response)) => Some(response.headers()),
+            Err(error) => error.response().map(Response::headers),
+        };
+        if let Some(headers) = headers {
+            self.client.keep_cookies(address.uri(), headers);
+        }
+        opened
     }
 
     fn build(&self) -> Result<(Address, ClientRequest), Error> {
         let address = Address::parse(&self.url).map_err(Error::invalid_url)?;
-        let request = self.client.client_request(&address, &self.parts)?;
+        let request = self
+            .client
+            .client_request(&address, &self.parts, HeaderCredentials::Sent)?;
         Ok((address, request))
     }
 
     fn total_timeout(&self) -> Option<Duration> {
         self.timeout.or(self.client.timeouts().connect_total)
     }
+}
+
+/// The request that a response redirects to. `None` if the response is no redirect; an error if the redirect must not be
+/// followed.
+fn next_hop<B>(
+    hop: &Hop,
+    response: &Response<B>,
+    redirects: usize,
+    redirects_max: usize,
+) -> Option<Result<Hop, Redirect>> {
+    if !redirect::is_redirect(response.status()) {
+        return None;
+    }
+    let Some(location) = redirect::location(response.headers()) else {
+        return Some(Err(Redirect::NoLocation));
+    };
+    let address = match hop.address.redirected(location) {
+        Ok(address) => address,
+        Err(error) => return Some(Err(Redirect::Invalid(error))),
+    };
+    if redirects == redirects_max {
+        return Some(Err(Redirect::TooMany(redirects_max, address.to_string())));
+    }
+    if hop.address.uri().is_secure() && !address.uri().is_secure() {
+        return Some(Err(Redirect::Downgrade(address.to_string())));
+    }
+    // Once dropped, credentials stay dropped, because the other origin has chosen the URL.
+    let credentials = match address.is_same_origin(&hop.address) {
+        true => hop.credentials,
+        false => HeaderCredentials::Dropped,
+    };
+    Some(Ok(Hop { address, credentials }))
 }
 
 /// Equivalent to [`RequestBuilder::connect`].
@@ -164,6 +295,8 @@ impl fmt::Debug for RequestBuilder {
         f.debug_struct("RequestBuilder")
             .field("parts", &self.parts)
             .field("timeout", &self.timeout)
+            .field("proxy", &self.proxy)
+            .field("redirects_max", &self.redirects_max)
             .finish_non_exhaustive()
     }
 }
@@ -178,9 +311,14 @@ pub(crate) struct RequestParts {
 }
 
 impl RequestParts {
-    pub(crate) fn header(&mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) {
+    pub(crate) fn header<N>(&mut self, name: N, value: impl TryInto<HeaderValue>)
+    where
+        N: TryInto<HeaderName> + AsRef<[u8]>,
+    {
+        // Before the name is consumed.
+        let invalid_name = InvalidPart::header_name(name.as_ref());
         let Ok(name) = name.try_into() else {
-            self.fail("header", None, HandshakeBuildError::InvalidHeaderName);
+            self.invalid.get_or_insert(invalid_name);
             return;
         };
         match value.try_into() {
@@ -216,6 +354,16 @@ impl RequestParts {
         self.subprotocols = Some(names.into_iter().map(Into::into).collect());
     }
 
+    /// Converts a proxy. Keeps the error, and returns `None`, if it is invalid.
+    pub(crate) fn proxy(&mut self, proxy: impl TryInto<Proxy, Error: fmt::Display>) -> Option<Proxy> {
+        let invalid = match proxy.try_into() {
+            Ok(proxy) => return Some(proxy),
+            Err(error) => InvalidPart::new("proxy", None, error),
+        };
+        self.invalid.get_or_insert(invalid);
+        None
+    }
+
     pub(crate) fn origin(&mut self, origin: impl TryInto<Origin>) {
         match origin.try_into() {
             Ok(origin) => self.origin = Some(origin),
@@ -237,14 +385,19 @@ impl RequestParts {
         own: &Self,
         address: &Address,
         options: &CommonOptions,
+        credentials: HeaderCredentials,
+        cookie: Option<HeaderValue>,
     ) -> Result<ClientRequest, InvalidPart> {
         // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
         let key = Key::from_bytes(random());
         let mut request = ClientRequest::new(address.uri(), key).limits(options.handshake_limits());
-        let has_authorization = |parts: &Self| parts.headers.contains_key(http::header::AUTHORIZATION);
+        let is_sent = |name: &HeaderName| credentials == HeaderCredentials::Sent || !CREDENTIALS.contains(name);
+        let has = |name: HeaderName| {
+            let is_present = common.headers.contains_key(&name) || own.headers.contains_key(&name);
+            is_present && is_sent(&name)
+        };
         if let Some(authorization) = address.authorization()
-            && !has_authorization(common)
-            && !has_authorization(own)
+            && !has(header::AUTHORIZATION)
         {
             request = add_header(request, "Authorization".to_owned(), authorization.as_bytes())?;
         }
@@ -252,8 +405,13 @@ impl RequestParts {
             .headers
             .iter()
             .filter(|(name, _)| !own.headers.contains_key(*name));
-        for (name, value) in common_headers.chain(&own.headers) {
+        for (name, value) in common_headers.chain(&own.headers).filter(|(name, _)| is_sent(name)) {
             request = add_header(request, wire_name(name), value.as_bytes())?;
+        }
+        if let Some(cookie) = cookie
+            && !has(header::COOKIE)
+        {
+            request = add_header(request, "Cookie".to_owned(), cookie.as_bytes())?;
         }
         for name in own
             .subprotocols

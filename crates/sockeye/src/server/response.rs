@@ -56,9 +56,11 @@ impl Acceptance {
     ///
     /// The handshake itself sets `Connection`, `Upgrade` and all headers that begin with `Sec-WebSocket-`.
     #[must_use]
-    pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
+    pub fn header(mut self, name: impl TryInto<HeaderName> + AsRef<[u8]>, value: impl TryInto<HeaderValue>) -> Self {
+        // Before the name is consumed.
+        let invalid_name = InvalidPart::header_name(name.as_ref());
         let reason = match (name.try_into(), value.try_into()) {
-            (Err(_), _) => InvalidPart::new("header", None, HandshakeBuildError::InvalidHeaderName),
+            (Err(_), _) => invalid_name,
             (Ok(name), Ok(value)) if self.headers.try_append(&name, value.clone()).is_ok() => return self,
             (Ok(name), _) => InvalidPart::new(
                 "header",

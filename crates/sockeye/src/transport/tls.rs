@@ -3,18 +3,18 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, InvalidMessage, PeerMisbehaved, ServerConfig};
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::error::{Error, Kind};
 
 /// The only ALPN protocol (RFC 7301): the opening handshake is an HTTP/1.1 request.
-const ALPN: &[u8] = b"http/1.1";
+pub(crate) const ALPN: &[u8] = b"http/1.1";
 
 /// Defines a function that makes HTTP/1.1 the only ALPN protocol of a configuration. A configuration for HTTP often
 /// prefers HTTP/2, and a peer that selects that cannot read an HTTP/1.1 request.
@@ -32,31 +32,34 @@ macro_rules! http1_only {
 http1_only!(client_config, ClientConfig);
 http1_only!(server_config, ServerConfig);
 
-/// TLS 1.2 and 1.3 with the platform's root certificates. Created once.
-// [6455-10.6-1, 6455-10.6-3]
-pub(crate) fn default_client_config() -> Result<Arc<ClientConfig>, Error> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(config.clone());
+/// The cryptography: the default of the process, or else that of the feature `ring`, or else of `aws-lc-rs`.
+// In this order, so that a feature that another crate enables changes nothing.
+pub(crate) fn provider() -> Result<Arc<CryptoProvider>, Error> {
+    if let Some(provider) = CryptoProvider::get_default() {
+        return Ok(provider.clone());
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| tls_error(io::Error::other(error)))?
-        .with_platform_verifier()
-        .map_err(|source| tls_error(io::Error::other(NoRootCertificates { source })))?
-        .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+    #[cfg(feature = "ring")]
+    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
+    return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+    Err(Error::new(Kind::Tls(io::Error::other(WrongProtocol(
+        "no cryptography: enable the feature `ring` or `aws-lc-rs` of the crate sockeye, or install a default \
+         CryptoProvider of rustls"
+            .into(),
+    )))))
 }
 
 /// Performs the TLS handshake of a client.
-pub(crate) async fn connect<S>(config: Arc<ClientConfig>, host: &str, io: S) -> Result<client::TlsStream<S>, Error>
+pub(crate) async fn connect<S>(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    io: S,
+) -> Result<client::TlsStream<S>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // RFC 6455 §4.1 (5): the name is sent (SNI) and checked against the certificate. [6455-4.1-12, 6455-4.1-14]
-    let name = ServerName::try_from(host.to_owned()).map_err(Error::invalid_url)?;
     let tls = TlsConnector::from(config).connect(name, io).await.map_err(tls_error)?;
     check_alpn(tls.get_ref().1.alpn_protocol())?;
     Ok(tls)
@@ -121,18 +124,26 @@ impl StdError for WrongProtocol {}
 /// container images.
 ///
 /// It is inside the [`std::io::Error`] of an [`Error`](crate::Error) for which [`is_tls`](crate::Error::is_tls) is
-/// true. Only a client without its own [`tls_config`](crate::ClientBuilder::tls_config) needs the CA store.
+/// true. A client needs no CA store with [`ClientTls::trust`](crate::ClientTls::trust) or with the feature
+/// `webpki-roots`.
 #[derive(Debug)]
 pub struct NoRootCertificates {
     source: rustls::Error,
+}
+
+impl NoRootCertificates {
+    pub(crate) const fn new(source: rustls::Error) -> Self {
+        Self { source }
+    }
 }
 
 impl fmt::Display for NoRootCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "no trusted CA certificates were found on this machine: install them (the package is usually named \
-             ca-certificates), or set SSL_CERT_FILE to a PEM file or SSL_CERT_DIR to a directory of them, or give the \
-             client its own roots with ClientBuilder::tls_config",
+             ca-certificates), or set SSL_CERT_FILE to a PEM file or SSL_CERT_DIR to a directory of them, or compile \
+             them into the program with the feature `webpki-roots` of the crate sockeye and ClientTls::webpki_roots, or \
+             give the client its own with ClientTls::trust",
         )
     }
 }

@@ -295,6 +295,11 @@ impl WebSocket {
         self.flush().await
     }
 
+    /// Queues a ping, which is written with the next messages or by `recv` before it waits.
+    pub(crate) fn queue_ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.driver.send_ping(payload)
+    }
+
     /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a heartbeat that needs no
     /// answer. Pings of the peer are answered automatically.
     ///

@@ -1,0 +1,130 @@
+//! Opening of a tunnel to a server through a proxy.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sockeye_proto::handshake::{HandshakeLimits, TunnelProgress, TunnelRequest, Uri};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::client::dial::target;
+use crate::client::proxy::socks::{self, Target};
+use crate::client::proxy::{Proxy, ProxyScheme};
+use crate::client::{Client, TlsPeer};
+use crate::convert;
+use crate::error::proxy::{ProxyError, ProxyFailure};
+use crate::error::{Error, Kind};
+use crate::runtime::tokio::deadline_after;
+use crate::transport::Io;
+
+/// Read size while waiting for the response to CONNECT.
+const READ_LEN: usize = 4 * 1024;
+
+/// A connection to a server through a proxy.
+pub(crate) enum Tunnel {
+    Tcp(TcpStream),
+    /// TLS to the proxy.
+    Tls(Box<dyn Io>),
+}
+
+impl Proxy {
+    /// Connects to the proxy, and asks it for a connection to the host and port of `uri`, within `limit`.
+    // RFC 6455 §4.1: a configured proxy is asked to open the connection. [6455-4.1-7]
+    pub(crate) async fn open(&self, client: &Client, uri: &Uri, limit: Duration) -> Result<Tunnel, Error> {
+        let deadline = deadline_after(limit);
+        let opened = self.open_until(client, uri, limit, deadline).await;
+        opened.map_err(|failure| {
+            Error::new(Kind::Proxy(ProxyError {
+                proxy: self.to_string(),
+                target: target(uri),
+                failure,
+            }))
+        })
+    }
+
+    async fn open_until(
+        &self,
+        client: &Client,
+        uri: &Uri,
+        limit: Duration,
+        deadline: Instant,
+    ) -> Result<Tunnel, ProxyFailure> {
+        if uri.zone().is_some() {
+            return Err(ProxyFailure::Zone);
+        }
+        let connecting = client.dialer().connect(&self.endpoint, limit);
+        let mut tcp = connecting.await.map_err(ProxyFailure::Connect)?;
+        let asking = async {
+            match self.scheme {
+                ProxyScheme::Http => {
+                    self.ask(&mut tcp, uri, client.handshake_limits()).await?;
+                    Ok(Tunnel::Tcp(tcp))
+                }
+                ProxyScheme::Https => {
+                    let tls = client.start_tls(tcp, &self.endpoint, TlsPeer::Proxy).await;
+                    let mut tls = tls.map_err(ProxyFailure::Transport)?;
+                    self.ask(&mut tls, uri, client.handshake_limits()).await?;
+                    Ok(Tunnel::Tls(tls))
+                }
+                ProxyScheme::Socks5 | ProxyScheme::Socks5h => {
+                    let target = self.socks_target(client, uri).await?;
+                    socks::connect(&mut tcp, self.credentials.as_ref(), target).await?;
+                    Ok(Tunnel::Tcp(tcp))
+                }
+            }
+        };
+        timeout_at(deadline, asking)
+            .await
+            .unwrap_or(Err(ProxyFailure::TimedOut(limit)))
+    }
+
+    async fn socks_target<'a>(&self, client: &Client, uri: &'a Uri) -> Result<Target<'a>, ProxyFailure> {
+        if let Ok(ip) = uri.host().parse::<IpAddr>() {
+            return Ok(Target::Address(SocketAddr::new(ip, uri.port())));
+        }
+        match self.scheme {
+            ProxyScheme::Socks5 => {
+                let address = client.dialer().first_address(uri).await;
+                address.map(Target::Address).map_err(ProxyFailure::Transport)
+            }
+            _ => Ok(Target::Name(uri.host(), uri.port())),
+        }
+    }
+
+    /// Sends CONNECT, and reads the response.
+    async fn ask<S>(&self, io: &mut S, uri: &Uri, limits: HandshakeLimits) -> Result<(), ProxyFailure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let transport = |error: std::io::Error| ProxyFailure::Transport(error.into());
+        let mut request = TunnelRequest::new(uri).limits(limits);
+        if let Some(credentials) = &self.credentials {
+            let authorized = request.header("Proxy-Authorization", credentials.basic());
+            request = authorized.map_err(|error| ProxyFailure::Transport(Error::invalid_input(error)))?;
+        }
+        let (bytes, mut awaiting) = request.start();
+        io.write_all(&bytes).await.map_err(transport)?;
+        io.flush().await.map_err(transport)?;
+        let mut buffer = Vec::with_capacity(READ_LEN);
+        loop {
+            buffer.clear();
+            if io.read_buf(&mut buffer).await.map_err(transport)? == 0 {
+                return Err(ProxyFailure::Closed);
+            }
+            match awaiting.handle_bytes(&buffer) {
+                TunnelProgress::Incomplete(next) => awaiting = next,
+                TunnelProgress::Open { read_buf } if read_buf.is_empty() => return Ok(()),
+                TunnelProgress::Open { .. } => return Err(ProxyFailure::EarlyBytes),
+                TunnelProgress::Refused(response) => {
+                    return Err(ProxyFailure::Refused {
+                        response: convert::response(&response).map(|_body| ()),
+                        has_credentials: self.credentials.is_some(),
+                    });
+                }
+                TunnelProgress::Failed(error) => return Err(ProxyFailure::Invalid(error)),
+            }
+        }
+    }
+}

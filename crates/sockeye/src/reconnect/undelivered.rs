@@ -1,0 +1,186 @@
+//! The messages that were sent, but are not known to have arrived.
+
+use std::collections::VecDeque;
+
+use crate::message::Message;
+
+/// Messages that were sent on a connection, and of which it is not known whether the peer received them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undelivered {
+    /// The number of these messages.
+    pub count: u64,
+    /// The messages in the order in which they were sent. If they exceed
+    /// [`keep_undelivered_max`](crate::Reconnecting::keep_undelivered_max), only the newest ones.
+    pub messages: Vec<Message>,
+}
+
+impl Undelivered {
+    /// Appends later messages. Keeps at most `size_max` bytes.
+    pub(super) fn append(&mut self, later: Self, size_max: usize) {
+        self.count += later.count;
+        self.messages.extend(later.messages);
+        let mut size: usize = self.messages.iter().map(Message::len).sum();
+        let mut dropped = 0;
+        while size > size_max {
+            size -= self.messages[dropped].len();
+            dropped += 1;
+        }
+        self.messages.drain(..dropped);
+    }
+}
+
+/// Records messages that are sent, and confirmations that the peer has received them.
+///
+/// A pong confirms every message that was sent before its ping, because frames are received in order. One ping is
+/// unanswered at a time, so a busy connection sends about one for each round trip.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    size_max: usize,
+    /// Number of messages sent on this connection.
+    sent: u64,
+    /// The first so many messages are confirmed.
+    confirmed: u64,
+    /// The newest messages with their numbers.
+    kept: VecDeque<(u64, Message)>,
+    kept_size: usize,
+    /// The number of messages that the pong of the unanswered ping confirms.
+    asked: Option<u64>,
+}
+
+impl Ledger {
+    pub(super) const fn new(size_max: usize) -> Self {
+        Self {
+            size_max,
+            sent: 0,
+            confirmed: 0,
+            kept: VecDeque::new(),
+            kept_size: 0,
+            asked: None,
+        }
+    }
+
+    pub(super) const fn size_max(&self) -> usize {
+        self.size_max
+    }
+
+    pub(super) const fn set_size_max(&mut self, size_max: usize) {
+        self.size_max = size_max;
+    }
+
+    /// Records a message that is sent.
+    pub(super) fn record(&mut self, message: Message) {
+        self.kept_size += message.len();
+        self.kept.push_back((self.sent, message));
+        self.sent += 1;
+        while self.kept_size > self.size_max {
+            self.drop_oldest();
+        }
+    }
+
+    /// The payload of a ping to send now, if one is needed and none is unanswered.
+    pub(super) fn next_ping(&mut self) -> Option<[u8; 8]> {
+        if self.asked.is_some() || self.sent == self.confirmed {
+            return None;
+        }
+        self.asked = Some(self.sent);
+        Some(self.sent.to_be_bytes())
+    }
+
+    /// Handles a pong.
+    pub(super) fn handle_pong(&mut self, payload: &[u8]) {
+        // Another pong may answer a later ping, after which ours is not answered any more (RFC 6455 §5.5.3). It confirms
+        // nothing, because it may also be unsolicited or answer an earlier one.
+        let Some(asked) = self.asked.take() else {
+            return;
+        };
+        if payload == asked.to_be_bytes() {
+            self.confirm(asked);
+        }
+    }
+
+    /// Confirms everything, because the peer has answered a close frame.
+    pub(super) fn confirm_all(&mut self) {
+        self.confirm(self.sent);
+    }
+
+    fn confirm(&mut self, count: u64) {
+        self.confirmed = count;
+        while self.kept.front().is_some_and(|(number, _)| *number < count) {
+            self.drop_oldest();
+        }
+        if self.kept.is_empty() {
+            // An idle connection holds no memory.
+            self.kept = VecDeque::new();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, message)) = self.kept.pop_front() {
+            self.kept_size -= message.len();
+        }
+    }
+
+    /// What is not confirmed.
+    pub(super) fn undelivered(&self) -> Undelivered {
+        Undelivered {
+            count: self.sent - self.confirmed,
+            messages: self.kept.iter().map(|(_, message)| message.clone()).collect(),
+        }
+    }
+
+    /// Returns what is not confirmed, and starts again with another connection.
+    pub(super) fn take(&mut self) -> Undelivered {
+        let undelivered = self.undelivered();
+        *self = Self::new(self.size_max);
+        undelivered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(undelivered: &Undelivered) -> Vec<&str> {
+        undelivered.messages.iter().filter_map(Message::as_text).collect()
+    }
+
+    #[test]
+    fn pong_confirms_what_was_sent_before_its_ping() {
+        let mut ledger = Ledger::new(1000);
+        assert_eq!(ledger.next_ping(), None);
+        ledger.record(Message::text("a"));
+        ledger.record(Message::text("b"));
+        let ping = ledger.next_ping().unwrap();
+        ledger.record(Message::text("c"));
+        assert_eq!(ledger.next_ping(), None);
+        ledger.handle_pong(&ping);
+        let undelivered = ledger.undelivered();
+        assert_eq!((undelivered.count, texts(&undelivered)), (1, vec!["c"]));
+        let ping = ledger.next_ping().unwrap();
+        // An unsolicited pong confirms nothing, but the next ping is sent.
+        ledger.handle_pong(b"else");
+        ledger.handle_pong(&ping);
+        assert_eq!(ledger.undelivered().count, 1);
+        assert_eq!(ledger.next_ping(), Some(ping));
+        ledger.handle_pong(&ping);
+        assert_eq!(ledger.take(), Undelivered::default());
+    }
+
+    #[test]
+    fn only_the_newest_messages_are_kept() {
+        let mut ledger = Ledger::new(5);
+        for text in ["aa", "bb", "cc", "d"] {
+            ledger.record(Message::text(text));
+        }
+        let mut undelivered = ledger.take();
+        assert_eq!((undelivered.count, texts(&undelivered)), (4, vec!["bb", "cc", "d"]));
+        ledger.record(Message::text("too large to keep"));
+        let later = ledger.take();
+        assert_eq!((later.count, texts(&later)), (1, vec![]));
+        ledger.record(Message::text("eee"));
+        undelivered.append(later, 5);
+        undelivered.append(ledger.take(), 5);
+        assert_eq!((undelivered.count, texts(&undelivered)), (6, vec!["d", "eee"]));
+    }
+}
