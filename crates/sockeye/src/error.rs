@@ -388,6 +388,24 @@ impl From<io::Error> for Error {
     }
 }
 
+/// For APIs that use [`io::Error`]. The error is kept as the source; an error of the transport keeps its kind. A timeout
+/// becomes [`TimedOut`](io::ErrorKind::TimedOut), a violation of the protocol
+/// [`InvalidData`](io::ErrorKind::InvalidData), and a closed connection
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted).
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::Protocol | ErrorKind::Handshake | ErrorKind::Tls => io::ErrorKind::InvalidData,
+            ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+            ErrorKind::Closed => io::ErrorKind::ConnectionAborted,
+            ErrorKind::Denied | ErrorKind::Rejected => io::ErrorKind::PermissionDenied,
+            _ => error.io_error().map_or(io::ErrorKind::Other, Self::kind),
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl From<HandshakeError> for Error {
     fn from(error: HandshakeError) -> Self {
         Self::new(Kind::Handshake(error))

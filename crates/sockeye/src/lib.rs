@@ -31,6 +31,9 @@ pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use stats::{ConnectionStats, DirectionStats};
 pub use websocket::WebSocket;
+pub use websocket::io::WebSocketIo;
+pub use websocket::message_reader::MessageReader;
+pub use websocket::message_writer::MessageWriter;
 pub use websocket::outbox::{Outbox, Overflow};
 pub use websocket::permit::{Permit, TryReserveError};
 pub use websocket::split::{Receiver, Sender};
@@ -40,8 +43,8 @@ pub use websocket::try_send::{TrySendAllError, TrySendError};
 pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 pub use sockeye_proto::handshake::{Denial, HostPolicy, Origin, OriginPolicy};
 pub use sockeye_proto::{
-    CLOSE_REASON_LEN_MAX, CloseCause, CloseCode, CloseFrame, CloseInfo, Compress, Keepalive, ProtocolError, Side,
-    truncate_close_reason,
+    CLOSE_REASON_LEN_MAX, CloseCause, CloseCode, CloseFrame, CloseInfo, Compress, Keepalive, MessageKind,
+    ProtocolError, Side, truncate_close_reason,
 };
 
 #[cfg(feature = "tls")]

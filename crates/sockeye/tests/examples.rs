@@ -174,6 +174,18 @@ async fn feed_subscribes_and_reconnects_until_ctrl_c() {
     }
 }
 
+#[tokio::test]
+async fn large_file_crosses_in_constant_memory() {
+    let (is_good, plain, stderr) = Example::start("large_file", &["8"]).finish().await;
+    assert!(
+        is_good && plain.starts_with("received 8388608 bytes, "),
+        "{plain}{stderr}"
+    );
+    let (is_good, compressed, stderr) = Example::start("large_file", &["8", "--deflate"]).finish().await;
+    assert!(is_good, "{compressed}{stderr}");
+    assert_eq!(plain.lines().next(), compressed.lines().next());
+}
+
 #[cfg(feature = "hyper")]
 #[tokio::test]
 async fn axum_serves_a_websocket_beside_a_page() {

@@ -568,6 +568,12 @@ impl Connection {
         true
     }
 
+    /// How received messages are delivered.
+    #[inline]
+    pub fn receive_mode(&self) -> ReceiveMode {
+        self.receiver.receive_mode()
+    }
+
     /// The state of the connection.
     pub fn state(&self) -> State {
         self.state

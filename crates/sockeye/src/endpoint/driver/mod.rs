@@ -10,11 +10,15 @@ mod queue;
 mod receive;
 mod room;
 mod stats;
+mod stream_in;
+mod stream_out;
 mod try_recv;
 mod wait;
 mod write;
 
 pub(crate) use deferred::LimitCheck;
+pub(crate) use stream_in::StreamRead;
+pub(crate) use stream_out::StreamPart;
 pub(crate) use try_recv::NotReceived;
 
 use std::any::Any;
@@ -236,6 +240,7 @@ impl Driver {
         loop {
             while self.has_input() && !self.budget.is_overdrawn() {
                 drop(self.parse_message());
+                self.drop_parts();
             }
             if self.is_transport_ended() {
                 self.close_transport(None);
@@ -331,10 +336,16 @@ impl Driver {
         busy.is_some_and(|busy| busy.compress_job.is_some() || !busy.deferred.is_empty())
     }
 
-    /// Whether a message is being compressed in parts. Nothing can be queued behind it.
+    /// Whether a message is being compressed in parts.
     #[inline]
-    pub(crate) fn is_compressing(&self) -> bool {
+    pub(super) fn is_compressing(&self) -> bool {
         self.compress_job().is_some()
+    }
+
+    /// Whether a message is being sent in parts: compressed, or as a stream. Nothing can be queued behind it.
+    #[inline]
+    pub(super) fn is_message_open(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.is_message_open())
     }
 
     /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
@@ -346,6 +357,7 @@ impl Driver {
     /// Begins the closing handshake. If the code or reason must not be sent, uses the nearest valid ones and returns
     /// the error.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.abandon_fragments();
         self.encode_deferred();
         let Err(invalid) = self.connection.close(code, reason) else {
             return Ok(());
