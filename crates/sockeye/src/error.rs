@@ -114,6 +114,11 @@ impl Error {
         Self(Arc::new(kind))
     }
 
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn aborted() -> Self {
+        Self::new(Kind::Aborted)
+    }
+
     pub(crate) fn timeout(of: &'static str) -> Self {
         Self::new(Kind::Timeout(of))
     }

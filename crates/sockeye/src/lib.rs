@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(all(unix, feature = "blocking"))]
+pub mod blocking;
 mod client;
 mod convert;
 mod endpoint;
@@ -11,7 +13,10 @@ mod server;
 mod settings;
 mod stats;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod test;
 mod transport;
+mod typed;
 mod websocket;
 
 pub use client::address::Address;
@@ -30,6 +35,9 @@ pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use stats::{ConnectionStats, DirectionStats};
+#[cfg(feature = "json")]
+pub use typed::Json;
+pub use typed::{Decode, Encode, Typed, TypedError};
 pub use websocket::WebSocket;
 pub use websocket::io::WebSocketIo;
 pub use websocket::message_reader::MessageReader;

@@ -208,7 +208,7 @@ impl WebSocket {
     /// The connection holds one read buffer of 128 KiB, and for a compressed message about 100 KiB more.
     ///
     /// ```
-    /// # async fn receive(mut ws: sockeye::WebSocket, mut file: tokio::fs::File) -> std::io::Result<()> {
+    /// # async fn receive(mut ws: sockeye::WebSocket, mut file: impl tokio::io::AsyncWrite + Unpin) -> std::io::Result<()> {
     /// while let Some(mut message) = ws.recv_stream().await? {
     ///     tokio::io::copy(&mut message, &mut file).await?;
     /// }
@@ -238,7 +238,7 @@ impl WebSocket {
     /// KiB are written, or before `flush` or `finish`.
     ///
     /// ```
-    /// # async fn send(mut ws: sockeye::WebSocket, mut file: tokio::fs::File) -> std::io::Result<()> {
+    /// # async fn send(mut ws: sockeye::WebSocket, mut file: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<()> {
     /// use sockeye::MessageKind;
     ///
     /// let mut message = ws.send_stream(MessageKind::Binary);
@@ -483,6 +483,11 @@ impl WebSocket {
     pub fn split(self) -> (Sender, Receiver) {
         let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
         crate::websocket::split::split(self.driver, subprotocol)
+    }
+
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
     }
 
     /// Polls as a [`Stream`] or a [`Sink`], which two tasks may use concurrently.

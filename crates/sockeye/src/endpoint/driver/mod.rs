@@ -101,7 +101,7 @@ impl Driver {
             input: Input::new(read_buf, now),
             output: Output::default(),
             busy: None,
-            timer: runtime.timer(),
+            timer: Timer::default(),
             window_edge: None,
             budget: Budget::default(),
             has_dropped_output: false,
@@ -236,7 +236,7 @@ impl Driver {
     /// Performs the remaining closing handshake and ends the transport, within their deadlines. Drops messages that
     /// still arrive.
     // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
-    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             while self.has_input() && !self.budget.is_overdrawn() {
                 drop(self.parse_message());
@@ -331,7 +331,7 @@ impl Driver {
 
     /// Whether a message is being compressed in parts, or messages are deferred.
     #[inline]
-    fn has_unencoded(&self) -> bool {
+    pub(crate) fn has_unencoded(&self) -> bool {
         let busy = self.busy.as_ref();
         busy.is_some_and(|busy| busy.compress_job.is_some() || !busy.deferred.is_empty())
     }

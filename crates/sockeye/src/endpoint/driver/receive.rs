@@ -70,7 +70,7 @@ impl Driver {
 
     /// Whether there is input to parse. If not, the input buffer is released.
     #[inline]
-    pub(super) fn has_input(&self) -> bool {
+    pub(crate) fn has_input(&self) -> bool {
         !self.input.is_consumed() || self.connection.is_inflating() || self.connection.has_direct_read()
     }
 
