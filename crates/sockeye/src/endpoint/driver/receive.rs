@@ -150,7 +150,11 @@ impl Driver {
             return None;
         };
         self.input.lease.release();
-        let message = to_message(event)?;
+        let Some(message) = to_message(event) else {
+            // A protocol error.
+            self.handle_control();
+            return None;
+        };
         self.input.messages += 1;
         self.budget.charge_assembled(message.len());
         Some(message)
