@@ -9,6 +9,7 @@ use crate::websocket::WebSocket;
 use crate::websocket::split::{Receiver, Sender};
 
 /// An error of a codec.
+#[cfg(feature = "json")]
 type CodecError = Box<dyn StdError + Send + Sync>;
 
 /// Encodes values of a type into messages, for [`Typed`].

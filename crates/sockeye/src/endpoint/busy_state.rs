@@ -15,9 +15,6 @@ use super::reservations::Reservations;
 pub(super) struct BusyState {
     /// The message that is being compressed in parts. Nothing can be queued behind it.
     pub(super) compress_job: Option<CompressJob>,
-    /// Whether the first fragments of a [streamed message](super::driver::Driver::poll_feed_fragment) are queued and
-    /// its last one is not. Nothing can be queued in between.
-    pub(super) is_streaming: bool,
     /// Present while the transport is full.
     pub(super) stall: Option<Stall>,
     /// When a slow peer should have read what the transport held when it was last full.
@@ -34,7 +31,6 @@ pub(super) struct BusyState {
 impl BusyState {
     pub(super) fn is_empty(&self) -> bool {
         self.compress_job.is_none()
-            && !self.is_streaming
             && self.stall.is_none()
             && self.drained_at.is_none()
             && self.full_since.is_none()
@@ -48,7 +44,7 @@ impl BusyState {
     /// Whether a message is being sent in parts, so that no other can be queued.
     #[inline]
     pub(super) fn is_message_open(&self) -> bool {
-        self.compress_job.is_some() || self.is_streaming
+        self.compress_job.is_some() || self.reservations.is_streaming
     }
 }
 

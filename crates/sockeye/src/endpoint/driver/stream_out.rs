@@ -74,7 +74,7 @@ impl Driver {
             self.budget.charge_compressed(len);
         }
         if self.is_streaming() != (fragment == Fragment::More) {
-            self.with_busy_state(|busy| busy.is_streaming = fragment == Fragment::More);
+            self.with_busy_state(|busy| busy.reservations.is_streaming = fragment == Fragment::More);
         }
         if fragment == Fragment::Last {
             self.output.messages += 1;
@@ -108,7 +108,7 @@ impl Driver {
     /// Whether the beginning of a streamed message is queued, and its end is not.
     #[inline]
     pub(super) fn is_streaming(&self) -> bool {
-        self.busy.as_ref().is_some_and(|busy| busy.is_streaming)
+        self.busy.as_ref().is_some_and(|busy| busy.reservations.is_streaming)
     }
 
     /// Gives up a streamed message: the connection is closing. The peer cannot take the part that it has received for a
@@ -117,7 +117,7 @@ impl Driver {
         if self.is_streaming() {
             self.connection.abandon_message();
             self.has_dropped_output = true;
-            self.with_busy_state(|busy| busy.is_streaming = false);
+            self.with_busy_state(|busy| busy.reservations.is_streaming = false);
         }
     }
 }
