@@ -44,6 +44,10 @@ pub struct Nginx;
 #[derive(Debug)]
 pub struct SansIo;
 
+#[doc = include_str!("../../docs/guide/streams.md")]
+#[derive(Debug)]
+pub struct Streams;
+
 #[doc = include_str!("../../docs/guide/testing.md")]
 #[derive(Debug)]
 pub struct Testing;

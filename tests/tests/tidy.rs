@@ -59,7 +59,7 @@ fn python_packages_are_pinned() {
 
 /// The top-level modules of `crates/sockeye`, and the modules that each may use. A module may use only modules that are listed
 /// before it, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("convert", &[]),
     ("error", &[]),
     ("stats", &[]),
@@ -94,7 +94,24 @@ const LAYERS: [(&str, &[&str]); 14] = [
         "server",
         &["convert", "error", "runtime", "settings", "transport", "websocket"],
     ),
+    ("typed", &["error", "message", "websocket"]),
+    ("test", &["error", "websocket", "client", "server"]),
     ("integration", &["convert", "error", "transport", "websocket", "server"]),
+    (
+        "blocking",
+        &[
+            "convert",
+            "error",
+            "stats",
+            "runtime",
+            "message",
+            "transport",
+            "endpoint",
+            "websocket",
+            "client",
+            "server",
+        ],
+    ),
 ];
 
 #[test]

@@ -131,6 +131,11 @@ impl Error {
         Self(Arc::new(kind))
     }
 
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn aborted() -> Self {
+        Self::new(Kind::Aborted)
+    }
+
     /// A phase took longer than `Timeouts::handshake`.
     pub(crate) fn timeout(of: &'static str) -> Self {
         Self::timeout_of(of, "Timeouts::handshake")
@@ -466,6 +471,24 @@ impl StdError for Error {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::new(Kind::Io(error))
+    }
+}
+
+/// For APIs that use [`io::Error`]. The error is kept as the source; an error of the transport keeps its kind. A timeout
+/// becomes [`TimedOut`](io::ErrorKind::TimedOut), a violation of the protocol
+/// [`InvalidData`](io::ErrorKind::InvalidData), and a closed connection
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted).
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::Protocol | ErrorKind::Handshake | ErrorKind::Tls => io::ErrorKind::InvalidData,
+            ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+            ErrorKind::Closed => io::ErrorKind::ConnectionAborted,
+            ErrorKind::Denied | ErrorKind::Rejected => io::ErrorKind::PermissionDenied,
+            _ => error.io_error().map_or(io::ErrorKind::Other, Self::kind),
+        };
+        Self::new(kind, error)
     }
 }
 

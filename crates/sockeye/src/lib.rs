@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(all(unix, feature = "blocking"))]
+pub mod blocking;
 mod client;
 mod convert;
 mod endpoint;
@@ -12,7 +14,10 @@ mod server;
 mod settings;
 mod stats;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod test;
 mod transport;
+mod typed;
 mod websocket;
 
 pub use client::address::Address;
@@ -38,7 +43,13 @@ pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use stats::{ConnectionStats, DirectionStats};
+#[cfg(feature = "json")]
+pub use typed::Json;
+pub use typed::{Decode, Encode, Typed, TypedError};
 pub use websocket::WebSocket;
+pub use websocket::io::WebSocketIo;
+pub use websocket::message_reader::MessageReader;
+pub use websocket::message_writer::MessageWriter;
 pub use websocket::outbox::{Outbox, Overflow};
 pub use websocket::permit::{Permit, TryReserveError};
 pub use websocket::split::{Receiver, Sender};
@@ -48,8 +59,8 @@ pub use websocket::try_send::{TrySendAllError, TrySendError};
 pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 pub use sockeye_proto::handshake::{Denial, HostPolicy, Origin, OriginPolicy};
 pub use sockeye_proto::{
-    CLOSE_REASON_LEN_MAX, CloseCause, CloseCode, CloseFrame, CloseInfo, Compress, Keepalive, ProtocolError, Side,
-    truncate_close_reason,
+    CLOSE_REASON_LEN_MAX, CloseCause, CloseCode, CloseFrame, CloseInfo, Compress, Keepalive, MessageKind,
+    ProtocolError, Side, truncate_close_reason,
 };
 
 #[cfg(feature = "tls")]

@@ -244,6 +244,10 @@ impl CommonOptions {
     }
 
     pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings_for(Runtime::default())
+    }
+
+    pub(crate) fn settings_for(&self, runtime: Runtime) -> Arc<Settings> {
         let mut connection = Config::default();
         connection.limits.message_size_max = self.limits.message_size_max;
         connection.limits.empty_fragments_max = self.limits.empty_fragments_max;
@@ -251,7 +255,7 @@ impl CommonOptions {
         connection.close_timeout = self.timeouts.close;
         connection.inflate_step_max = INFLATE_STEP_MAX;
         Arc::new(Settings {
-            runtime: Runtime::default(),
+            runtime,
             connection: Arc::new(connection),
             write_buffer_max: self.limits.write_buffer_max,
             read_ahead_max: self.limits.read_ahead_max,

@@ -18,11 +18,24 @@ struct Example(Child);
 
 impl Example {
     fn start(name: &str, args: &[&str]) -> Self {
+        let mut command = Self::command(name, args);
+        Self(command.spawn().unwrap_or_else(|error| panic!("{name}: {error}")))
+    }
+
+    fn command(name: &str, args: &[&str]) -> Command {
         let tests = std::env::current_exe().unwrap();
         let directory = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples");
         let program: PathBuf = directory.join(name).with_extension(std::env::consts::EXE_EXTENSION);
         let mut command = Command::new(program);
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a program that reads standard input.
+    #[cfg(all(unix, feature = "blocking"))]
+    fn start_with_input(name: &str, args: &[&str]) -> Self {
+        let mut command = Self::command(name, args);
+        command.stdin(Stdio::piped());
         Self(command.spawn().unwrap_or_else(|error| panic!("{name}: {error}")))
     }
 
@@ -269,6 +282,54 @@ async fn client_certificate_is_required_and_shown() {
     assert!(within(30, client.connect(&url)).await.is_err());
     drop(server);
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[cfg(all(unix, feature = "blocking"))]
+#[tokio::test]
+async fn blocking_client_sends_lines_and_prints_messages() {
+    use std::io::Write as _;
+    let (_server, address) = Example::serve("echo_server");
+    let mut client = Example::start_with_input("blocking", &[&format!("ws://{address}/")]);
+    let mut input = client.0.stdin.take().unwrap();
+    input.write_all(b"one\ntwo\n").unwrap();
+    // The end of the input closes the connection.
+    drop(input);
+    let (is_good, stdout, stderr) = client.finish().await;
+    assert!(is_good && stdout == "one\ntwo\n", "{stdout}{stderr}");
+    let refused = Example::start_with_input("blocking", &["ws://127.0.0.1:1/"]);
+    let (is_good, _, stderr) = refused.finish().await;
+    assert!(!is_good && stderr.contains("cannot connect to 127.0.0.1:1"), "{stderr}");
+}
+
+#[tokio::test]
+async fn core_driven_by_hand_echoes() {
+    let (_server, address) = Example::serve("core");
+    let mut ws = sockeye::connect(&format!("ws://{address}/")).await.unwrap();
+    for text in ["small", &"large ".repeat(10_000)] {
+        ws.send(text).await.unwrap();
+        assert_eq!(text_of(within(30, ws.recv()).await), text);
+    }
+    within(30, ws.ping()).await.unwrap();
+    within(30, ws.close(CloseCode::NORMAL, "")).await.unwrap();
+}
+
+#[tokio::test]
+async fn large_file_crosses_in_constant_memory() {
+    let (is_good, plain, stderr) = Example::start("large_file", &["8"]).finish().await;
+    assert!(
+        is_good && plain.starts_with("received 8388608 bytes, "),
+        "{plain}{stderr}"
+    );
+    let (is_good, compressed, stderr) = Example::start("large_file", &["8", "--deflate"]).finish().await;
+    assert!(is_good, "{compressed}{stderr}");
+    assert_eq!(plain.lines().next(), compressed.lines().next());
+}
+
+#[cfg(feature = "test-util")]
+#[tokio::test]
+async fn test_of_an_application_passes() {
+    let (is_good, stdout, stderr) = Example::start("testing", &[]).finish().await;
+    assert!(is_good && stdout == "all rules hold\n", "{stdout}{stderr}");
 }
 
 #[cfg(feature = "hyper")]

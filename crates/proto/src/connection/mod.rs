@@ -41,7 +41,7 @@ use crate::time::Instant;
 use crate::utf8;
 use keepalive::{KeepaliveAction, Liveness};
 use lifecycle::{Action, Input};
-use receive::{Found, MaskRule, Receiver};
+use receive::{Chunk, Found, MaskRule, Receiver};
 
 /// How long a server keeps reading after a complete closing handshake. Closing a socket with unread input resets the
 /// TCP connection, which can destroy our close frame before the client has read it. After a protocol error the peer may
@@ -98,8 +98,14 @@ pub enum ReceiveMode {
     #[default]
     Whole,
     /// As chunks while the bytes arrive, without buffering: [`Event::Chunk`]. A compressed message is still delivered
-    /// complete.
+    /// complete. [`Limits::message_size_max`](crate::Limits::message_size_max) limits the sum of the chunks.
     Chunks,
+    /// As chunks of any message: a compressed message is inflated while it arrives. The size of a message is not
+    /// limited, because nothing is stored: it may have as many fragments and as many bytes as the peer sends.
+    ///
+    /// A compressed message holds a codec and 32 KiB until its end. Compressed input is buffered until
+    /// [`Connection::handle_bytes`] has inflated it, in chunks of at most 16 KiB.
+    Stream,
 }
 
 /// An event from the peer.
@@ -113,7 +119,7 @@ pub enum Event<'a> {
         /// [`MessageKind::Text`].
         payload: Cow<'a, [u8]>,
     },
-    /// A part of a message. Only in [`ReceiveMode::Chunks`].
+    /// A part of a message. Only in [`ReceiveMode::Chunks`] and [`ReceiveMode::Stream`].
     Chunk {
         /// Text or binary.
         kind: MessageKind,
@@ -318,22 +324,29 @@ impl Connection {
             let event = self.resume_inflating(now, kind);
             return Received { consumed: 0, event };
         }
+        if self.receiver.has_piece() {
+            return self.receive_pieces(now, 0, input);
+        }
         if !input.is_empty() {
             self.liveness.handle_progress(now);
         }
         let (consumed, found) = self.receiver.receive(&self.config.limits, input);
+        if found == Ok(Found::CompressedPiece) {
+            return self.receive_pieces(now, consumed, input);
+        }
         Received {
             consumed,
             event: self.handle_found(now, found, input),
         }
     }
 
-    /// Whether a received message is only partly inflated, because [`Config::inflate_step_max`] was reached.
+    /// Whether received bytes of a message are not inflated yet, because [`Config::inflate_step_max`] or the size of a
+    /// chunk was reached.
     ///
     /// If so, call [`handle_bytes`](Self::handle_bytes) again, even with empty input: it consumes no input and
     /// continues with that message.
     pub fn is_inflating(&self) -> bool {
-        self.receiver.inflating().is_some()
+        self.receiver.inflating().is_some() || self.receiver.has_piece()
     }
 
     /// The buffer of a large message in progress, for reading from the transport without a copy, and the maximum number
@@ -535,15 +548,30 @@ impl Connection {
         core::mem::replace(self, closed)
     }
 
+    /// Fails the connection with [`ProtocolError::MessageTooBig`], for a caller with a limit of its own that receives
+    /// chunks. The close frame with 1009 is queued.
+    pub fn reject_message(&mut self, now: Instant) {
+        if !matches!(self.state, State::Draining | State::Closed) {
+            self.fail(now, ProtocolError::MessageTooBig);
+        }
+    }
+
     /// Sets how received messages are delivered, starting with the next message. Default [`ReceiveMode::Whole`].
     ///
-    /// Returns `false` and changes nothing if a message is partly received in the other mode.
+    /// Returns `false` and changes nothing if a message is partly received in the other mode. Frees what was kept for
+    /// the last event.
     pub fn set_receive_mode(&mut self, receive_mode: ReceiveMode) -> bool {
         if self.receiver.is_inside_message() && self.receiver.receive_mode() != receive_mode {
             return false;
         }
         self.receiver.set_receive_mode(receive_mode);
         true
+    }
+
+    /// How received messages are delivered.
+    #[inline]
+    pub fn receive_mode(&self) -> ReceiveMode {
+        self.receiver.receive_mode()
     }
 
     /// The state of the connection.
@@ -627,6 +655,8 @@ impl Connection {
                 let compressed = self.receiver.take_message();
                 return self.inflate(now, kind, Cow::Owned(compressed));
             }
+            // Handled by `receive_pieces`.
+            Ok(Found::CompressedPiece) => return None,
             Ok(Found::Chunk(chunk, range)) => {
                 return Some(Event::Chunk {
                     kind: chunk.kind,
@@ -679,6 +709,52 @@ impl Connection {
         let step_max = self.config.inflate_step_max;
         let inflated = self.deflate.as_mut()?.resume_inflating(step_max);
         self.handle_inflated(now, kind, inflated)
+    }
+
+    /// Inflates the buffered part of a compressed message, and parts from `input` behind `consumed`, up to the next
+    /// event.
+    #[cold]
+    fn receive_pieces<'a>(&'a mut self, now: Instant, mut consumed: usize, input: &'a mut [u8]) -> Received<'a> {
+        loop {
+            let inflated = match &mut self.deflate {
+                Some(deflate) => self.receiver.inflate_piece(deflate),
+                // Unreachable: RSV1 is rejected unless permessage-deflate was negotiated.
+                None => Err(ProtocolError::ReservedBits),
+            };
+            match inflated {
+                Err(error) => {
+                    let event = Some(self.fail(now, error));
+                    return Received { consumed, event };
+                }
+                Ok(Some(chunk)) => {
+                    let event = Some(self.inflated_chunk(chunk));
+                    return Received { consumed, event };
+                }
+                Ok(None) => {}
+            }
+            let rest = consumed..input.len();
+            let (len, found) = self.receiver.receive(&self.config.limits, &mut input[rest.clone()]);
+            consumed += len;
+            if found != Ok(Found::CompressedPiece) {
+                let event = self.handle_found(now, found, &input[rest]);
+                return Received { consumed, event };
+            }
+        }
+    }
+
+    fn inflated_chunk(&self, chunk: Chunk) -> Event<'_> {
+        let Chunk { kind, first, last } = chunk;
+        let data = match &self.deflate {
+            Some(deflate) if !last => deflate.inflated_piece(),
+            // The codec of a complete message is back in its pool.
+            _ => self.receiver.last_chunk(),
+        };
+        Event::Chunk {
+            kind,
+            data,
+            first,
+            last,
+        }
     }
 
     fn handle_inflated(

@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::fast_path::MaskedMessage;
-use super::{MessageKind, ReceiveMode};
+use super::{Fragment, MessageKind, ReceiveMode};
 use crate::config::Limits;
+use crate::deflate::DeflateSession;
 use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskingKey, Opcode, RSV1};
 use crate::grow::grow;
 use crate::protocol_error::ProtocolError;
@@ -33,6 +34,8 @@ pub(super) enum Found {
     CompressedInPlace(MessageKind, Range<usize>),
     /// A compressed message that is complete in the message buffer. Text is not validated yet.
     Compressed(MessageKind),
+    /// A part of a compressed message is in the message buffer; see [`Receiver::inflate_piece`].
+    CompressedPiece,
     /// A part of a message, in the input.
     Chunk(Chunk, Range<usize>),
     /// A control frame that is complete in the input.
@@ -82,6 +85,9 @@ struct Unfinished {
     control: Vec<u8>,
     /// Type of the message that has fully arrived but is only partly inflated.
     inflating: Option<MessageKind>,
+    /// Whether the part of a compressed message in `buffer`, which is not completely inflated, is the last one. Only in
+    /// [`ReceiveMode::Stream`].
+    piece: Option<Fragment>,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +145,51 @@ impl Receiver {
 
     pub(super) fn set_receive_mode(&mut self, receive_mode: ReceiveMode) {
         self.receive_mode = receive_mode;
+        self.unfinished.take_if(|unfinished| unfinished.is_done());
+    }
+
+    /// Whether a part of a compressed message waits for [`inflate_piece`](Self::inflate_piece).
+    #[inline]
+    pub(super) fn has_piece(&self) -> bool {
+        self.unfinished
+            .as_deref()
+            .is_some_and(|unfinished| unfinished.piece.is_some())
+    }
+
+    /// Inflates until the next chunk is complete or the buffered part of the message is used up. The bytes of the chunk
+    /// are in the session, or in [`last_chunk`](Self::last_chunk) if it is the last of its message.
+    pub(super) fn inflate_piece(&mut self, deflate: &mut DeflateSession) -> Result<Option<Chunk>, ProtocolError> {
+        let Some(unfinished) = &mut self.unfinished else {
+            return Ok(None);
+        };
+        let (Some(fragment), Some(message)) = (unfinished.piece, &mut unfinished.message) else {
+            return Ok(None);
+        };
+        let is_used_up = deflate.inflate_piece(&unfinished.buffer, fragment)?;
+        let (data, last) = (deflate.inflated_piece(), is_used_up && fragment == Fragment::Last);
+        message.check_text(data, last)?;
+        let chunk = Chunk {
+            kind: message.kind,
+            first: !message.is_chunk_delivered,
+            last,
+        };
+        let is_empty = data.is_empty();
+        message.is_chunk_delivered = true;
+        if is_used_up {
+            unfinished.piece = None;
+            unfinished.buffer.clear();
+        }
+        if last {
+            unfinished.buffer.extend_from_slice(data);
+            unfinished.message = None;
+            deflate.stop_inflating();
+        }
+        Ok((!is_empty || chunk.first || chunk.last).then_some(chunk))
+    }
+
+    /// The last chunk of a compressed message, until the next input.
+    pub(super) fn last_chunk(&self) -> &[u8] {
+        self.unfinished.as_deref().map_or(&[], |unfinished| &unfinished.buffer)
     }
 
     pub(super) fn take_message(&mut self) -> Vec<u8> {
@@ -227,6 +278,12 @@ impl Receiver {
             };
             // [7692-6-2]
             if header.rsv == RSV1 {
+                if self.receive_mode == ReceiveMode::Stream {
+                    // The payload is already unmasked.
+                    *pos = payload.start;
+                    self.begin_frame(limits, &header, MaskingKey::default())?;
+                    return Ok(None);
+                }
                 return Ok(Some(Found::CompressedInPlace(kind, payload)));
             }
             if !kind.is_valid_payload(&input[payload.clone()]) {
@@ -234,7 +291,7 @@ impl Receiver {
             }
             return Ok(Some(match self.receive_mode {
                 ReceiveMode::Whole => Found::MessageInPlace(kind, payload),
-                ReceiveMode::Chunks => {
+                ReceiveMode::Chunks | ReceiveMode::Stream => {
                     let (first, last) = (true, true);
                     Found::Chunk(Chunk { kind, first, last }, payload)
                 }
@@ -295,7 +352,7 @@ impl Receiver {
             false => limits.message_size_max,
         };
         // Subtraction cannot overflow; adding a declared length of nearly 2^63 could. [6455-10.4-1, 6455-10.4-2]
-        if header.payload_len > size_max.saturating_sub(size) {
+        if header.payload_len > size_max.saturating_sub(size) && self.receive_mode != ReceiveMode::Stream {
             return Err(ProtocolError::MessageTooBig);
         }
         Ok(())
@@ -315,7 +372,7 @@ impl Receiver {
                 empty_fragments: 0,
                 is_chunk_delivered: false,
             });
-            message.size += header.payload_len;
+            message.size = message.size.saturating_add(header.payload_len);
             message.empty_fragments = match header.payload_len {
                 0 if !header.fin => message.empty_fragments.saturating_add(1),
                 _ => 0,
@@ -338,7 +395,7 @@ impl Receiver {
     pub(super) fn direct_read_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.receive_mode {
             ReceiveMode::Whole => self.unfinished.as_mut()?.direct_read_buffer(),
-            ReceiveMode::Chunks => None,
+            ReceiveMode::Chunks | ReceiveMode::Stream => None,
         }
     }
 
@@ -379,6 +436,7 @@ impl PartialHeader {
 impl Unfinished {
     /// Whether nothing is in progress.
     fn is_done(&self) -> bool {
+        // While there is a `piece`, there is a `message`.
         let Self {
             frame,
             message,
@@ -414,6 +472,15 @@ impl Unfinished {
             return Ok(self.end_control_frame());
         };
         message.check(bytes, frame.ends_message())?;
+        if receive_mode == ReceiveMode::Stream && message.is_compressed {
+            self.buffer.extend_from_slice(bytes);
+            self.piece = Some(match frame.ends_message() {
+                true => Fragment::Last,
+                false => Fragment::More,
+            });
+            self.frame.take_if(|frame| frame.remaining == 0);
+            return Ok(Some(Found::CompressedPiece));
+        }
         if receive_mode == ReceiveMode::Whole || message.is_compressed {
             append(&mut self.buffer, bytes, frame.remaining);
             self.processed_len = self.buffer.len();
@@ -501,7 +568,15 @@ impl Message {
     /// Validates text incrementally. Invalid UTF-8 fails the connection at the first invalid byte (RFC 6455 §8.1).
     // [6455-5.6-1, 6455-8.1-1]
     fn check(&mut self, bytes: &[u8], ends: bool) -> Result<(), ProtocolError> {
-        if self.kind != MessageKind::Text || self.is_compressed {
+        match self.is_compressed {
+            true => Ok(()),
+            false => self.check_text(bytes, ends),
+        }
+    }
+
+    /// Validates the next bytes of text, after inflating.
+    fn check_text(&mut self, bytes: &[u8], ends: bool) -> Result<(), ProtocolError> {
+        if self.kind != MessageKind::Text {
             return Ok(());
         }
         self.utf8.push(bytes).map_err(|_| ProtocolError::InvalidUtf8)?;

@@ -248,6 +248,20 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether a message is being sent in fragments: no other message can be sent.
+    pub fn is_sending_fragments(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// Gives up the message that is being sent in fragments. Only the closing handshake can follow: the peer must not
+    /// take the fragments for a complete message. Our close frame does not wait for the end of the message, even if it
+    /// is compressed. Does nothing if no message is being sent in fragments.
+    pub fn abandon_message(&mut self) {
+        if let Some(deflate) = &mut self.deflate {
+            deflate.stop_compressing();
+        }
+    }
+
     #[cold]
     fn send_compressed_part(&mut self, part: &[u8], fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
         let mask = self.next_mask();

@@ -35,6 +35,14 @@ impl DeflateSession {
         match *self {}
     }
 
+    pub(crate) fn inflate_piece(&mut self, _piece: &[u8], _fragment: Fragment) -> Result<bool, ProtocolError> {
+        match *self {}
+    }
+
+    pub(crate) fn inflated_piece(&self) -> &[u8] {
+        match *self {}
+    }
+
     pub(crate) fn buffered_len(&self) -> usize {
         match *self {}
     }

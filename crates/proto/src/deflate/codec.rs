@@ -226,6 +226,39 @@ pub(super) struct Inflation {
     final_blocks_left: usize,
 }
 
+/// State of a message that is inflated while it arrives.
+#[derive(Debug)]
+pub(super) struct PieceInflation {
+    /// What the rest of the message may refer back to, also after a final block.
+    window: Window,
+    /// Bytes consumed of the current part, and of the tail behind the last one.
+    used: usize,
+    /// The length of the chunk in the codec's buffer.
+    output_len: usize,
+    /// Payload bytes of the parts before the current one.
+    payload_len: u64,
+    final_blocks: u64,
+}
+
+impl PieceInflation {
+    pub(super) fn window(&self) -> &[u8] {
+        self.window.as_slice()
+    }
+
+    pub(super) fn output_len(&self) -> usize {
+        self.output_len
+    }
+
+    fn count_final_block(&mut self, piece_len: usize) -> Result<(), ProtocolError> {
+        self.final_blocks += 1;
+        let payload_len = self.payload_len + piece_len as u64;
+        match self.final_blocks > FINAL_BLOCKS as u64 + payload_len * FINAL_BLOCKS_PER_KIB as u64 / 1024 {
+            true => Err(ProtocolError::TooManyFinalBlocks),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Inflater {
     /// Creates a decompressor. Allocates about 64 KiB.
     pub fn new() -> Self {
@@ -293,6 +326,75 @@ impl Inflater {
                 return Ok(false);
             }
         }
+    }
+
+    /// Starts a message that is inflated while it arrives, and that may refer back to `window`.
+    pub(super) fn begin_pieces(&mut self, window: Window) -> Result<PieceInflation, ProtocolError> {
+        self.prime(window.as_slice())?;
+        Ok(PieceInflation {
+            window,
+            used: 0,
+            output_len: 0,
+            payload_len: 0,
+            final_blocks: 0,
+        })
+    }
+
+    /// Inflates the next part of a message until the chunk is full or the part is used up. Returns whether it is used
+    /// up: the next call then takes the next part.
+    pub(super) fn inflate_piece(
+        &mut self,
+        inflation: &mut PieceInflation,
+        piece: &[u8],
+        fragment: Fragment,
+    ) -> Result<bool, ProtocolError> {
+        let mut filled = 0;
+        let is_used_up = loop {
+            let is_last = fragment == Fragment::Last;
+            let rest = match piece.get(inflation.used..) {
+                Some(rest @ [_, ..]) => rest,
+                _ if is_last => TAIL_AND_END.get(inflation.used - piece.len()..).unwrap_or_default(),
+                _ => &[],
+            };
+            let (total_in, total_out) = (self.zlib.total_in(), self.zlib.total_out());
+            let status = self
+                .zlib
+                .decompress(rest, &mut self.step[filled..], InflateFlush::NoFlush);
+            let taken = (self.zlib.total_in() - total_in) as usize;
+            let output_len = (self.zlib.total_out() - total_out) as usize;
+            inflation
+                .window
+                .push(&self.step[filled..filled + output_len], WindowBits::MAX);
+            inflation.used += taken;
+            filled += output_len;
+            match status {
+                Ok(Status::StreamEnd) if is_last && inflation.used == piece.len() + TAIL_AND_END.len() => break true,
+                // §7.2.3.4: a final block ends the zlib stream, not the message. [7692-7.2.1-6]
+                Ok(Status::StreamEnd) if inflation.used <= piece.len() => {
+                    inflation.count_final_block(piece.len())?;
+                    self.prime(inflation.window.as_slice())?;
+                }
+                Ok(Status::StreamEnd) => return Err(ProtocolError::InvalidDeflate),
+                // The chunk is full.
+                _ if filled == self.step.len() => break false,
+                // zlib has output for everything that it has consumed. It reports an empty input as an error.
+                _ if !is_last && inflation.used == piece.len() => break true,
+                Err(_) => return Err(ProtocolError::InvalidDeflate),
+                Ok(_) if taken == 0 && output_len == 0 => return Err(ProtocolError::InvalidDeflate),
+                Ok(_) => {}
+            }
+        };
+        inflation.output_len = filled;
+        if is_used_up {
+            inflation.payload_len += piece.len() as u64;
+            inflation.used = 0;
+        }
+        Ok(is_used_up)
+    }
+
+    /// The chunk that [`inflate_piece`](Self::inflate_piece) has inflated.
+    pub(super) fn piece(&self, inflation: &PieceInflation) -> &[u8] {
+        &self.step[..inflation.output_len]
     }
 
     fn prime(&mut self, dictionary: &[u8]) -> Result<(), ProtocolError> {

@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::codec::{CodecPool, Deflater, Inflater, Inflation, compress};
+use super::codec::{CodecPool, Deflater, Inflater, Inflation, PieceInflation, compress};
 use super::window::Window;
 use super::{DeflateConfig, NegotiatedParams, Takeover};
 use crate::connection::Fragment;
@@ -50,6 +50,8 @@ pub(crate) struct DeflateSession {
     sent: Window,
     received: Window,
     paused: Option<Box<Paused>>,
+    /// A message that is inflated while it arrives.
+    pieces: Option<Box<Pieces>>,
     /// The codec of a message that is being sent in compressed fragments.
     deflater: Option<Box<Deflater>>,
     /// Totals of sent and of received messages.
@@ -62,6 +64,13 @@ struct Paused {
     inflater: Box<Inflater>,
     inflation: Inflation,
     payload: Vec<u8>,
+}
+
+/// A message that is inflated while it arrives, and its codec.
+#[derive(Debug)]
+struct Pieces {
+    inflater: Box<Inflater>,
+    inflation: PieceInflation,
 }
 
 impl DeflateSession {
@@ -77,6 +86,7 @@ impl DeflateSession {
             sent: Window::default(),
             received: Window::default(),
             paused: None,
+            pieces: None,
             deflater: None,
             stats: CompressionStats::default(),
         }
@@ -91,6 +101,7 @@ impl DeflateSession {
             sent: Window::default(),
             received: Window::default(),
             paused: None,
+            pieces: None,
             deflater: None,
             stats: self.stats,
         }
@@ -252,16 +263,55 @@ impl DeflateSession {
         Ok(Some(message))
     }
 
+    /// Inflates the next part of a message, up to a full chunk, which [`inflated_piece`](Self::inflated_piece) returns.
+    /// Returns whether the part is used up. If not, or if the chunk is full, call this again with the same part.
+    pub(crate) fn inflate_piece(&mut self, piece: &[u8], fragment: Fragment) -> Result<bool, ProtocolError> {
+        if self.pieces.is_none() {
+            let mut inflater = (self.codecs.take_inflater)();
+            let begun = inflater.begin_pieces(core::mem::take(&mut self.received));
+            self.pieces = Some(Box::new(Pieces {
+                inflater,
+                inflation: begun?,
+            }));
+        }
+        let Some(pieces) = &mut self.pieces else {
+            return Err(ProtocolError::InvalidDeflate);
+        };
+        let Pieces { inflater, inflation } = &mut **pieces;
+        let is_used_up = inflater.inflate_piece(inflation, piece, fragment)?;
+        let (received, output) = (&mut self.stats.received, inflation.output_len());
+        received.add(0, output, 0);
+        if is_used_up {
+            received.add(u64::from(fragment == Fragment::Last), 0, piece.len());
+        }
+        if is_used_up && fragment == Fragment::Last && self.params.peer_takeover == Takeover::Keep {
+            // A copy of its exact size: the window of the codec may be larger.
+            self.received.push(inflation.window(), self.params.peer_window_bits);
+        }
+        Ok(is_used_up)
+    }
+
+    /// The chunk that [`inflate_piece`](Self::inflate_piece) has inflated.
+    pub(crate) fn inflated_piece(&self) -> &[u8] {
+        self.pieces
+            .as_deref()
+            .map_or(&[], |pieces| pieces.inflater.piece(&pieces.inflation))
+    }
+
     /// Heap memory held by a partly inflated message, in bytes.
     pub(crate) fn buffered_len(&self) -> usize {
         let memory_of = |paused: &Paused| paused.inflation.buffered_len() + paused.payload.capacity();
-        self.paused.as_deref().map_or(0, memory_of)
+        let window_of = |pieces: &Pieces| pieces.inflation.window().len();
+        self.paused.as_deref().map_or(0, memory_of) + self.pieces.as_deref().map_or(0, window_of)
     }
 
     /// Aborts a partly inflated message, if any, and returns its codec to the pool.
     pub(crate) fn stop_inflating(&mut self) {
         if let Some(paused) = self.paused.take() {
             (self.codecs.return_inflater)(paused.inflater);
+        }
+        if let Some(pieces) = self.pieces.take() {
+            (self.codecs.return_inflater)(pieces.inflater);
         }
     }
 }

@@ -66,6 +66,12 @@ impl Dialer {
         }
     }
 
+    /// Whether there is neither a resolver nor a local address.
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn is_default(&self) -> bool {
+        self.resolver.is_none() && self.local_v4.is_none() && self.local_v6.is_none()
+    }
+
     /// Connects to the host and port of a URI within `limit`, and disables Nagle's algorithm.
     // RFC 6455 §4.1: without a proxy, connect to host and port directly; fail if that fails. [6455-4.1-8, 6455-4.1-10]
     pub(crate) async fn connect(&self, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
@@ -162,7 +168,7 @@ async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Resu
 }
 
 /// RFC 8305 §4: alternates the families, beginning with that of the first address. Keeps the order within a family.
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+pub(crate) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut unique: Vec<SocketAddr> = vec![];
     for address in addresses {
         if unique.len() < ADDRESSES_MAX && !unique.contains(&address) {

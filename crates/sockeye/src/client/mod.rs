@@ -328,29 +328,52 @@ impl Client {
                     }
                     awaiting = next;
                 }
-                ClientProgress::Connected(connected) => {
-                    let negotiated = self.options.negotiated_deflate(&connected.response)?;
-                    let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
-                    let role = Role::Client { mask: masking_key };
-                    let settings = self.settings.clone();
-                    let mut ws = WebSocket::new(io, role, settings, connected.read_buf, subprotocol);
-                    if let Some((config, negotiated)) = negotiated {
-                        ws.enable_deflate(config, negotiated);
-                    }
-                    let response = convert::response(&connected.response);
-                    return Ok((ws, response.map(|_body| ())));
-                }
-                ClientProgress::Rejected(response) => {
-                    let is_body_truncated = response.is_body_truncated();
-                    let response = convert::response(&response);
-                    return Err(Error::new(Kind::Rejected(Rejected {
-                        redirect: Redirect::not_followed(&response),
-                        is_body_truncated,
-                        response,
-                    })));
-                }
+                ClientProgress::Connected(connected) => return self.connected(io, connected, self.settings.clone()),
+                ClientProgress::Rejected(response) => return Err(Self::rejected(&response)),
                 ClientProgress::Failed(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// The connection, after the server has accepted the request.
+    pub(crate) fn connected(
+        &self,
+        io: Box<dyn Io>,
+        connected: handshake::Connected,
+        settings: Arc<Settings>,
+    ) -> Result<(WebSocket, Response<()>), Error> {
+        let negotiated = self.options.negotiated_deflate(&connected.response)?;
+        let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
+        let role = Role::Client { mask: masking_key };
+        let mut ws = WebSocket::new(io, role, settings, connected.read_buf, subprotocol);
+        if let Some((config, negotiated)) = negotiated {
+            ws.enable_deflate(config, negotiated);
+        }
+        let response = convert::response(&connected.response);
+        Ok((ws, response.map(|_body| ())))
+    }
+
+    /// The error for a response other than 101.
+    pub(crate) fn rejected(response: &handshake::Response) -> Error {
+        let is_body_truncated = response.is_body_truncated();
+        let response = convert::response(response);
+        Error::new(Kind::Rejected(Rejected {
+            redirect: Redirect::not_followed(&response),
+            is_body_truncated,
+            response,
+        }))
+    }
+
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn blocking_settings(&self) -> Arc<Settings> {
+        self.options.common.settings_for(crate::runtime::Runtime::Blocking)
+    }
+
+    #[cfg(all(unix, feature = "blocking", feature = "tls"))]
+    pub(crate) fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
+        match &self.options.tls {
+            Some(config) => Ok(config.clone()),
+            None => crate::transport::tls::default_client_config(),
         }
     }
 }

@@ -234,7 +234,12 @@ impl RequestBuilder {
         opened
     }
 
-    fn build(&self) -> Result<(Address, ClientRequest), Error> {
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn build(&self) -> Result<(Address, ClientRequest), Error> {
         let address = Address::parse(&self.url).map_err(Error::invalid_url)?;
         let request = self
             .client
@@ -242,7 +247,7 @@ impl RequestBuilder {
         Ok((address, request))
     }
 
-    fn total_timeout(&self) -> Option<Duration> {
+    pub(crate) fn total_timeout(&self) -> Option<Duration> {
         self.timeout.or(self.client.timeouts().connect_total)
     }
 }

@@ -2,19 +2,14 @@
 //!
 //! Boxed, and freed while it is empty, so that an idle connection does not hold it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use sockeye_proto::Instant;
 
 use super::compress_job::CompressJob;
 use super::deferred::DeferredQueue;
+use super::read_ahead::ReadAhead;
 use super::reservations::Reservations;
-use crate::message::Message;
-use crate::message::event::Event;
-
-/// Memory per message that was received ahead, in addition to its payload: an entry in the queue and an allocation.
-const READ_AHEAD_OVERHEAD: usize = 64;
 
 #[derive(Default)]
 pub(super) struct BusyState {
@@ -39,9 +34,17 @@ impl BusyState {
             && self.stall.is_none()
             && self.drained_at.is_none()
             && self.full_since.is_none()
-            && self.ahead.messages.is_empty()
+            && self.ahead.is_empty()
             && self.reservations.is_empty()
             && self.deferred.is_empty()
+    }
+}
+
+impl BusyState {
+    /// Whether a message is being sent in parts, so that no other can be queued.
+    #[inline]
+    pub(super) fn is_message_open(&self) -> bool {
+        self.compress_job.is_some() || self.reservations.is_streaming
     }
 }
 
@@ -104,39 +107,6 @@ impl Stall {
     }
 }
 
-/// Messages received while a send waited, in order.
-///
-/// Reading ahead prevents a deadlock between two peers that both send more than the network buffers before they
-/// receive.
-#[derive(Default)]
-pub(super) struct ReadAhead {
-    messages: VecDeque<Event>,
-    cost: usize,
-}
-
-impl ReadAhead {
-    /// Memory used by the messages, in bytes.
-    pub(super) fn cost(&self) -> usize {
-        self.cost
-    }
-
-    pub(super) fn push(&mut self, message: Event) {
-        self.cost += message.len() + READ_AHEAD_OVERHEAD;
-        self.messages.push_back(message);
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Event> {
-        let message = self.messages.pop_front()?;
-        self.cost -= message.len() + READ_AHEAD_OVERHEAD;
-        Some(message)
-    }
-
-    /// Takes the next message. Drops the control frames before it.
-    pub(super) fn pop_message(&mut self) -> Option<Message> {
-        std::iter::from_fn(|| self.pop()).find_map(Event::into_message)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,19 +149,5 @@ mod tests {
         assert!(stall.end_period(at(10), 1000, 100));
         assert!(stall.end_period(at(20), 1001, 100));
         assert!(!stall.end_period(at(30), 1002, 100));
-    }
-
-    #[test]
-    fn read_ahead_returns_messages_in_order_and_reduces_cost() {
-        let mut ahead = ReadAhead::default();
-        for len in [0, 1, 1000] {
-            ahead.push(Event::Message(vec![7; len].into()));
-        }
-        assert_eq!(ahead.cost(), 1001 + 3 * READ_AHEAD_OVERHEAD);
-        let lens: Vec<_> = std::iter::from_fn(|| ahead.pop())
-            .map(|message| message.len())
-            .collect();
-        assert_eq!(lens, [0, 1, 1000]);
-        assert_eq!(ahead.cost(), 0);
     }
 }

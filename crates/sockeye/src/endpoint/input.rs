@@ -125,7 +125,8 @@ impl Input {
     }
 
     /// Returns the buffer to the pool if everything is parsed. Otherwise retains it.
-    #[inline]
+    // Forced inlining: it is called for each message of a burst, and has several other callers.
+    #[inline(always)]
     pub(super) fn release_or_retain(&mut self) {
         if self.is_consumed() {
             self.release();

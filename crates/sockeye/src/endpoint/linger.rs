@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::driver::Driver;
-use crate::runtime::{Runtime, Spawner};
+use crate::runtime::{Runtime, Spawner, Timer};
 
 /// Maximum number of connections that finish in the background, per process. Beyond it, connections are closed
 /// immediately, so that peers that connect and disconnect rapidly cannot accumulate sockets.
@@ -68,11 +68,11 @@ impl LingerSlot {
             count_guard,
         } = self;
         let deadline = runtime.now() + TIME_MAX;
-        let mut timer = runtime.timer();
+        let mut timer = Timer::default();
         spawner.spawn(async move {
             poll_fn(|cx| match driver.poll_finish(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => timer.poll(cx, deadline),
+                Poll::Pending => timer.poll(runtime, cx, deadline),
             })
             .await;
             drop(driver);

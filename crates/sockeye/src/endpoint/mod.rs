@@ -18,6 +18,7 @@ mod input;
 mod linger;
 mod message_pool;
 mod output;
+mod read_ahead;
 mod reservations;
 mod state;
 
@@ -25,6 +26,6 @@ pub(crate) use budget::saturating_u32;
 pub(crate) use codec_pool::OF_THREAD as CODECS;
 pub(crate) use compress_job::PART_LEN;
 pub(crate) use deferred::{DeferredMessage, DeferredQueue};
-pub(crate) use driver::{Driver, FlushEnd, LimitCheck, NotReceived, WriteOutcome};
+pub(crate) use driver::{Driver, FlushEnd, LimitCheck, NotReceived, StreamPart, StreamRead, WriteOutcome};
 pub(crate) use reservations::WaiterId;
 pub(crate) use state::WakeFlags;

@@ -18,11 +18,14 @@ pub(super) struct Reservations {
     next_id: u32,
     /// Whether a task waits to queue a message because room is reserved or tasks wait for a reservation.
     has_blocked_sender: bool,
+    /// Whether the first fragments of a [streamed message](super::driver::Driver::poll_feed_fragment) are queued and
+    /// its last one is not. Nothing else can be queued in between.
+    pub(super) is_streaming: bool,
 }
 
 impl Reservations {
     pub(super) fn is_empty(&self) -> bool {
-        self.count == 0 && self.waiters.is_empty()
+        self.count == 0 && self.waiters.is_empty() && !self.is_streaming
     }
 
     /// The number of reserved bytes.

@@ -3,6 +3,8 @@
 //! Only this module and [`transport`](crate::transport) depend on the runtime of an open connection. To support another
 //! runtime, add a variant to the four enums here and a module beside [`tokio`](self::tokio).
 
+#[cfg(all(unix, feature = "blocking"))]
+pub(crate) mod blocking;
 pub(crate) mod tokio;
 
 use std::future::poll_fn;
@@ -15,13 +17,14 @@ use sockeye_proto::Instant;
 pub(crate) enum Runtime {
     #[default]
     Tokio,
+    /// None: a thread drives the connection.
+    #[cfg(all(unix, feature = "blocking"))]
+    Blocking,
 }
 
-/// The timer of one connection.
-#[derive(Debug)]
-pub(crate) enum Timer {
-    Tokio(tokio::Timer),
-}
+/// The timer of one connection. One word: see [`tokio::Timer`].
+#[derive(Debug, Default)]
+pub(crate) struct Timer(tokio::Timer);
 
 /// Spawns tasks on a runtime.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ impl Runtime {
     pub(crate) fn now(self) -> Instant {
         match self {
             Self::Tokio => tokio::now(),
+            #[cfg(all(unix, feature = "blocking"))]
+            Self::Blocking => blocking::now(),
         }
     }
 
@@ -48,13 +53,8 @@ impl Runtime {
     pub(crate) fn to_std(self, instant: Instant) -> std::time::Instant {
         match self {
             Self::Tokio => tokio::to_tokio(instant).into_std(),
-        }
-    }
-
-    /// Creates a timer that is not set.
-    pub(crate) fn timer(self) -> Timer {
-        match self {
-            Self::Tokio => Timer::Tokio(tokio::Timer::default()),
+            #[cfg(all(unix, feature = "blocking"))]
+            Self::Blocking => blocking::to_std(instant),
         }
     }
 
@@ -63,6 +63,8 @@ impl Runtime {
     pub(crate) fn reschedule(self, cx: &mut Context<'_>) {
         match self {
             Self::Tokio => tokio::reschedule(cx),
+            #[cfg(all(unix, feature = "blocking"))]
+            Self::Blocking => blocking::reschedule(),
         }
     }
 
@@ -83,6 +85,8 @@ impl Runtime {
     pub(crate) fn poll_coop(self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tokio => tokio::poll_coop(cx),
+            #[cfg(all(unix, feature = "blocking"))]
+            Self::Blocking => Poll::Ready(()),
         }
     }
 
@@ -90,6 +94,8 @@ impl Runtime {
     pub(crate) fn poll_unconstrained<R>(self, cx: &mut Context<'_>, future: impl Future<Output = R>) -> Poll<R> {
         match self {
             Self::Tokio => tokio::poll_unconstrained(cx, future),
+            #[cfg(all(unix, feature = "blocking"))]
+            Self::Blocking => std::pin::pin!(future).poll(cx),
         }
     }
 
@@ -97,6 +103,8 @@ impl Runtime {
     pub(crate) fn spawner(self) -> Option<Spawner> {
         match self {
             Self::Tokio => ::tokio::runtime::Handle::try_current().ok().map(Spawner::Tokio),
+            #[cfg(all(unix, feature = "blocking"))]
+            Self::Blocking => None,
         }
     }
 }
@@ -104,9 +112,15 @@ impl Runtime {
 impl Timer {
     /// Ready once the deadline has passed. The deadline may change between calls.
     #[inline]
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        match self {
-            Self::Tokio(timer) => timer.poll(cx, deadline),
+    pub(crate) fn poll(&mut self, runtime: Runtime, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        match runtime {
+            Runtime::Tokio => self.0.poll(cx, deadline),
+            // The thread calls again when the deadline has passed.
+            #[cfg(all(unix, feature = "blocking"))]
+            Runtime::Blocking => match blocking::now() >= deadline {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            },
         }
     }
 }

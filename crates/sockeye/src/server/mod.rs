@@ -285,6 +285,21 @@ impl Server {
         }
     }
 
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn blocking_settings(&self) -> Arc<Settings> {
+        self.options.common.settings_for(crate::runtime::Runtime::Blocking)
+    }
+
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn handshake_limits(&self) -> handshake::HandshakeLimits {
+        self.options.common.handshake_limits()
+    }
+
+    #[cfg(all(unix, feature = "blocking", feature = "tls"))]
+    pub(crate) fn tls_config(&self) -> Option<&Arc<rustls::ServerConfig>> {
+        self.options.tls.as_ref()
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -295,9 +310,18 @@ impl Server {
 
     /// The connection, after the response has been sent.
     pub(crate) fn open(&self, io: Box<dyn Io>, accepted_handshake: AcceptedHandshake) -> WebSocket {
+        self.open_with(io, accepted_handshake, self.settings.clone())
+    }
+
+    /// The connection with its own settings, after the response has been sent.
+    pub(crate) fn open_with(
+        &self,
+        io: Box<dyn Io>,
+        accepted_handshake: AcceptedHandshake,
+        settings: Arc<Settings>,
+    ) -> WebSocket {
         let accepted = accepted_handshake.accepted;
         let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
-        let settings = self.settings.clone();
         let mut ws = WebSocket::new(io, Role::Server, settings, accepted.read_buf, subprotocol);
         if let (Some(config), Some(negotiated)) = (&self.options.common.deflate, accepted_handshake.negotiated) {
             ws.enable_deflate(config, negotiated);

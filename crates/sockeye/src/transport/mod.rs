@@ -3,6 +3,8 @@
 //! The rest of the crate reads and writes through the methods of [`Transport`]. To support a transport that does not
 //! implement tokio's `AsyncRead` and `AsyncWrite`, add a variant here, or wrap it in a type that implements them.
 
+#[cfg(all(unix, feature = "blocking"))]
+pub(crate) mod blocking;
 pub(crate) mod socket;
 #[cfg(target_os = "linux")]
 mod tcp_info;
@@ -53,6 +55,8 @@ impl From<Box<dyn Io>> for Transport {
             };
         }
         try_types!(tokio::io::DuplexStream);
+        #[cfg(all(unix, feature = "blocking"))]
+        try_types!(blocking::BlockingStream);
         #[cfg(unix)]
         try_types!(tokio::net::UnixStream);
         #[cfg(feature = "tls")]

@@ -54,6 +54,16 @@ pub(crate) fn prepare_tcp(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// [`prepare_tcp`] for a socket of the standard library.
+#[cfg(all(unix, feature = "blocking"))]
+pub(crate) fn prepare_std(tcp: &std::net::TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    // Optional: older kernels do not support it.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
+    Ok(())
+}
+
 /// The right edge of the peer's TCP receive window, in bytes since the connection began, modulo 2³². It moves when the
 /// peer's application reads. `None` if the transport is not TCP, or the system does not report it.
 pub(crate) fn window_edge(io: &dyn Any) -> Option<NonZeroU32> {

@@ -65,6 +65,19 @@ where
     Ok(tls)
 }
 
+/// A TLS session of a client that is driven by a thread.
+#[cfg(all(unix, feature = "blocking"))]
+pub(crate) fn client_session(config: Arc<ClientConfig>, host: &str) -> Result<rustls::ClientConnection, Error> {
+    let name = ServerName::try_from(host.to_owned()).map_err(Error::invalid_url)?;
+    rustls::ClientConnection::new(config, name).map_err(|error| tls_error(io::Error::other(error)))
+}
+
+/// A TLS session of a server that is driven by a thread.
+#[cfg(all(unix, feature = "blocking"))]
+pub(crate) fn server_session(config: Arc<ServerConfig>) -> Result<rustls::ServerConnection, Error> {
+    rustls::ServerConnection::new(config).map_err(|error| tls_error(io::Error::other(error)))
+}
+
 /// Performs the TLS handshake of a server.
 // [6455-4.2.2-1, 6455-10.6-1]
 pub(crate) async fn accept<S>(config: Arc<ServerConfig>, io: S) -> Result<server::TlsStream<S>, Error>
@@ -88,7 +101,7 @@ pub(crate) fn check_alpn(protocol: Option<&[u8]>) -> Result<(), Error> {
 }
 
 /// Replaces errors of ALPN, and of a peer without TLS, by ones that explain the cause. Keeps other errors.
-fn tls_error(error: io::Error) -> Error {
+pub(crate) fn tls_error(error: io::Error) -> Error {
     let rustls_error = error.get_ref().and_then(|inner| inner.downcast_ref());
     let explained = match rustls_error {
         Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {

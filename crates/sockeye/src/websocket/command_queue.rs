@@ -41,6 +41,8 @@ pub(super) enum Command {
     ReleaseReservation(usize),
     CancelReserve(WaiterId),
     Close(CloseCode, Box<str>),
+    /// A streamed message will not be finished.
+    CloseUnfinishedMessage,
     Abort,
     /// Abort, unless the closing handshake has begun: the receiver was dropped.
     AbortIfOpen,

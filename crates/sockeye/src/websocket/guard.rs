@@ -251,6 +251,7 @@ impl<'a> ConnectionGuard<'a> {
                 // The future that would return this error was dropped.
                 let _ = self.start_close(code, &reason);
             }
+            Command::CloseUnfinishedMessage => self.close_unfinished_message(),
             Command::Abort => self.abort(),
             Command::AbortIfOpen => self.abort_if_open(),
         }

@@ -337,6 +337,20 @@ impl Shared {
         self.execute(|guard| guard.abort(), || Command::Abort);
     }
 
+    /// Closes the connection, because a streamed message will not be finished.
+    pub(super) fn close_unfinished_message(self: &Arc<Self>) {
+        loop {
+            if let Some(mut guard) = self.try_lock(QueueMode::Closed) {
+                guard.close_unfinished_message();
+                guard.request_flush();
+                return;
+            }
+            if self.force_enqueue(|| Command::CloseUnfinishedMessage) {
+                return;
+            }
+        }
+    }
+
     /// As [`abort`](Self::abort), unless the closing handshake has begun.
     pub(crate) fn abort_if_open(self: &Arc<Self>) {
         self.execute(|guard| guard.abort_if_open(), || Command::AbortIfOpen);

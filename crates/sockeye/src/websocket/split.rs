@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use sockeye_proto::{CloseCode, CloseFrame, CloseInfo};
+use sockeye_proto::{CloseCode, CloseFrame, CloseInfo, MessageKind};
 
 use crate::endpoint::{Driver, FlushEnd};
 use crate::error::Error;
@@ -19,6 +19,8 @@ use crate::message::prepared::PreparedMessage;
 use crate::stats::ConnectionStats;
 use crate::websocket::command_queue::NotQueued;
 use crate::websocket::guard::ConnectionGuard;
+use crate::websocket::message_reader::{MessageReader, Source};
+use crate::websocket::message_writer::{MessageWriter, Target};
 use crate::websocket::operation::{Operation, ReserveOperation, needs_lock};
 use crate::websocket::outbox::{Outbox, Overflow};
 use crate::websocket::permit::{Permit, TryReserveError};
@@ -89,6 +91,8 @@ pub struct Receiver {
     slot: SlotKey,
     /// Whether the connection knows the runtime on which this receives.
     has_runtime: bool,
+    /// Whether a [`MessageReader`] was dropped before the end of its message, and the connection does not know it yet.
+    has_abandoned_stream: bool,
 }
 
 pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, Receiver) {
@@ -101,6 +105,7 @@ pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, R
         shared,
         slot: SlotKey::receiver(),
         has_runtime: false,
+        has_abandoned_stream: false,
     };
     (sender, receiver)
 }
@@ -249,6 +254,18 @@ impl Sender {
     pub fn try_reserve(&self, bytes: usize) -> Result<Permit, TryReserveError> {
         self.shared.try_reserve(bytes)?;
         Ok(Permit::new(self.shared.clone(), bytes))
+    }
+
+    /// Sends a message as an [`AsyncWrite`](tokio::io::AsyncWrite) while it is produced, in constant memory: see
+    /// [`WebSocket::send_stream`](crate::WebSocket::send_stream). Until it is finished, other senders of this connection
+    /// wait: see [`MessageWriter`]. Dropping the writer after it has sent a fragment and before the end of the message
+    /// closes the connection with 1011.
+    pub fn send_stream(&self, kind: MessageKind) -> MessageWriter<'static> {
+        let target = Target::Sender {
+            shared: self.shared.clone(),
+            slot: SlotKey::operation(),
+        };
+        MessageWriter::new(target, kind)
     }
 
     /// Converts the sender into an [`Outbox`], which handles a full queue according to `overflow`.
@@ -481,6 +498,23 @@ impl Receiver {
         poll_fn(|cx| self.poll(cx, Driver::poll_recv_event))
     }
 
+    /// Receives the next message as an [`AsyncRead`](tokio::io::AsyncRead) while it arrives, in constant memory: see
+    /// [`WebSocket::recv_stream`](crate::WebSocket::recv_stream). Returns `None` after a
+    /// [normal end](crate::WebSocket#the-end), and for every later call.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Self::recv): the peer closed with a code other than 1000 or 1001, does not answer or violated
+    /// the protocol, or the connection was lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost. Dropping the [`MessageReader`] before the end of the message discards the rest of the message.
+    pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
+        let kind = poll_fn(|cx| self.poll(cx, Driver::poll_stream_start)).await?;
+        Ok(kind.map(|kind| MessageReader::new(Source::Receiver(self), kind)))
+    }
+
     /// Receives a message that has already arrived, without waiting: see
     /// [`WebSocket::try_recv`](crate::WebSocket::try_recv). Call it before awaiting [`recv`](Self::recv) to take the
     /// rest of a burst at the lowest cost. Also returns [`TryRecvError::Empty`] while a sender is using the connection.
@@ -491,7 +525,12 @@ impl Receiver {
     /// report too.
     pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
         match self.shared.try_lock(QueueMode::Open) {
-            Some(mut guard) => guard.try_recv(),
+            Some(mut guard) => {
+                if std::mem::take(&mut self.has_abandoned_stream) {
+                    guard.driver.abandon_stream();
+                }
+                guard.try_recv()
+            }
             None => Err(TryRecvError::Empty),
         }
     }
@@ -521,7 +560,15 @@ impl Receiver {
         self.shared.subprotocol()
     }
 
-    fn poll<R>(
+    /// Called when a [`MessageReader`] was dropped before the end of its message. The next poll tells the connection,
+    /// which another task may be using now.
+    pub(super) fn abandon_stream(&mut self) {
+        self.has_abandoned_stream = true;
+        // The next poll then does what is done at the first one.
+        self.has_runtime = false;
+    }
+
+    pub(super) fn poll<R>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
@@ -530,10 +577,14 @@ impl Receiver {
             shared,
             slot,
             has_runtime,
+            has_abandoned_stream,
         } = self;
         shared.poll(slot, cx, QueueMode::Open, needs_lock, |guard, cx| {
             if !std::mem::replace(has_runtime, true) {
                 guard.set_receiver_runtime();
+                if std::mem::take(has_abandoned_stream) {
+                    guard.driver.abandon_stream();
+                }
             }
             poll(&mut guard.driver, cx)
         })

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sockeye_proto::ReceiveMode;
 
 use super::Driver;
 use crate::error::Error;
@@ -77,11 +78,16 @@ impl Driver {
         loop {
             if !self.budget.is_overdrawn() {
                 if self.has_read_ahead()
-                    && let Some(event) = self.with_busy_state(|busy| busy.ahead.pop())
+                    && let Some(event) = self.with_busy_state(|busy| busy.ahead.pop_event())
                 {
                     return Poll::Ready(Ok(Some(event)));
                 }
-                if self.has_input() {
+                if self.connection.receive_mode() != ReceiveMode::Whole
+                    && let Some(event) = self.next_after_streams()
+                {
+                    return Poll::Ready(Ok(Some(event)));
+                }
+                if self.connection.receive_mode() == ReceiveMode::Whole && self.has_input() {
                     let message = self.parse_message();
                     if let Some(message) = message {
                         return Poll::Ready(Ok(Some(Event::Message(message))));

@@ -41,12 +41,12 @@ impl Driver {
     }
 
     /// Queues a message that was already acknowledged to its sender, regardless of the limit. Defers it while another
-    /// one is being compressed.
+    /// one is being sent in parts.
     pub(crate) fn queue_acknowledged(&mut self, message: Outbound) -> Result<(), Error> {
-        if !self.is_compressing() {
+        if !self.is_message_open() {
             return self.queue(&message);
         }
-        // Nothing can be queued behind the message that is being compressed.
+        // Nothing can be queued behind the message that is being sent in parts.
         self.check_open()?;
         let drop_count = None;
         self.with_busy_state(|busy| busy.deferred.push(DeferredMessage { message, drop_count }));
@@ -78,7 +78,7 @@ impl Driver {
     }
 
     /// Encodes what comes next: a part of the message that is being compressed, or deferred messages. Must not be
-    /// called when the budget is spent.
+    /// called when the budget is spent, or while a message is being streamed.
     #[cold]
     #[inline(never)]
     pub(super) fn encode_next(&mut self) {

@@ -9,6 +9,7 @@ use crate::endpoint::budget::Budget;
 use crate::endpoint::linger;
 use crate::endpoint::state::{ClosedTransport, EndStatus};
 use crate::error::{Error, Kind};
+use crate::runtime::Timer;
 
 impl Driver {
     /// Whether the transport is closed, or must be closed now.
@@ -46,7 +47,7 @@ impl Driver {
             let _ = transport.poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
         self.input.lease.release();
-        self.timer = self.runtime().timer();
+        self.timer = Timer::default();
         if self.stall().is_some() {
             self.with_busy_state(|busy| busy.stall = None);
         }
@@ -97,7 +98,7 @@ impl Driver {
             input: std::mem::replace(&mut self.input, input),
             output: std::mem::replace(&mut self.output, output),
             busy: self.busy.take(),
-            timer: self.settings.runtime.timer(),
+            timer: Timer::default(),
             window_edge: self.window_edge,
             budget: Budget::default(),
             observes_control: false,

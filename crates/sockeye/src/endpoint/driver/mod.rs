@@ -10,11 +10,15 @@ mod queue;
 mod receive;
 mod room;
 mod stats;
+mod stream_in;
+mod stream_out;
 mod try_recv;
 mod wait;
 mod write;
 
 pub(crate) use deferred::LimitCheck;
+pub(crate) use stream_in::StreamRead;
+pub(crate) use stream_out::StreamPart;
 pub(crate) use try_recv::NotReceived;
 
 use std::any::Any;
@@ -97,7 +101,7 @@ impl Driver {
             input: Input::new(read_buf, now),
             output: Output::default(),
             busy: None,
-            timer: runtime.timer(),
+            timer: Timer::default(),
             window_edge: None,
             budget: Budget::default(),
             has_dropped_output: false,
@@ -232,10 +236,11 @@ impl Driver {
     /// Performs the remaining closing handshake and ends the transport, within their deadlines. Drops messages that
     /// still arrive.
     // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
-    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             while self.has_input() && !self.budget.is_overdrawn() {
                 drop(self.parse_message());
+                self.drop_parts();
             }
             if self.is_transport_ended() {
                 self.close_transport(None);
@@ -326,15 +331,21 @@ impl Driver {
 
     /// Whether a message is being compressed in parts, or messages are deferred.
     #[inline]
-    fn has_unencoded(&self) -> bool {
+    pub(crate) fn has_unencoded(&self) -> bool {
         let busy = self.busy.as_ref();
         busy.is_some_and(|busy| busy.compress_job.is_some() || !busy.deferred.is_empty())
     }
 
-    /// Whether a message is being compressed in parts. Nothing can be queued behind it.
+    /// Whether a message is being compressed in parts.
     #[inline]
-    pub(crate) fn is_compressing(&self) -> bool {
+    pub(super) fn is_compressing(&self) -> bool {
         self.compress_job().is_some()
+    }
+
+    /// Whether a message is being sent in parts: compressed, or as a stream. Nothing can be queued behind it.
+    #[inline]
+    pub(super) fn is_message_open(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.is_message_open())
     }
 
     /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
@@ -346,6 +357,7 @@ impl Driver {
     /// Begins the closing handshake. If the code or reason must not be sent, uses the nearest valid ones and returns
     /// the error.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.abandon_fragments();
         self.encode_deferred();
         let Err(invalid) = self.connection.close(code, reason) else {
             return Ok(());

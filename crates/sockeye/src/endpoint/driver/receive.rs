@@ -6,13 +6,15 @@
 use std::borrow::Cow;
 use std::task::{Context, Poll, ready};
 
-use sockeye_proto::{Event, State};
+use sockeye_proto::{MessageKind, ReceiveMode, State};
 
 use super::Driver;
 use super::control::control_event;
+use crate::endpoint::busy_state::BusyState;
 use crate::endpoint::state::TransportState;
 use crate::endpoint::{buffer_pool, fast_path, message_pool};
 use crate::message::Message;
+use crate::message::event::Event;
 use crate::message::payload::Payload;
 
 /// Read size while output is queued. Small, because the received messages may have to wait too.
@@ -43,12 +45,21 @@ impl Driver {
     fn next_message_into(&mut self, next: &mut Option<Message>) {
         self.observes_control = false;
         *next = match self.busy.is_some() {
-            true => self.with_busy_state(|busy| busy.ahead.pop_message()),
+            true => self.next_message_ahead(),
             false => None,
         };
         if next.is_none() {
-            *next = self.parse_message();
+            *next = match self.connection.receive_mode() {
+                ReceiveMode::Whole => self.parse_message(),
+                _ => self.next_after_streams().and_then(Event::into_message),
+            };
         }
+    }
+
+    /// Takes the next message that was received ahead. Drops the control frames before it.
+    fn next_message_ahead(&mut self) -> Option<Message> {
+        let next = |busy: &mut BusyState| std::iter::from_fn(|| busy.ahead.pop_event()).find_map(Event::into_message);
+        self.with_busy_state(next)
     }
 
     /// Takes the next message from the input, and handles the control frames before it.
@@ -59,7 +70,7 @@ impl Driver {
 
     /// Whether there is input to parse. If not, the input buffer is released.
     #[inline]
-    pub(super) fn has_input(&self) -> bool {
+    pub(crate) fn has_input(&self) -> bool {
         !self.input.is_consumed() || self.connection.is_inflating() || self.connection.has_direct_read()
     }
 
@@ -79,7 +90,7 @@ impl Driver {
                 }
                 continue;
             };
-            if let Event::Message {
+            if let sockeye_proto::Event::Message {
                 payload: Cow::Owned(assembled),
                 ..
             } = &event
@@ -95,16 +106,39 @@ impl Driver {
                 self.queue_control();
                 return None;
             }
+            if let sockeye_proto::Event::Chunk {
+                kind,
+                data,
+                first,
+                last,
+            } = event
+            {
+                self.input.messages += u32::from(last);
+                self.budget.charge_assembled(data.len());
+                let busy = self.busy.get_or_insert_default();
+                busy.ahead.push_chunk(kind, data, first, last);
+                self.input.release_or_retain();
+                return None;
+            }
             if let Some(message) = to_message(event) {
                 self.input.messages += 1;
                 self.input.release_or_retain();
                 return Some(message);
             }
             // A control frame was handled. Queue a pong now, so that each ping of a burst gets one.
-            self.queue_control();
+            self.handle_control();
         }
         self.input.release();
         self.take_appended_message()
+    }
+
+    /// Queues the answer to a control frame or to a protocol error.
+    pub(super) fn handle_control(&mut self) {
+        if self.connection.state() != State::Open {
+            // Our close frame would wait for the end of a compressed message.
+            self.abandon_fragments();
+        }
+        self.queue_control();
     }
 
     /// Takes the message that was [read into its own buffer](fast_path::poll_read_into_message).
@@ -116,7 +150,11 @@ impl Driver {
             return None;
         };
         self.input.lease.release();
-        let message = to_message(event)?;
+        let Some(message) = to_message(event) else {
+            // A protocol error.
+            self.handle_control();
+            return None;
+        };
         self.input.messages += 1;
         self.budget.charge_assembled(message.len());
         Some(message)
@@ -184,16 +222,24 @@ impl Driver {
 
 /// Returns the message of an event. The state machine has handled other events or recorded them in its close info.
 #[inline]
-fn to_message(event: Event<'_>) -> Option<Message> {
-    let Event::Message { kind, payload } = event else {
+fn to_message(event: sockeye_proto::Event<'_>) -> Option<Message> {
+    let sockeye_proto::Event::Message { kind, payload } = event else {
         return None;
     };
     let payload = match payload {
         Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
         Cow::Owned(bytes) => message_pool::share(bytes).into(),
     };
-    // SAFETY: `sockeye_proto` guarantees that the payload of a text message in `Event::Message` is UTF-8. It validates
-    // every byte as it arrives (RFC 6455 §8.1).
+    Some(validated_message(kind, payload))
+}
+
+/// Returns a message from what `sockeye_proto` delivered as a complete message.
+#[inline]
+pub(super) fn validated_message(kind: MessageKind, payload: Payload) -> Message {
+    // SAFETY: `sockeye_proto` guarantees that the payload of a text message in `Event::Message`, and all chunks of one
+    // together, are UTF-8. It validates every byte as it arrives (RFC 6455 §8.1).
     #[allow(unsafe_code)]
-    Some(unsafe { Message::from_validated(kind, payload) })
+    unsafe {
+        Message::from_validated(kind, payload)
+    }
 }

@@ -33,7 +33,7 @@ impl Driver {
     }
 
     /// Writes what is queued, once or until the transport is full. Ready when there may be more room.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         // There will never be room again.
         if self.connection.state() != State::Open {
             return Poll::Ready(Err(self.send_error(SendError::Closed)));
@@ -53,7 +53,7 @@ impl Driver {
             None => self.fits(0, len),
             Some(busy) => {
                 let reservations = &busy.reservations;
-                busy.compress_job.is_none() && !reservations.has_waiters() && self.fits(reservations.len(), len)
+                !busy.is_message_open() && !reservations.has_waiters() && self.fits(reservations.len(), len)
             }
         }
     }
@@ -61,7 +61,7 @@ impl Driver {
     /// Whether `len` bytes fit into the queue beside `reserved` bytes. A message of any length fits into an empty
     /// queue.
     #[inline]
-    fn fits(&self, reserved: usize, len: usize) -> bool {
+    pub(super) fn fits(&self, reserved: usize, len: usize) -> bool {
         let used_len = self.output.len().saturating_add(reserved);
         used_len == 0 || used_len.saturating_add(len) <= self.settings.write_buffer_max
     }
@@ -73,11 +73,11 @@ impl Driver {
         self.output.len().saturating_add(reserved)
     }
 
-    /// Whether nothing can be queued, whatever its length: behind a message that is being compressed in parts, or while
-    /// tasks wait for a reservation.
+    /// Whether nothing can be queued, whatever its length: behind a message that is being sent in parts, or while tasks
+    /// wait for a reservation.
     pub(crate) fn is_queue_blocked(&self) -> bool {
         let busy = self.busy.as_ref();
-        busy.is_some_and(|busy| busy.compress_job.is_some() || busy.reservations.has_waiters())
+        busy.is_some_and(|busy| busy.is_message_open() || busy.reservations.has_waiters())
     }
 
     /// Reserves room for `len` bytes. Tasks get their reservations in the order in which they first called this;
@@ -123,7 +123,7 @@ impl Driver {
             None => self.fits(0, len),
             Some(busy) => {
                 let reservations = &busy.reservations;
-                busy.compress_job.is_none() && reservations.is_next(waiter) && self.fits(reservations.len(), len)
+                !busy.is_message_open() && reservations.is_next(waiter) && self.fits(reservations.len(), len)
             }
         }
     }
@@ -151,7 +151,7 @@ impl Driver {
         let busy = self.busy.as_deref();
         busy.is_some_and(|busy| {
             let first = busy.reservations.first_waiter_len();
-            first.is_some_and(|len| busy.compress_job.is_none() && self.fits(busy.reservations.len(), len))
+            first.is_some_and(|len| !busy.is_message_open() && self.fits(busy.reservations.len(), len))
         })
     }
 

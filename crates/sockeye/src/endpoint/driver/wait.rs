@@ -92,12 +92,18 @@ impl Driver {
 
     /// Ready once a deadline has passed and was handled.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = earlier_of(self.connection.poll_timeout(), self.write_deadline()) else {
+        let Some(deadline) = self.next_deadline() else {
             return Poll::Pending;
         };
-        ready!(self.timer.poll(cx, deadline));
+        ready!(self.timer.poll(self.settings.runtime, cx, deadline));
         self.handle_deadlines(self.runtime().now());
         Poll::Ready(())
+    }
+
+    /// When the connection has to be polled again, if nothing happens before.
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        earlier_of(self.connection.poll_timeout(), self.write_deadline())
     }
 
     /// Handles the deadlines that have passed.

@@ -119,7 +119,8 @@ impl Driver {
                 break;
             };
             if self.output.is_drained() {
-                if self.budget.is_spent() {
+                // Deferred messages wait for the end of a streamed message, whose writer then wakes everyone.
+                if self.budget.is_spent() || self.is_streaming() {
                     return Poll::Pending;
                 }
                 self.encode_next();

@@ -1,0 +1,87 @@
+//! The protocol without I/O, driven by hand over sockets of the standard library: `core [ADDRESS]`, an echo server.
+//!
+//! One thread serves one connection after the other, so that only the protocol is shown.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Instant as Clock;
+
+use sockeye_proto::handshake::{Acceptance, HandshakeLimits, ServerHandshake, ServerProgress};
+use sockeye_proto::{Config, Connection, Data, Event, Instant, MessageKind, Role, TransportAction};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:9001".to_owned());
+    let listener = TcpListener::bind(address)?;
+    println!("listening on ws://{}/", listener.local_addr()?);
+    for tcp in listener.incoming() {
+        // A connection that fails ends alone.
+        if let Err(error) = serve(tcp?) {
+            eprintln!("{error}");
+        }
+    }
+    Ok(())
+}
+
+fn serve(mut tcp: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
+    let started = Clock::now();
+    let now = || Instant::from_origin(started.elapsed());
+    let mut buffer = [0; 16 * 1024];
+
+    let mut handshake = ServerHandshake::new(HandshakeLimits::default());
+    let incoming = loop {
+        let len = tcp.read(&mut buffer)?;
+        if len == 0 {
+            return Ok(());
+        }
+        match handshake.handle_bytes(&buffer[..len]) {
+            ServerProgress::Incomplete(more) => handshake = more,
+            ServerProgress::Incoming(incoming) => break incoming,
+            ServerProgress::Invalid(invalid) => return Ok(tcp.write_all(&invalid.response.to_bytes())?),
+        }
+    };
+    let accepted = incoming.accept(Acceptance::new())?;
+    tcp.write_all(&accepted.response.to_bytes())?;
+
+    let mut connection = Connection::new(Role::Server, Arc::new(Config::default()), now());
+    let mut received = accepted.read_buf;
+    let mut out = Vec::new();
+    loop {
+        let mut rest = &mut received[..];
+        loop {
+            let progress = connection.handle_bytes(now(), rest);
+            let consumed = progress.consumed;
+            let echo = match progress.event {
+                Some(Event::Message { kind, payload }) => Some((kind, payload.into_owned())),
+                Some(_) => None,
+                None => break,
+            };
+            if let Some((kind, payload)) = echo {
+                match kind {
+                    MessageKind::Text => connection.send(Data::Text(std::str::from_utf8(&payload)?), &mut out)?,
+                    MessageKind::Binary => connection.send(Data::Binary(&payload), &mut out)?,
+                }
+            }
+            rest = &mut rest[consumed..];
+        }
+        // After the input: bytes that arrived while the process was suspended show that the peer is alive.
+        connection.handle_timeout(now());
+        connection.poll_transmit(&mut out);
+        tcp.write_all(&out)?;
+        out.clear();
+        connection.handle_transmitted(now());
+        match connection.transport_action() {
+            TransportAction::Open => {}
+            TransportAction::HalfClose => tcp.shutdown(std::net::Shutdown::Write)?,
+            TransportAction::Close => return Ok(()),
+        }
+        let wait = connection.poll_timeout().map(|at| at.saturating_since(now()));
+        tcp.set_read_timeout(wait.map(|wait| wait.max(std::time::Duration::from_millis(1))))?;
+        match tcp.read(&mut buffer) {
+            Ok(0) => connection.handle_transport_end(),
+            Ok(len) => received = buffer[..len].to_vec(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => received.clear(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Connecting from a thread.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use sockeye_proto::handshake::{ClientProgress, ClientRequest, Uri};
+
+use super::WebSocket;
+use crate::client::Client;
+use crate::client::address::Address;
+use crate::client::dial::{Dialer, interleave, target};
+use crate::client::request::RequestBuilder;
+use crate::error::connect::{Attempt, ConnectFailure};
+use crate::error::{ConnectError, Error, Kind};
+use crate::transport::blocking::BlockingStream;
+
+/// The least time for one address, if there are several.
+const ATTEMPT_MIN: Duration = Duration::from_millis(250);
+
+const READ_LEN: usize = 4 * 1024;
+
+impl RequestBuilder {
+    /// Opens the WebSocket from a thread, without a runtime: see [`blocking`](crate::blocking). The addresses of the host
+    /// are tried one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Self::connect). A client with a [resolver](crate::ClientBuilder::resolver) or a [local
+    /// address](crate::ClientBuilder::local_address) cannot connect in this way ([`Error::is_invalid_input`]): use
+    /// [`connect_blocking_over`](Self::connect_blocking_over).
+    pub fn connect_blocking(self) -> Result<WebSocket, Error> {
+        let (address, request) = self.build()?;
+        let timeouts = self.client().timeouts();
+        let total = self.total_timeout();
+        let limit = total.map_or(timeouts.connect, |total| total.min(timeouts.connect));
+        let start = Instant::now();
+        let tcp = connect_tcp(self.client().dialer(), address.uri(), limit)?;
+        let left = total.map(|total| total.saturating_sub(start.elapsed()));
+        open(self.client(), tcp, &address, request, left)
+    }
+
+    /// Opens the WebSocket over a connected socket, from a thread. For `wss://`, TLS runs on top of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect_over`](Self::connect_over).
+    pub fn connect_blocking_over(self, tcp: TcpStream) -> Result<WebSocket, Error> {
+        let (address, request) = self.build()?;
+        open(self.client(), tcp, &address, request, self.total_timeout())
+    }
+}
+
+fn open(
+    client: &Client,
+    tcp: TcpStream,
+    address: &Address,
+    request: ClientRequest,
+    total: Option<Duration>,
+) -> Result<WebSocket, Error> {
+    let limit = client.timeouts().handshake;
+    let deadline = Instant::now() + total.map_or(limit, |total| total.min(limit));
+    let tcp = Arc::new(tcp);
+    let mut io = BlockingStream::new(tcp.clone())?;
+    if address.uri().is_secure() {
+        start_tls(client, &mut io, address, deadline)?;
+    }
+    let timed_out = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),
+        _ => error.into(),
+    };
+    let (bytes, mut awaiting) = request.start();
+    io.write_all_until(&bytes, deadline).map_err(timed_out)?;
+    let mut buffer = [0; READ_LEN];
+    loop {
+        let progress = match io.read_until(&mut buffer, deadline) {
+            Ok(0) => ClientProgress::Rejected(awaiting.handle_eof()?),
+            Ok(len) => awaiting.handle_bytes(&buffer[..len]),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => match awaiting.handle_timeout() {
+                Ok(response) => ClientProgress::Rejected(response),
+                Err(_) => return Err(Error::timeout("the opening handshake")),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        awaiting = match progress {
+            ClientProgress::Incomplete(next) => next,
+            ClientProgress::Connected(connected) => {
+                let settings = client.blocking_settings();
+                let (ws, _response) = client.connected(Box::new(io), connected, settings)?;
+                return Ok(WebSocket::new(ws, tcp));
+            }
+            ClientProgress::Rejected(response) => return Err(Client::rejected(&response)),
+            ClientProgress::Failed(error) => return Err(error.into()),
+        };
+    }
+}
+
+#[cfg(feature = "tls")]
+fn start_tls(client: &Client, io: &mut BlockingStream, address: &Address, deadline: Instant) -> Result<(), Error> {
+    use crate::transport::tls;
+
+    let session = tls::client_session(client.tls_config()?, address.uri().host())?;
+    super::server::finish_tls(io, session.into(), deadline)
+}
+
+#[cfg(not(feature = "tls"))]
+fn start_tls(_: &Client, _: &mut BlockingStream, _: &Address, _: Instant) -> Result<(), Error> {
+    Err(Error::invalid_url(
+        "wss:// needs the feature `tls` of the crate sockeye",
+    ))
+}
+
+/// Resolves the host and tries its addresses one after the other, within `limit`.
+fn connect_tcp(dialer: &Dialer, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
+    if !dialer.is_default() {
+        return Err(Error::invalid_input(CustomDialer));
+    }
+    let deadline = Instant::now() + limit;
+    let mut attempts = vec![];
+    let cause = match resolve(uri, limit) {
+        Err(cause) => cause,
+        Ok(addresses) => {
+            let count = addresses.len();
+            for (number, address) in addresses.into_iter().enumerate() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let share = (left / (count - number) as u32).max(ATTEMPT_MIN).min(left);
+                if share.is_zero() {
+                    break;
+                }
+                match TcpStream::connect_timeout(&address, share) {
+                    Ok(tcp) => return Ok(tcp),
+                    Err(error) => attempts.push(Attempt {
+                        address,
+                        error: Some(error),
+                    }),
+                }
+            }
+            match Instant::now() >= deadline {
+                true => ConnectFailure::TimedOut(limit),
+                false => ConnectFailure::Failed,
+            }
+        }
+    };
+    Err(Error::new(Kind::Connect(ConnectError {
+        target: target(uri),
+        cause,
+        attempts,
+    })))
+}
+
+/// Resolves a host name in a thread of its own, because the system's resolver has no timeout.
+fn resolve(uri: &Uri, limit: Duration) -> Result<Vec<SocketAddr>, ConnectFailure> {
+    let (host, port) = (uri.host().trim_matches(['[', ']']).to_owned(), uri.port());
+    let (sender, receiver) = mpsc::channel();
+    let resolving = std::thread::Builder::new().name("resolver".into()).spawn(move || {
+        let addresses = (host.as_str(), port).to_socket_addrs();
+        let _ = sender.send(addresses.map(Vec::from_iter));
+    });
+    resolving.map_err(ConnectFailure::Unresolved)?;
+    match receiver.recv_timeout(limit) {
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(ConnectFailure::NoAddress),
+        Ok(Ok(addresses)) => Ok(interleave(addresses)),
+        Ok(Err(error)) => Err(ConnectFailure::Unresolved(error)),
+        Err(_) => Err(ConnectFailure::TimedOut(limit)),
+    }
+}
+
+#[derive(Debug)]
+struct CustomDialer;
+
+impl std::fmt::Display for CustomDialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("connect_blocking does not support a resolver or a local address: use connect_blocking_over")
+    }
+}
+
+impl std::error::Error for CustomDialer {}

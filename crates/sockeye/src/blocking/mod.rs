@@ -1,0 +1,285 @@
+//! Client and server for programs without an async runtime: tests, tools, plugins, one thread per connection.
+//!
+//! The same protocol code as [`WebSocket`](crate::WebSocket), driven by the calling thread over a
+//! [`std::net::TcpStream`], with TLS by rustls. No runtime and no helper threads, except one while a host name is
+//! resolved. Unix only.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use sockeye::blocking;
+//!
+//! # fn main() -> Result<(), sockeye::Error> {
+//! let mut ws = blocking::connect("wss://echo.example/")?;
+//! ws.send("hello")?;
+//! if let Some(message) = ws.recv_timeout(Duration::from_secs(5))? {
+//!     println!("{message:?}");
+//! }
+//! ws.close(sockeye::CloseCode::NORMAL, "")
+//! # }
+//! ```
+//!
+//! Settings, headers and TLS are those of a [`Client`] or [`Server`]: see
+//! [`RequestBuilder::connect_blocking`](crate::RequestBuilder::connect_blocking) and
+//! [`Server::accept_blocking`](crate::Server::accept_blocking).
+
+mod client;
+mod server;
+mod split;
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use sockeye_proto::{CloseCode, CloseInfo};
+
+use crate::client::Client;
+use crate::endpoint::Driver;
+use crate::error::Error;
+use crate::message::Message;
+use crate::message::outbound::Outbound;
+use crate::runtime::blocking::{take_rescheduled, to_std};
+use crate::server::Server;
+use crate::stats::ConnectionStats;
+use crate::transport::blocking::{Reads, wait_for, with_reads};
+
+pub use server::Incoming;
+pub use split::{Receiver, Sender};
+
+/// How long a thread waits at most before it looks at the connection again.
+const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How long [`WebSocket::close`] waits for the end of TCP after the closing handshake.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Opens a WebSocket with the default settings of a [`Client`].
+///
+/// # Errors
+///
+/// Those of [`Client::connect`].
+pub fn connect(url: &str) -> Result<WebSocket, Error> {
+    Client::default().request(url).connect_blocking()
+}
+
+/// Accepts a WebSocket over a socket, with the default settings of a [`Server`].
+///
+/// # Errors
+///
+/// Those of [`Server::accept`].
+pub fn accept(tcp: TcpStream) -> Result<WebSocket, Error> {
+    Server::default().accept_blocking(tcp)?.accept()
+}
+
+/// An open WebSocket connection that is used by one thread at a time. [`split`](Self::split) it to send and receive in
+/// different threads.
+///
+/// Pings are answered and deadlines are handled while [`recv`](Self::recv) waits, and while a send waits for the peer.
+/// Every call is limited by a deadline: sending by [`Timeouts::write`](crate::Timeouts::write), closing by
+/// [`Timeouts::close`](crate::Timeouts::close), and receiving by the [keepalive](crate::Keepalive), which ends the
+/// connection if the peer is gone, and by [`recv_timeout`](Self::recv_timeout) if the peer is merely silent.
+///
+/// What is received, and how the connection ends, is the same as for the async
+/// [`WebSocket`](crate::WebSocket#the-end). Dropping it closes TCP without a closing handshake.
+#[derive(Debug)]
+pub struct WebSocket {
+    ws: crate::websocket::WebSocket,
+    tcp: Arc<TcpStream>,
+}
+
+impl WebSocket {
+    fn new(ws: crate::websocket::WebSocket, tcp: Arc<TcpStream>) -> Self {
+        Self { ws, tcp }
+    }
+
+    /// Receives the next message. Returns `None` after a normal [end](crate::WebSocket#the-end), and for every later
+    /// call. Queued messages are written before this waits.
+    ///
+    /// # Errors
+    ///
+    /// The peer closed with a code other than 1000 or 1001, does not answer or violated the protocol, or the connection
+    /// was lost. Later calls return the same error.
+    pub fn recv(&mut self) -> Result<Option<Message>, Error> {
+        loop {
+            if let Some(received) = self.poll_until(None, Driver::poll_recv) {
+                return received;
+            }
+        }
+    }
+
+    /// Receives the next message as [`recv`](Self::recv) does, but waits at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Self::recv). If no message arrived in time, [`Error::is_timeout`] is true and
+    /// [`is_open`](Self::is_open) still is: nothing is lost, and the next call continues.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>, Error> {
+        match self.poll_until(deadline_after(timeout), Driver::poll_recv) {
+            Some(received) => received,
+            None => Err(Error::timeout("receiving a message")),
+        }
+    }
+
+    /// Sends a message, and waits until it and everything queued before it has been passed to the kernel. While it
+    /// waits for the peer, it receives messages ahead of [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or lost, or the peer reads too slowly: see
+    /// [`Timeouts::write`](crate::Timeouts::write).
+    pub fn send(&mut self, message: impl Into<Outbound>) -> Result<(), Error> {
+        self.feed(message)?;
+        self.flush()
+    }
+
+    /// Queues a message. Waits only while the queue would exceed
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max). [`flush`](Self::flush) writes it, or
+    /// [`recv`](Self::recv) before it waits. For several messages this is cheaper than [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn feed(&mut self, message: impl Into<Outbound>) -> Result<(), Error> {
+        let message = message.into();
+        self.wait_for(|driver, cx| driver.poll_feed(cx, &message))
+    }
+
+    /// Writes everything that is queued.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.wait_for(Driver::poll_flush)
+    }
+
+    /// Sends a ping, waits for its pong and returns the round-trip time. Messages that arrive before it are kept for
+    /// [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WebSocket::ping`](crate::WebSocket::ping).
+    pub fn ping(&mut self) -> Result<Duration, Error> {
+        let number = self.ws.driver().start_ping()?;
+        self.wait_for(|driver, cx| driver.poll_pong(cx, number))
+    }
+
+    /// Performs the closing handshake: sends the close frame after everything queued, and waits for the peer's. Drops
+    /// messages that arrive meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WebSocket::close`](crate::WebSocket::close). The connection is closed in every case.
+    pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        let started = self.ws.driver().start_close(code, reason);
+        let closed = self.wait_for(Driver::poll_close);
+        // Closing a socket with unread input would reset the connection, and the peer could lose the close frame.
+        let linger = deadline_after(LINGER);
+        self.poll_until(linger, Driver::poll_finish);
+        started.and(closed)
+    }
+
+    /// Closes TCP immediately. Queued messages are lost, and the peer sees 1006.
+    pub fn abort(self) {
+        self.ws.abort();
+    }
+
+    /// Splits the connection into a cloneable sender and a receiver, which can be used in different threads.
+    pub fn split(self) -> (Sender, Receiver) {
+        split::split(self.ws, self.tcp)
+    }
+
+    /// How the connection was closed, as far as is known yet. `None` while it is open.
+    pub fn close_info(&self) -> Option<&CloseInfo> {
+        self.ws.close_info()
+    }
+
+    /// Whether messages can still be sent, as far as is known.
+    pub fn is_open(&self) -> bool {
+        self.ws.is_open()
+    }
+
+    /// What was sent and received so far.
+    pub fn stats(&self) -> ConnectionStats {
+        self.ws.stats()
+    }
+
+    /// The round-trip time of the most recently answered ping.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.ws.rtt()
+    }
+
+    /// The negotiated subprotocol.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.ws.subprotocol()
+    }
+
+    /// The address of the peer, or of a proxy in between. `None` once the socket is closed.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.tcp.peer_addr().ok()
+    }
+
+    /// The local address. `None` once the socket is closed.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.tcp.local_addr().ok()
+    }
+
+    /// Calls the connection until it is ready, which its own deadlines guarantee.
+    fn wait_for<R>(&mut self, mut poll: impl FnMut(&mut Driver, &mut Context<'_>) -> Poll<R>) -> R {
+        loop {
+            if let Some(result) = self.poll_until(None, &mut poll) {
+                return result;
+            }
+        }
+    }
+
+    /// Calls the connection until it is ready or `until` has passed.
+    fn poll_until<R>(
+        &mut self,
+        until: Option<Instant>,
+        mut poll: impl FnMut(&mut Driver, &mut Context<'_>) -> Poll<R>,
+    ) -> Option<R> {
+        let cx = &mut Context::from_waker(Waker::noop());
+        loop {
+            let deadline = deadline_of(self.ws.driver(), until);
+            let driver = self.ws.driver();
+            // Compressing goes on without waiting for the peer.
+            let reads = match driver.has_unencoded() {
+                true => Reads::NonBlocking,
+                false => Reads::WaitUntil(deadline),
+            };
+            let (polled, has_waited) = with_reads(reads, || poll(driver, cx));
+            if let Poll::Ready(result) = polled {
+                return Some(result);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return None;
+            }
+            if !take_rescheduled() && !has_waited {
+                // The socket is full.
+                let deadline = deadline_of(self.ws.driver(), until);
+                let events = match self.ws.driver().has_input() {
+                    // Nothing more may be read ahead.
+                    true => PollFlags::OUT,
+                    false => PollFlags::OUT | PollFlags::IN,
+                };
+                // The next call reports an error of the socket.
+                let _ = wait_for(&self.tcp, events, deadline);
+            }
+        }
+    }
+}
+
+/// When the connection has to be called again, at the latest `until`.
+fn deadline_of(driver: &Driver, until: Option<Instant>) -> Instant {
+    let own = driver.next_deadline().map(to_std);
+    match (own, until) {
+        (Some(own), Some(until)) => own.min(until),
+        (own, until) => own.or(until).unwrap_or_else(|| Instant::now() + WAIT_MAX),
+    }
+}
+
+/// `None` if the time is beyond the clock's range.
+fn deadline_after(wait: Duration) -> Option<Instant> {
+    Instant::now().checked_add(wait)
+}

@@ -1,0 +1,206 @@
+//! Accepting in a thread.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use sockeye_proto::handshake::{self, HttpBinding, ServerHandshake, ServerProgress};
+
+use super::WebSocket;
+use crate::convert;
+use crate::error::Error;
+use crate::server::Server;
+use crate::server::response::{Acceptance, Rejection};
+use crate::transport::blocking::BlockingStream;
+
+/// How long, and how many bytes, a server reads from a client that it rejected.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_LEN: usize = 64 * 1024;
+
+const READ_LEN: usize = 2 * 1024;
+
+/// A client's valid request to open a WebSocket, which the application accepts or rejects. Dropping it closes the socket
+/// without a response.
+pub struct Incoming {
+    io: BlockingStream,
+    tcp: Arc<TcpStream>,
+    handshake: handshake::Incoming,
+    request: Request<()>,
+    server: Server,
+}
+
+impl Server {
+    /// Performs the TLS handshake if TLS is configured, then reads and checks a client's opening request, in the calling
+    /// thread: see [`blocking`](crate::blocking). An invalid one is answered with the matching HTTP status.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:9001")?;
+    /// let server = sockeye::Server::default();
+    /// for tcp in listener.incoming() {
+    ///     let (server, tcp) = (server.clone(), tcp?);
+    ///     std::thread::spawn(move || -> Result<(), sockeye::Error> {
+    ///         let mut ws = server.accept_blocking(tcp)?.accept()?;
+    ///         while let Some(message) = ws.recv()? {
+    ///             ws.feed(message)?; // written when `recv` waits
+    ///         }
+    ///         Ok(())
+    ///     });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`accept`](Self::accept).
+    pub fn accept_blocking(&self, tcp: TcpStream) -> Result<Incoming, Error> {
+        let deadline = Instant::now() + self.timeouts().handshake;
+        let tcp = Arc::new(tcp);
+        let mut io = BlockingStream::new(tcp.clone())?;
+        self.start_blocking_tls(&mut io, deadline)?;
+        let mut handshake = ServerHandshake::new(self.handshake_limits());
+        let mut buffer = [0; READ_LEN];
+        let invalid = loop {
+            match io.read_until(&mut buffer, deadline) {
+                Ok(0) => return Err(handshake::HandshakeError::ClosedEarly.into()),
+                Ok(len) => match handshake.handle_bytes(&buffer[..len]) {
+                    ServerProgress::Incomplete(next) => handshake = next,
+                    ServerProgress::Invalid(invalid) => break invalid,
+                    ServerProgress::Incoming(incoming) => match self
+                        .check(incoming.request())
+                        .and_then(|()| convert::request(incoming.request()))
+                    {
+                        Err(error) => break incoming.reject_with_error(error),
+                        Ok(request) => {
+                            return Ok(Incoming {
+                                io,
+                                tcp,
+                                handshake: incoming,
+                                request,
+                                server: self.clone(),
+                            });
+                        }
+                    },
+                },
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    if let Some(invalid) = handshake.handle_timeout() {
+                        send_rejection(&mut io, &tcp, &invalid.response.to_bytes());
+                    }
+                    return Err(Error::timeout("the opening handshake"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        send_rejection(&mut io, &tcp, &invalid.response.to_bytes());
+        Err(invalid.error.into())
+    }
+
+    #[cfg(feature = "tls")]
+    fn start_blocking_tls(&self, io: &mut BlockingStream, deadline: Instant) -> Result<(), Error> {
+        match self.tls_config() {
+            Some(config) => {
+                let session = crate::transport::tls::server_session(config.clone())?;
+                finish_tls(io, session.into(), deadline)
+            }
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn start_blocking_tls(&self, _: &mut BlockingStream, _: Instant) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Performs the TLS handshake, and checks the protocol that it negotiated.
+#[cfg(feature = "tls")]
+pub(super) fn finish_tls(io: &mut BlockingStream, tls: rustls::Connection, deadline: Instant) -> Result<(), Error> {
+    use crate::transport::tls::{check_alpn, tls_error};
+
+    match io.start_tls(tls, deadline) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Error::timeout("the TLS handshake")),
+        Err(error) => Err(tls_error(error)),
+        Ok(()) => check_alpn(io.tls().and_then(|tls| tls.alpn_protocol())),
+    }
+}
+
+impl Incoming {
+    /// The request: path and query as [`uri`](Request::uri), and the headers.
+    pub fn request(&self) -> &Request<()> {
+        &self.request
+    }
+
+    /// Accepts the request with the first of the server's subprotocols that the client offered.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Incoming::accept`](crate::Incoming::accept).
+    pub fn accept(self) -> Result<WebSocket, Error> {
+        self.accept_with(Acceptance::new())
+    }
+
+    /// Accepts the request with a chosen subprotocol and headers.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Incoming::accept_with`](crate::Incoming::accept_with).
+    pub fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
+        let Self {
+            mut io,
+            tcp,
+            handshake,
+            server,
+            ..
+        } = self;
+        let accepted = match server.accept_handshake(handshake, acceptance) {
+            Ok(accepted) => accepted,
+            Err((error, response)) => {
+                send_rejection(&mut io, &tcp, &response.to_bytes());
+                return Err(error);
+            }
+        };
+        let deadline = Instant::now() + server.timeouts().handshake;
+        let sent = io.write_all_until(&accepted.accepted.response.to_bytes(), deadline);
+        sent.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),
+            _ => error.into(),
+        })?;
+        let ws = server.open_with(Box::new(io), accepted, server.blocking_settings());
+        Ok(WebSocket::new(ws, tcp))
+    }
+
+    /// Rejects the request. Takes up to one second, until the client has read the response.
+    pub fn reject(mut self, rejection: impl Into<Rejection>) {
+        let response = rejection.into().into_proto().into_response(HttpBinding::Upgrade);
+        send_rejection(&mut self.io, &self.tcp, &response.to_bytes());
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends a rejection, then reads until the client closes. Ignores failures.
+fn send_rejection(io: &mut BlockingStream, tcp: &TcpStream, response: &[u8]) {
+    let deadline = Instant::now() + LINGER;
+    let mut exchange = || {
+        io.write_all_until(response, deadline)?;
+        tcp.shutdown(std::net::Shutdown::Write)?;
+        let (mut buffer, mut discarded) = ([0; 1024], 0);
+        while discarded < LINGER_LEN {
+            match io.read_until(&mut buffer, deadline)? {
+                0 => break,
+                len => discarded += len,
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = exchange();
+}

@@ -1,0 +1,296 @@
+//! Sending one message as a byte stream.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use sockeye_proto::{CloseCode, Compress, Data, Fragment, MessageKind};
+use tokio::io::AsyncWrite;
+
+use crate::endpoint::{Driver, StreamPart};
+use crate::error::Error;
+use crate::websocket::WebSocket;
+use crate::websocket::guard::ConnectionGuard;
+use crate::websocket::operation::needs_lock;
+use crate::websocket::shared::Shared;
+use crate::websocket::try_lock::QueueMode;
+use crate::websocket::wakers::SlotKey;
+
+/// The maximum payload of a fragment before compression. The same as that of a large compressed message.
+const FRAGMENT_LEN_MAX: usize = crate::endpoint::PART_LEN;
+
+/// The close code and reason after a writer was dropped before the end of its message.
+const UNFINISHED: (CloseCode, &str) = (CloseCode::INTERNAL_ERROR, "message not finished");
+
+/// A message that is sent while it is produced, as an [`AsyncWrite`]: see
+/// [`WebSocket::send_stream`](crate::WebSocket::send_stream) and [`Sender::send_stream`](crate::Sender::send_stream).
+///
+/// What is written is sent in fragments of 64 KiB. [`flush`](tokio::io::AsyncWriteExt::flush) sends what was written so
+/// far, as a smaller fragment if need be, and [`finish`](Self::finish) (or
+/// [`shutdown`](tokio::io::AsyncWriteExt::shutdown)) sends the rest and ends the message. A message of less than 64 KiB
+/// that was not flushed is sent as a single frame.
+///
+/// # Other messages
+///
+/// Messages of a connection are not interleaved (RFC 6455 §5.4). Until the first fragment is sent, other senders are not
+/// affected. From then until the end of this message, `send`, `feed`, `reserve` and other writers wait, `try_send` finds
+/// the queue full, and an [`Outbox`](crate::Outbox) keeps its messages as it does for a peer that reads slowly. Pings,
+/// pongs and the close frame are sent between the fragments. Closing the connection meanwhile cuts this message off.
+///
+/// # Compression
+///
+/// If compression was negotiated, the first fragment decides: if it does not get smaller, the message is not compressed.
+/// See [`compress`](Self::compress).
+///
+/// # Errors
+///
+/// The connection is closed or lost, or the peer reads too slowly. For text, writing or flushing fails with
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) if the bytes are not UTF-8. The source is an [`Error`].
+///
+/// # Cancel safety
+///
+/// Dropping a future that writes, flushes or finishes loses nothing: the next call continues. If this is dropped before
+/// [`finish`](Self::finish) or `shutdown` has queued the end of the message, a peer must not take the part that it has
+/// for the whole: if a fragment was sent, the connection is closed with 1011. If none was, nothing is sent and the
+/// connection stays open.
+pub struct MessageWriter<'a> {
+    target: Target<'a>,
+    kind: MessageKind,
+    compress: Compress,
+    /// Bytes that do not fill a fragment yet.
+    buffer: Vec<u8>,
+    state: State,
+    flush_end: Option<u64>,
+}
+
+pub(super) enum Target<'a> {
+    WebSocket(&'a mut WebSocket),
+    Sender { shared: Arc<Shared>, slot: SlotKey },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing is sent yet.
+    New,
+    /// At least one fragment is queued.
+    Open,
+    /// The end of the message is queued.
+    Finished,
+}
+
+impl<'a> MessageWriter<'a> {
+    pub(super) fn new(target: Target<'a>, kind: MessageKind) -> Self {
+        Self {
+            target,
+            kind,
+            compress: Compress::Auto,
+            buffer: Vec::new(),
+            state: State::New,
+            flush_end: None,
+        }
+    }
+
+    /// Sets whether to compress the message, on a connection that negotiated compression. Default
+    /// [`Compress::Auto`]: if the first fragment has at least
+    /// [`DeflateConfig::size_min`](crate::DeflateConfig::size_min) bytes. Has no effect once a fragment was sent.
+    #[must_use]
+    pub fn compress(mut self, compress: Compress) -> Self {
+        self.compress = compress;
+        self
+    }
+
+    /// Ends the message, and waits until it has been written to the transport.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or lost, or the peer reads too slowly. A text message that does not end with a complete
+    /// code point is not finished ([`Error::is_invalid_input`]), and the connection is closed with 1011.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before the end of the message is queued, the message is not finished: see
+    /// [the type](Self#cancel-safety). Use `shutdown` of `AsyncWriteExt` to be able to continue.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_finish(cx)).await
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.state != State::Finished {
+            ready!(self.poll_send_buffer(cx, Fragment::Last))?;
+        }
+        self.poll_flush_queued(cx)
+    }
+
+    /// Sends the buffer as a fragment. For text, a code point at its end that is not complete stays in the buffer.
+    fn poll_send_buffer(&mut self, cx: &mut Context<'_>, fragment: Fragment) -> Poll<Result<(), Error>> {
+        let len = complete_len(self.kind, &self.buffer)?;
+        if fragment == Fragment::Last && len < self.buffer.len() {
+            return Poll::Ready(Err(Error::invalid_input(InvalidText)));
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        let sent = self.poll_fragment(cx, &buffer[..len], fragment);
+        self.buffer = buffer;
+        ready!(sent)?;
+        self.buffer.drain(..len);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_fragment(&mut self, cx: &mut Context<'_>, bytes: &[u8], fragment: Fragment) -> Poll<Result<(), Error>> {
+        let data = match self.kind {
+            MessageKind::Text => Data::Text(std::str::from_utf8(bytes).map_err(|_| Error::invalid_input(InvalidText))?),
+            MessageKind::Binary => Data::Binary(bytes),
+        };
+        let part = StreamPart {
+            data,
+            fragment,
+            is_first: self.state == State::New,
+            compress: self.compress,
+        };
+        let queued = match &mut self.target {
+            Target::WebSocket(ws) => ws.driver.poll_feed_fragment(cx, part),
+            Target::Sender { shared, slot } => {
+                // Messages in the command queue would be queued between the fragments.
+                shared.poll(slot, cx, QueueMode::Closed, needs_lock, |guard, cx| {
+                    let queued = guard.driver.poll_feed_fragment(cx, part);
+                    if queued.is_ready() && fragment == Fragment::Last {
+                        // They wait for the end of this message.
+                        guard.wake_all();
+                    }
+                    queued
+                })
+            }
+        };
+        ready!(queued)?;
+        self.state = match fragment {
+            Fragment::More => State::Open,
+            Fragment::Last => State::Finished,
+        };
+        self.flush_end = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let end = &mut self.flush_end;
+        match &mut self.target {
+            Target::WebSocket(ws) => ws.driver.poll_flush_fragments(cx, end),
+            Target::Sender { shared, slot } => shared.poll(slot, cx, QueueMode::Open, needs_lock, |guard, cx| {
+                guard.driver.poll_flush_fragments(cx, end)
+            }),
+        }
+    }
+
+    fn poll_write_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+        if self.state == State::Finished {
+            return Poll::Ready(Err(Error::invalid_input(AlreadyFinished)));
+        }
+        if self.buffer.len() >= FRAGMENT_LEN_MAX {
+            ready!(self.poll_send_buffer(cx, Fragment::More))?;
+        }
+        if self.buffer.is_empty() && bytes.len() >= FRAGMENT_LEN_MAX {
+            let len = complete_len(self.kind, &bytes[..FRAGMENT_LEN_MAX])?;
+            ready!(self.poll_fragment(cx, &bytes[..len], Fragment::More))?;
+            return Poll::Ready(Ok(len));
+        }
+        let len = bytes.len().min(FRAGMENT_LEN_MAX - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..len]);
+        Poll::Ready(Ok(len))
+    }
+}
+
+impl AsyncWrite for MessageWriter<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_bytes(cx, bytes).map_err(io::Error::from)
+    }
+
+    /// Sends what was written so far, and waits until it has been written to the transport. A flush after each small
+    /// write sends a fragment for each.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.state != State::Finished && complete_len(this.kind, &this.buffer)? > 0 {
+            ready!(this.poll_send_buffer(cx, Fragment::More))?;
+        }
+        this.poll_flush_queued(cx).map_err(io::Error::from)
+    }
+
+    /// Does the same as [`finish`](MessageWriter::finish).
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx).map_err(io::Error::from)
+    }
+}
+
+impl Drop for MessageWriter<'_> {
+    fn drop(&mut self) {
+        let is_unfinished = self.state == State::Open;
+        match &mut self.target {
+            Target::WebSocket(ws) if is_unfinished => close_unfinished(&mut ws.driver),
+            Target::WebSocket(_) => {}
+            Target::Sender { shared, slot } => {
+                shared.release(slot);
+                if is_unfinished {
+                    shared.close_unfinished_message();
+                }
+            }
+        }
+    }
+}
+
+/// Closes the connection, because the message that is being streamed will not be finished.
+pub(super) fn close_unfinished(driver: &mut Driver) {
+    let (code, reason) = UNFINISHED;
+    // Always valid.
+    let _ = driver.start_close(code, reason);
+}
+
+impl ConnectionGuard<'_> {
+    pub(super) fn close_unfinished_message(&mut self) {
+        let (code, reason) = UNFINISHED;
+        // Always valid.
+        let _ = self.start_close(code, reason);
+    }
+}
+
+/// The length of the bytes without a code point at their end that is not complete.
+fn complete_len(kind: MessageKind, bytes: &[u8]) -> Result<usize, Error> {
+    if kind == MessageKind::Binary {
+        return Ok(bytes.len());
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Ok(bytes.len()),
+        Err(error) if error.error_len().is_none() => Ok(error.valid_up_to()),
+        Err(_) => Err(Error::invalid_input(InvalidText)),
+    }
+}
+
+impl fmt::Debug for MessageWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageWriter")
+            .field("kind", &self.kind)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct InvalidText;
+
+impl fmt::Display for InvalidText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bytes of a text message are not UTF-8")
+    }
+}
+
+impl std::error::Error for InvalidText {}
+
+#[derive(Debug)]
+struct AlreadyFinished;
+
+impl fmt::Display for AlreadyFinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the message is already finished")
+    }
+}
+
+impl std::error::Error for AlreadyFinished {}
