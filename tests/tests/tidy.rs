@@ -93,7 +93,10 @@ const LAYERS: [(&str, &[&str]); 13] = [
         "server",
         &["convert", "error", "runtime", "settings", "transport", "websocket"],
     ),
-    ("integration", &["convert", "error", "transport", "websocket", "server"]),
+    (
+        "integration",
+        &["convert", "error", "settings", "transport", "websocket", "server"],
+    ),
 ];
 
 #[test]

@@ -174,11 +174,11 @@ async fn feed_subscribes_and_reconnects_until_ctrl_c() {
     }
 }
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "axum")]
 #[tokio::test]
 async fn axum_serves_a_websocket_beside_a_page() {
     use sockeye::{Client, ErrorKind};
-    let (_server, address) = Example::serve("axum");
+    let (server, address) = Example::serve("axum");
     let response = get(&address, "/").await;
     assert!(response.contains("a WebSocket is at /ws"), "{response}");
     let client = Client::builder().subprotocols(["v2.echo", "v1.echo"]).build().unwrap();
@@ -192,4 +192,12 @@ async fn axum_serves_a_websocket_beside_a_page() {
     let error = foreign.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert_eq!(error.response().unwrap().status(), StatusCode::FORBIDDEN);
+    #[cfg(unix)]
+    {
+        server.interrupt();
+        assert_eq!(within(30, ws.recv()).await.unwrap(), None);
+        assert_eq!(ws.close_info().unwrap().received().unwrap().code, CloseCode::GOING_AWAY);
+        let (is_good, _, stderr) = server.finish().await;
+        assert!(is_good && stderr.contains("https://evil.example"), "{stderr}");
+    }
 }
