@@ -42,6 +42,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
             || rust_tests(workspace),
             TestCounts::is_good,
         )?);
+        total.add(judged_step(
+            "frameworks",
+            || frameworks(workspace),
+            TestCounts::is_good,
+        )?);
     }
 
     let mut environment = Environment::new(workspace)?;
@@ -91,6 +96,23 @@ impl Options {
         let chosen = |suite: &&Suite| self.only.is_empty() || self.only.iter().any(|name| name == suite.name);
         Ok(SUITES.iter().filter(chosen).collect())
     }
+}
+
+/// The programs in `tests/frameworks`, a workspace of its own.
+fn frameworks(workspace: &Workspace) -> Result<TestCounts> {
+    let cargo = |arguments: [&str; 2]| {
+        let mut command = workspace.cargo(arguments);
+        command.current_dir(workspace.root.join("tests/frameworks"));
+        command.env("CARGO_TARGET_DIR", workspace.target.join("frameworks"));
+        command
+    };
+    call(&mut cargo(["fmt", "--check"]))?;
+    let mut counts = TestCounts::default();
+    let ok = watch(&mut cargo(["test", "--locked"]), |line| counts.add_line(line))?;
+    if !ok && counts.failed == 0 {
+        bail!("the tests in tests/frameworks do not build");
+    }
+    Ok(counts)
 }
 
 /// Seeds of the model test of recovery.
