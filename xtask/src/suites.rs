@@ -18,63 +18,128 @@ pub(crate) struct Suite {
     pub(crate) name: &'static str,
     /// Tools that must be prepared before the suite runs.
     pub(crate) needs: &'static [Tool],
+    /// The peer in the table of `docs/interop.md`.
+    pub(crate) peer: Option<&'static str>,
 }
 
 /// The Autobahn|Testsuite suite, which also has a command of its own.
 pub(crate) const AUTOBAHN: Suite = Suite {
     name: "autobahn",
     needs: &[Tool::Autobahn],
+    peer: None,
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 13] = [
+pub(crate) const SUITES: [Suite; 23] = [
     Suite {
         name: "node_ws",
         needs: &[Tool::Node],
+        peer: Some("ws (Node)"),
     },
     Suite {
         name: "python_websockets",
         needs: &[Tool::Python],
+        peer: Some("websockets (Python)"),
     },
     Suite {
         name: "python_aiohttp",
         needs: &[Tool::Python],
+        peer: Some("aiohttp (Python)"),
     },
     Suite {
         name: "hooks",
         needs: &[Tool::Python],
+        peer: None,
     },
     Suite {
         name: "java_http_client",
         needs: &[Tool::Java],
+        peer: Some("java.net.http (Java)"),
+    },
+    Suite {
+        name: "node_undici",
+        needs: &[Tool::Node],
+        peer: Some("undici (Node)"),
+    },
+    Suite {
+        name: "java_okhttp",
+        needs: &[Tool::Java, Tool::JavaPeers],
+        peer: Some("OkHttp (Java)"),
+    },
+    Suite {
+        name: "java_websocket",
+        needs: &[Tool::Java, Tool::JavaPeers],
+        peer: Some("Java-WebSocket (Java)"),
+    },
+    Suite {
+        name: "go_gorilla",
+        needs: &[Tool::GoWebsocket],
+        peer: Some("gorilla/websocket (Go)"),
+    },
+    Suite {
+        name: "go_coder",
+        needs: &[Tool::GoWebsocket],
+        peer: Some("coder/websocket (Go)"),
+    },
+    Suite {
+        name: "c_libwebsockets",
+        needs: &[Tool::Libwebsockets],
+        peer: Some("libwebsockets (C)"),
+    },
+    Suite {
+        name: "cpp_beast",
+        needs: &[Tool::Beast],
+        peer: Some("Boost.Beast (C++)"),
+    },
+    Suite {
+        name: "haproxy",
+        needs: &[Tool::Haproxy, Tool::Node],
+        peer: Some("HAProxy (proxy)"),
+    },
+    Suite {
+        name: "caddy",
+        needs: &[Tool::Caddy, Tool::Node],
+        peer: Some("Caddy (proxy)"),
+    },
+    Suite {
+        name: "envoy",
+        needs: &[Tool::Envoy, Tool::Node],
+        peer: Some("Envoy (proxy)"),
     },
     Suite {
         name: "centrifuge",
         needs: &[Tool::Node],
+        peer: None,
     },
     Suite {
         name: "centrifuge_python",
         needs: &[Tool::Python],
+        peer: None,
     },
     Suite {
         name: "centrifuge_go",
         needs: &[Tool::CentrifugeGo],
+        peer: None,
     },
     Suite {
         name: "centrifuge_java",
         needs: &[Tool::Java, Tool::CentrifugeJava],
+        peer: None,
     },
     Suite {
         name: "centrifugo",
         needs: &[Tool::Centrifugo],
+        peer: None,
     },
     Suite {
         name: "nginx",
         needs: &[Tool::Nginx, Tool::Node],
+        peer: Some("nginx (proxy)"),
     },
     Suite {
         name: "chromium",
         needs: &[Tool::Chromium, Tool::Node],
+        peer: Some("Chromium"),
     },
     AUTOBAHN,
 ];

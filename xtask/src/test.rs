@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    autobahn,
+    autobahn, interop,
     process::{call, judged_step, step, watch},
     suites::{AUTOBAHN, SUITES, Suite},
     test_counts::TestCounts,
@@ -50,7 +50,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
     }
 
     let mut environment = Environment::new(workspace)?;
+    interop::clear(workspace)?;
     let mut suites_missing = 0;
+    let mut ran = vec![];
     for suite in suites {
         if let Err(error) = suite.prepare(workspace, &mut environment) {
             println!("skipped: {}: {error:#}", suite.name);
@@ -66,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
             || suite.run(workspace, &environment, Profile::Debug, ""),
             TestCounts::is_good,
         )?);
+        ran.push(suite.name);
         if suite.name == AUTOBAHN.name {
             autobahn::print_tables(workspace)?;
         }
@@ -77,6 +80,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
     if total.failed > 0 {
         bail!("{} tests failed", total.failed);
     }
+    interop::check(workspace, &ran)?;
     if suites_missing > 0 && !options.allow_missing {
         bail!("{suites_missing} suites were skipped; install what they need, or pass --allow-missing");
     }
