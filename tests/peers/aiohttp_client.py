@@ -5,6 +5,7 @@ Its API cannot send a message in fragments.
 """
 
 import asyncio
+import os
 import sys
 
 from aiohttp import ClientSession, WSMsgType
@@ -25,6 +26,7 @@ async def main():
                 ssl=client_tls() or True,
                 autoping=False,
                 max_msg_size=0,
+                compress=15 if "PEER_COMPRESS" in os.environ else 0,
             )
 
         async with opened() as ws:

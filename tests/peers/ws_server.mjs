@@ -4,7 +4,7 @@
 //   /fragments  echoes every message in three fragments, with a ping after the first
 //   /close      closes with 3005 at the first message
 //   /refuse     answers the handshake with 403
-// Runs until standard input closes. With PEER_CERT and PEER_KEY it uses TLS.
+// Runs until standard input closes. With PEER_CERT and PEER_KEY it uses TLS, with PEER_COMPRESS permessage-deflate.
 
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
@@ -19,6 +19,7 @@ const server = PEER_CERT
 const sockets = new WebSocketServer({
   noServer: true,
   maxPayload: 64 << 20,
+  perMessageDeflate: Boolean(process.env.PEER_COMPRESS),
   handleProtocols: (offered) => (offered.has('chat') ? 'chat' : false),
 });
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio::process::Command;
 
+use crate::interop::{self, Role};
 use crate::{Process, Report, Signal, Sockeye};
 
 /// Message sizes around the limits of the three length forms (RFC 6455 §5.2), and a large one.
@@ -131,8 +132,13 @@ pub fn client_cases(more: &[&str]) -> BTreeSet<String> {
 /// # Panics
 /// If anything else happens.
 pub async fn run_client(client: Command, server: Sockeye, expected: &BTreeSet<String>) {
+    let is_tls = server.url.starts_with("wss:");
     let mut server = run_cases(client, server, expected).await;
     server.process.exit_ok().await;
+    interop::record(Role::Client, &interop::features_of(expected));
+    if is_tls {
+        interop::record(Role::Client, &["TLS"]);
+    }
 }
 
 /// Runs a client of the real-time server `server`, which is killed and restarted when the client asks for it.

@@ -2,9 +2,10 @@
 //!
 //! Each function panics if anything unexpected happens.
 
-use sockeye::{Client, CloseCode, Error, Limits, Message, WebSocket};
+use sockeye::{Client, CloseCode, DeflateConfig, Error, Limits, Message, WebSocket};
 use tokio::{process::Command, time::timeout};
 
+use crate::interop::{self, Role};
 use crate::{Certificate, ForeignServer, SIZES, patience, trusting};
 
 /// Exchanges messages of all sizes and kinds and a burst, then closes; the server must see the close code and reason.
@@ -21,6 +22,7 @@ pub async fn talks_over_tls(server: Command) {
         Client::builder().tls_config(trusting(certificate.der.clone().into())),
     )
     .await;
+    interop::record(Role::Server, &["TLS"]);
 }
 
 async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
@@ -49,6 +51,33 @@ async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
     })
     .await;
     assert_eq!(server.closed().await, (3001, "done here".to_owned()));
+    interop::record(Role::Server, &["text", "binary", "1 MiB", "close"]);
+}
+
+/// Exchanges compressed messages of up to 1 MiB, in both directions. The server gets `PEER_COMPRESS`.
+pub async fn compresses(mut server: Command) {
+    server.env("PEER_COMPRESS", "1");
+    let server = ForeignServer::start(server).await;
+    let client = Client::builder().compression(DeflateConfig::default());
+    let client = client.build().expect("the settings are valid");
+    in_time(async {
+        let mut ws = client.connect(&server.url("/echo")).await?;
+        assert!(ws.negotiated_deflate().is_some(), "compression was not negotiated");
+        // Some libraries compress no message below 1,024 bytes.
+        for size in [2000, 65_536, 1 << 20] {
+            let text: String = "compressible ".chars().cycle().take(size).collect();
+            // Twice: the second may refer to the first.
+            comes_back(&mut ws, Message::text(text.as_str())).await?;
+            comes_back(&mut ws, Message::text(text)).await?;
+        }
+        let stats = ws.stats();
+        for direction in [stats.sent, stats.received] {
+            assert_eq!((direction.messages, direction.compressed_messages), (6, 6), "{stats:?}");
+        }
+        ws.close(CloseCode::NORMAL, "").await
+    })
+    .await;
+    interop::record(Role::Server, &["compression"]);
 }
 
 /// Pings in both directions: the client answers the server's ping, and measures the round-trip time of its own.
@@ -65,6 +94,7 @@ pub async fn pings(server: Command) {
         ws.close(CloseCode::NORMAL, "").await
     })
     .await;
+    interop::record(Role::Server, &["ping"]);
 }
 
 /// Receives messages that the server sends in fragments with a ping in between.
@@ -79,6 +109,7 @@ pub async fn receives_fragments(server: Command) {
         ws.close(CloseCode::NORMAL, "").await
     })
     .await;
+    interop::record(Role::Server, &["fragments"]);
 }
 
 /// The server closes with an application code. `recv` returns an error, code and reason are available, and the server

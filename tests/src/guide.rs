@@ -1,5 +1,9 @@
 //! The snippets of `docs/guide`, compiled (and where they can be, run) as doctests.
 
+#[doc = include_str!("../../docs/guide/axum.md")]
+#[derive(Debug)]
+pub struct Axum;
+
 #[doc = include_str!("../../docs/guide/broadcasting.md")]
 #[derive(Debug)]
 pub struct Broadcasting;

@@ -18,10 +18,12 @@ pub mod differential;
 mod foreign_server;
 #[cfg(doctest)]
 mod guide;
+mod interop;
 mod net;
 mod patience;
 mod process;
 mod programs;
+mod proxy;
 mod report;
 pub mod server;
 
@@ -34,5 +36,9 @@ pub use foreign_server::ForeignServer;
 pub use net::{free_address, http_get};
 pub use patience::patience;
 pub use process::{Process, Signal};
-pub use programs::{Sockeye, artifacts, centrifuge_go, centrifuge_java, java, nginx, node, peers, python, tool};
+pub use programs::{
+    Sockeye, artifacts, built, centrifuge_go, centrifuge_java, go_websocket, java, java_peers, nginx, node, peers,
+    python, tool,
+};
+pub use proxy::Proxy;
 pub use report::Report;

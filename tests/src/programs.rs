@@ -126,9 +126,32 @@ pub fn centrifuge_java() -> Command {
     command
 }
 
+/// The Java peer `JavaPeers.java` with the jars of its libraries.
+pub fn java_peers(arguments: &[&str]) -> Command {
+    let mut command = peer(tool("java"));
+    let folder = peers().join("java-peers");
+    let class_path = format!("{0}:{0}/*", folder.display());
+    command.args(["-cp", &class_path, "JavaPeers"]).args(arguments);
+    command
+}
+
+/// The Go peer in `tests/peers/go-websocket`.
+pub fn go_websocket(arguments: &[&str]) -> Command {
+    let mut command = peer(peers().join("go-websocket/go-websocket"));
+    command.args(arguments);
+    command
+}
+
+/// A peer in C or C++ that `cargo xtask` built, such as `beast_peer`.
+pub fn built(name: &str, arguments: &[&str]) -> Command {
+    let mut command = peer(peers().join(name).join(name));
+    command.args(arguments);
+    command
+}
+
 /// The Go peer in `tests/peers/centrifuge-go`.
 pub fn centrifuge_go() -> Command {
-    peer(peers().join("go/centrifuge-go"))
+    peer(peers().join("centrifuge-go/centrifuge-go"))
 }
 
 /// nginx in the foreground; `folder` holds its files and `nginx.conf`.

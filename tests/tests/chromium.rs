@@ -56,6 +56,12 @@ async fn an_operator_uses_the_console() {
     run_page(operator, server, CONSOLE_CASES).await;
 }
 
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn server_compresses_with_chromium_client() {
+    server::compresses(|url| node("chromium_client.mjs", &[url])).await;
+}
+
 async fn visit(script: &str, cases: &[&str]) {
     // The pages show this key in the command that publishes.
     let server = Sockeye::serve("127.0.0.1:0", &["--api-key", "KEY"]).await;

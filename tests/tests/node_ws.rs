@@ -94,6 +94,18 @@ async fn connect_reports_rejection_by_ws_server() {
     connect::fails_when_refused_with_403(node("ws_server.mjs", &[])).await;
 }
 
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn server_compresses_with_ws_client() {
+    server::compresses(|url| node("ws_client.mjs", &[url])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn client_compresses_with_ws_server() {
+    client::compresses(node("ws_server.mjs", &[])).await;
+}
+
 fn ws_cases() -> std::collections::BTreeSet<String> {
     client_cases(
         &[

@@ -85,3 +85,15 @@ async fn connect_reports_close_by_aiohttp_server() {
 async fn connect_reports_rejection_by_aiohttp_server() {
     connect::fails_when_refused_with_403(python("aiohttp_server.py", &[])).await;
 }
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn server_compresses_with_aiohttp_client() {
+    server::compresses(|url| python("aiohttp_client.py", &[url])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn client_compresses_with_aiohttp_server() {
+    client::compresses(python("aiohttp_server.py", &[])).await;
+}

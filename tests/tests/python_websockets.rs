@@ -97,3 +97,15 @@ async fn connect_reports_rejection_by_websockets_server() {
 fn websockets_cases() -> std::collections::BTreeSet<String> {
     client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat())
 }
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn server_compresses_with_websockets_client() {
+    server::compresses(|url| python("websockets_client.py", &[url])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn client_compresses_with_websockets_server() {
+    client::compresses(python("websockets_server.py", &[])).await;
+}

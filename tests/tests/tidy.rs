@@ -96,7 +96,10 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ),
     ("typed", &["error", "message", "websocket"]),
     ("test", &["error", "websocket", "client", "server"]),
-    ("integration", &["convert", "error", "transport", "websocket", "server"]),
+    (
+        "integration",
+        &["convert", "error", "settings", "transport", "websocket", "server"],
+    ),
     (
         "blocking",
         &[

@@ -14,6 +14,10 @@ use crate::{
 /// A target without an operating system: building for it shows that the protocol crate does no I/O.
 const WASM: &str = "wasm32-unknown-unknown";
 
+/// A microcontroller (Cortex-M4 and M7) without a standard library: building for it shows that the protocol crate needs
+/// none.
+const MICROCONTROLLER: &str = "thumbv7em-none-eabihf";
+
 /// Runs the steps in order and stops at the first failure. The last line counts what this machine had to skip.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut skipped = Vec::new();
@@ -33,9 +37,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     step("fuzz targets", || fuzz::check(workspace))?;
     step("load generator", || bench::check(workspace))?;
     step("sockeye-proto for wasm32", || {
-        install_wasm()?;
+        install_target(WASM)?;
         call(&mut workspace.cargo(["build", "-p", "sockeye-proto", "--target", WASM]))
     })?;
+    skipped.extend(step("sockeye-proto for a microcontroller", || {
+        microcontroller(workspace)
+    })?);
     for package in ["sockeye-proto", "sockeye"] {
         step(&format!("feature combinations of {package}"), || {
             feature_combinations(workspace, package)
@@ -105,14 +112,24 @@ fn sanitize(workspace: &Workspace) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Adds the target with rustup if it is missing.
-fn install_wasm() -> Result<()> {
-    let sysroot = output(Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]))?;
+/// Builds the protocol crate without `std`. Without the target, returns how to install it.
+fn microcontroller(workspace: &Workspace) -> Result<Option<String>> {
+    if let Err(error) = install_target(MICROCONTROLLER) {
+        let reason = format!("microcontroller: rustup target add {MICROCONTROLLER}");
+        return Ok(Some(skip(&reason, &error)));
+    }
+    let build = ["build", "-p", "sockeye-proto", "--no-default-features", "--target"];
+    call(workspace.cargo(build).arg(MICROCONTROLLER)).map(|()| None)
+}
+
+/// Adds a target with rustup if it is missing.
+fn install_target(target: &str) -> Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))?;
     if Path::new(sysroot.trim()).exists() {
         return Ok(());
     }
-    call(Command::new("rustup").args(["target", "add", WASM]))
-        .with_context(|| format!("the target {WASM} is missing and rustup cannot add it; install it and run again"))
+    call(Command::new("rustup").args(["target", "add", target]))
+        .with_context(|| format!("the target {target} is missing and rustup cannot add it; install it and run again"))
 }
 
 /// Checks a package without features, with each feature alone, and with all features.

@@ -10,6 +10,7 @@ mod deny;
 mod faults;
 mod fuzz;
 mod hostile;
+mod interop;
 mod process;
 mod spec;
 mod suites;

@@ -22,6 +22,8 @@ pub(crate) struct Suite {
     unit_tests: Option<&'static str>,
     /// Tools that must be prepared before the suite runs.
     pub(crate) needs: &'static [Tool],
+    /// The peer in the table of `docs/interop.md`.
+    pub(crate) peer: Option<&'static str>,
 }
 
 /// The Autobahn|Testsuite suite, which also has a command of its own.
@@ -29,94 +31,166 @@ pub(crate) const AUTOBAHN: Suite = Suite {
     name: "autobahn",
     unit_tests: None,
     needs: &[Tool::Autobahn],
+    peer: None,
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 18] = [
+pub(crate) const SUITES: [Suite; 27] = [
     Suite {
         name: "node_ws",
         unit_tests: None,
         needs: &[Tool::Node],
+        peer: Some("ws (Node)"),
     },
     Suite {
         name: "python_websockets",
         unit_tests: None,
         needs: &[Tool::Python],
+        peer: Some("websockets (Python)"),
     },
     Suite {
         name: "python_aiohttp",
         unit_tests: None,
         needs: &[Tool::Python],
+        peer: Some("aiohttp (Python)"),
     },
     Suite {
         name: "engine_redis",
         unit_tests: Some("redis"),
         needs: &[Tool::Redis],
+        peer: None,
     },
     Suite {
         name: "engine_valkey",
         unit_tests: Some("redis"),
         needs: &[Tool::Valkey],
+        peer: None,
     },
     Suite {
         name: "engine_nats",
         unit_tests: Some("nats"),
         needs: &[Tool::Nats],
+        peer: None,
     },
     Suite {
         name: "hooks",
         unit_tests: None,
         needs: &[Tool::Python],
+        peer: None,
     },
     Suite {
         name: "java_http_client",
         unit_tests: None,
         needs: &[Tool::Java],
+        peer: Some("java.net.http (Java)"),
+    },
+    Suite {
+        name: "node_undici",
+        unit_tests: None,
+        needs: &[Tool::Node],
+        peer: Some("undici (Node)"),
+    },
+    Suite {
+        name: "java_okhttp",
+        unit_tests: None,
+        needs: &[Tool::Java, Tool::JavaPeers],
+        peer: Some("OkHttp (Java)"),
+    },
+    Suite {
+        name: "java_websocket",
+        unit_tests: None,
+        needs: &[Tool::Java, Tool::JavaPeers],
+        peer: Some("Java-WebSocket (Java)"),
+    },
+    Suite {
+        name: "go_gorilla",
+        unit_tests: None,
+        needs: &[Tool::GoWebsocket],
+        peer: Some("gorilla/websocket (Go)"),
+    },
+    Suite {
+        name: "go_coder",
+        unit_tests: None,
+        needs: &[Tool::GoWebsocket],
+        peer: Some("coder/websocket (Go)"),
+    },
+    Suite {
+        name: "c_libwebsockets",
+        unit_tests: None,
+        needs: &[Tool::Libwebsockets],
+        peer: Some("libwebsockets (C)"),
+    },
+    Suite {
+        name: "cpp_beast",
+        unit_tests: None,
+        needs: &[Tool::Beast],
+        peer: Some("Boost.Beast (C++)"),
+    },
+    Suite {
+        name: "haproxy",
+        unit_tests: None,
+        needs: &[Tool::Haproxy, Tool::Node],
+        peer: Some("HAProxy (proxy)"),
+    },
+    Suite {
+        name: "caddy",
+        unit_tests: None,
+        needs: &[Tool::Caddy, Tool::Node],
+        peer: Some("Caddy (proxy)"),
+    },
+    Suite {
+        name: "envoy",
+        unit_tests: None,
+        needs: &[Tool::Envoy, Tool::Node],
+        peer: Some("Envoy (proxy)"),
     },
     Suite {
         name: "centrifuge",
         unit_tests: None,
         needs: &[Tool::Node],
+        peer: None,
     },
     Suite {
         name: "centrifuge_python",
         unit_tests: None,
         needs: &[Tool::Python],
+        peer: None,
     },
     Suite {
         name: "centrifuge_go",
         unit_tests: None,
         needs: &[Tool::CentrifugeGo],
+        peer: None,
     },
     Suite {
         name: "centrifuge_java",
         unit_tests: None,
         needs: &[Tool::Java, Tool::CentrifugeJava],
+        peer: None,
     },
     Suite {
         name: "centrifugo",
         unit_tests: None,
         needs: &[Tool::Centrifugo],
+        peer: None,
     },
     Suite {
         name: "nginx",
         unit_tests: None,
         needs: &[Tool::Nginx, Tool::Node],
-    },
-    Suite {
-        name: "haproxy",
-        unit_tests: None,
-        needs: &[Tool::Haproxy],
+        peer: Some("nginx (proxy)"),
     },
     Suite {
         name: "proxies",
         unit_tests: None,
         needs: &[Tool::Proxies],
+        peer: None,
     },
     Suite {
         name: "chromium",
         unit_tests: None,
         needs: &[Tool::Chromium, Tool::Node],
+        peer: Some("Chromium"),
     },
     AUTOBAHN,
 ];

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    autobahn,
+    autobahn, interop,
     process::{call, judged_step, step, watch},
     suites::{AUTOBAHN, SUITES, Suite},
     test_counts::TestCounts,
@@ -42,10 +42,17 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
             || rust_tests(workspace),
             TestCounts::is_good,
         )?);
+        total.add(judged_step(
+            "frameworks",
+            || frameworks(workspace),
+            TestCounts::is_good,
+        )?);
     }
 
     let mut environment = Environment::new(workspace)?;
+    interop::clear(workspace)?;
     let mut suites_missing = 0;
+    let mut ran = vec![];
     for suite in suites {
         if let Err(error) = suite.prepare(workspace, &mut environment) {
             println!("skipped: {}: {error:#}", suite.name);
@@ -61,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
             || suite.run(workspace, &environment, Profile::Debug, ""),
             TestCounts::is_good,
         )?);
+        ran.push(suite.name);
         if suite.name == AUTOBAHN.name {
             autobahn::print_tables(workspace)?;
         }
@@ -72,6 +80,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
     if total.failed > 0 {
         bail!("{} tests failed", total.failed);
     }
+    interop::check(workspace, &ran)?;
     if suites_missing > 0 && !options.allow_missing {
         bail!("{suites_missing} suites were skipped; install what they need, or pass --allow-missing");
     }
@@ -91,6 +100,23 @@ impl Options {
         let chosen = |suite: &&Suite| self.only.is_empty() || self.only.iter().any(|name| name == suite.name);
         Ok(SUITES.iter().filter(chosen).collect())
     }
+}
+
+/// The programs in `tests/frameworks`, a workspace of its own.
+fn frameworks(workspace: &Workspace) -> Result<TestCounts> {
+    let cargo = |arguments: [&str; 2]| {
+        let mut command = workspace.cargo(arguments);
+        command.current_dir(workspace.root.join("tests/frameworks"));
+        command.env("CARGO_TARGET_DIR", workspace.target.join("frameworks"));
+        command
+    };
+    call(&mut cargo(["fmt", "--check"]))?;
+    let mut counts = TestCounts::default();
+    let ok = watch(&mut cargo(["test", "--locked"]), |line| counts.add_line(line))?;
+    if !ok && counts.failed == 0 {
+        bail!("the tests in tests/frameworks do not build");
+    }
+    Ok(counts)
 }
 
 /// Seeds of the model test of recovery.

@@ -1,11 +1,14 @@
-//! A WebSocket as one route of an axum application. Requires the feature `hyper`.
+//! A WebSocket as one route of an axum application. Requires the feature `axum`.
 //!
-//! `cargo run -p sockeye --features hyper --example axum -- 127.0.0.1:9003`
+//! `cargo run -p sockeye --features axum --example axum -- 127.0.0.1:9003`
 
-use axum::extract::{Request, State};
-use axum::{Router, routing::get};
-use sockeye::hyper::HttpResponse;
-use sockeye::{Error, Server, WebSocket};
+use std::time::Duration;
+
+use axum::response::Response;
+use axum::routing::{any, get};
+use axum::{Router, serve};
+use sockeye::Server;
+use sockeye::axum::{Upgrader, WebSocketUpgrade};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -14,34 +17,22 @@ async fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind(&address).await?;
     println!("listening on http://{}/", listener.local_addr()?);
     let server = Server::builder().subprotocols(["v1.echo"]).build();
+    let upgrader = Upgrader::new(server).on_error(|error| eprintln!("{error}"));
     let app = Router::new()
         .route("/", get(async || "a WebSocket is at /ws\n"))
-        .route("/ws", get(websocket))
-        .with_state(server);
-    axum::serve(listener, app).await
-}
-
-async fn websocket(State(server): State<Server>, mut request: Request) -> HttpResponse {
-    match sockeye::hyper::upgrade(&server, &mut request) {
-        Ok((response, upgrade)) => {
-            tokio::spawn(async move {
-                if let Err(error) = echo(upgrade.await?).await {
-                    eprintln!("{error}");
-                }
-                Ok::<_, Error>(())
-            });
-            response
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            error.into_response()
-        }
-    }
-}
-
-async fn echo(mut ws: WebSocket) -> Result<(), Error> {
-    while let Some(message) = ws.recv().await? {
-        ws.feed(message).await?;
-    }
+        .route("/ws", any(echo))
+        .with_state(upgrader.clone());
+    let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    serve(listener, app).with_graceful_shutdown(ctrl_c).await?;
+    upgrader.shutdown(Duration::from_secs(10)).await;
     Ok(())
+}
+
+async fn echo(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async |mut ws| {
+        while let Some(message) = ws.recv().await? {
+            ws.feed(message).await?;
+        }
+        Ok(())
+    })
 }

@@ -30,8 +30,12 @@ pub use client::request::RequestBuilder;
 pub use client::tls::ClientTls;
 pub use client::{Client, ClientBuilder, connect};
 pub use error::{ConnectError, Error, ErrorKind, ProxyError};
+#[cfg(feature = "axum")]
+pub use integration::axum;
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
+#[cfg(feature = "tower")]
+pub use integration::tower;
 pub use message::event::Event;
 pub use message::outbound::Outbound;
 pub use message::payload::Payload;

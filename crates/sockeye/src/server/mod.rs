@@ -1,8 +1,9 @@
 //! Servers: from an accepted transport to an open WebSocket.
 
+pub(crate) mod handler;
 pub(crate) mod response;
 pub(crate) mod serve;
-mod tasks;
+pub(crate) mod tasks;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -300,7 +301,7 @@ impl Server {
         self.options.tls.as_ref()
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 

@@ -176,6 +176,19 @@ pub(crate) fn internal_error() -> handshake::Rejection {
     rejection.expect("500 is a rejection").body("internal server error\n")
 }
 
+/// The response of a server that cannot accept a connection now. Clients may try again after `retry_after` seconds.
+#[cfg(feature = "hyper")]
+pub(crate) fn unavailable(reason: &str, retry_after: Option<u64>) -> handshake::Rejection {
+    let rejection = handshake::Rejection::new(handshake::StatusCode::SERVICE_UNAVAILABLE);
+    let rejection = rejection.expect("503 is a rejection").body(format!("{reason}\n"));
+    match retry_after {
+        None => rejection,
+        Some(seconds) => rejection
+            .header("Retry-After", seconds.to_string())
+            .expect("the name and the number are valid"),
+    }
+}
+
 /// Headers that frame the response or belong to the handshake.
 fn is_reserved(name: &HeaderName) -> bool {
     let framing = [

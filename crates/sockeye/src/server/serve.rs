@@ -6,17 +6,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Error;
+use crate::server::handler::{HandlerTask, OnError};
 use crate::server::response::plain_bytes;
 use crate::server::tasks::{TaskToken, TaskTracker};
 use crate::server::{Incoming, PlainHttp, ReceivedRequest, Server};
@@ -28,9 +28,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// The minimum time between two reports of [`ServeError::Accept`].
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long [`Serve::run`] waits for aborted tasks to end. A task that blocks its thread cannot be aborted.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A source of connections for [`Server::serve`].
 pub trait Listener: Send + 'static {
@@ -124,7 +121,6 @@ impl std::error::Error for ServeError {
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type OnHttp = Box<dyn Fn(Request<()>) -> BoxFuture<Response<Bytes>> + Send + Sync>;
-type OnError = Box<dyn Fn(ServeError) + Send + Sync>;
 
 /// A server together with a listener, created by [`Server::serve`]. Nothing is accepted until [`run`](Self::run) is
 /// awaited.
@@ -198,7 +194,7 @@ impl<L: Listener> Serve<L> {
     /// Sets a hook that is called for each failure, for example to log it: see [`ServeError`]. Default: none. It must
     /// not block.
     pub fn on_error(mut self, hook: impl Fn(ServeError) + Send + Sync + 'static) -> Self {
-        self.hooks.on_error = Some(Box::new(hook));
+        self.hooks.on_error = Some(Arc::new(hook));
         self
     }
 
@@ -283,13 +279,7 @@ impl<L: Listener> Serve<L> {
         }
         drop(listener);
         state.server.settings().go_away();
-        tasks.close();
-        if timeout(deadline, tasks.wait_until_idle()).await.is_ok() {
-            return 0;
-        }
-        let aborted = tasks.abort();
-        let _ = timeout(ABORT_TIMEOUT, tasks.wait_until_idle()).await;
-        aborted
+        tasks.shut_down(deadline).await
     }
 }
 
@@ -306,44 +296,6 @@ struct ServeState<H> {
     server: Server,
     handler: H,
     hooks: Hooks,
-}
-
-pin_project! {
-    /// The task of an open connection: runs the handler until it returns or is aborted.
-    ///
-    /// Not an async block, which would reserve space for the handler twice. The context is boxed: tokio rounds a task
-    /// up to a multiple of 128 bytes, and next to an echo handler only 16 bytes are left.
-    struct HandlerTask<H, R> {
-        context: Box<HandlerContext<H>>,
-        #[pin]
-        handler: R,
-    }
-}
-
-struct HandlerContext<H> {
-    state: Arc<ServeState<H>>,
-    task: TaskToken,
-    peer_addr: Option<SocketAddr>,
-}
-
-impl<H, R> Future for HandlerTask<H, R>
-where
-    R: Future<Output = Result<(), Error>>,
-{
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let HandlerContext { state, task, peer_addr } = &mut **this.context;
-        let result = ready!(task.poll_until_aborted(this.handler, cx));
-        if let Some(Err(error)) = result
-            && !error.is_normal_close()
-        {
-            let peer_addr = *peer_addr;
-            state.hooks.report(|| ServeError::Handler { peer_addr, error });
-        }
-        Poll::Ready(())
-    }
 }
 
 /// Accepts connections for as long as it is polled.
@@ -427,12 +379,8 @@ where
             }
             ReceivedRequest::WebSocket(incoming) => {
                 let handler = (self.handler)(incoming);
-                let context = Box::new(HandlerContext {
-                    state: self,
-                    task: task.into_another_task(),
-                    peer_addr,
-                });
-                tokio::spawn(HandlerTask { context, handler });
+                let on_error = self.hooks.on_error.clone();
+                drop(tokio::spawn(HandlerTask::new(handler, task, peer_addr, on_error)));
             }
         }
     }
@@ -451,28 +399,5 @@ where
             response
         });
         plain.respond(plain_bytes(&method, &response), handshake_timeout).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn echo(incoming: Incoming) -> Result<(), Error> {
-        let mut ws = incoming.accept().await?;
-        while let Some(message) = ws.recv().await? {
-            ws.feed(message).await?;
-        }
-        Ok(())
-    }
-
-    /// tokio adds 112 bytes and rounds up to a multiple of 128: one byte more would cost every connection 128.
-    #[test]
-    fn echo_handler_fits_its_task() {
-        fn size_of_task<R>(_: impl Fn(Incoming) -> R) -> usize {
-            size_of::<HandlerTask<(), R>>()
-        }
-        let size = size_of_task(echo);
-        assert!(size <= 528, "{size} bytes");
     }
 }

@@ -13,6 +13,12 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// How long a shutdown waits for aborted tasks to end. A task that blocks its thread cannot be aborted.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The values of [`TaskTracker::phase`].
 const RUNNING: u8 = 0;
@@ -31,8 +37,8 @@ struct Registry {
     next_id: u64,
     /// `None` before the first poll of a task.
     wakers: HashMap<u64, Option<Waker>>,
-    /// Woken when no task is left.
-    idle_waker: Option<Waker>,
+    /// Woken when no task is left: one for each caller of `wait_until_idle`.
+    idle_wakers: Vec<Waker>,
 }
 
 impl TaskTracker {
@@ -56,13 +62,19 @@ impl TaskTracker {
         }
     }
 
+    /// The number of tasks.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn count(&self) -> usize {
+        self.registry().wakers.len()
+    }
+
     /// Asks every task to close, and wakes it.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.set_phase(CLOSING);
     }
 
     /// Ends every task without polling it further. Returns the number of tasks.
-    pub(crate) fn abort(&self) -> usize {
+    fn abort(&self) -> usize {
         self.set_phase(ABORTED)
     }
 
@@ -71,21 +83,34 @@ impl TaskTracker {
         AbortOnDrop(self.clone())
     }
 
-    /// Waits until every task has ended. One caller at a time.
-    pub(crate) async fn wait_until_idle(&self) {
+    /// Waits until every task has ended.
+    async fn wait_until_idle(&self) {
         poll_fn(|cx| {
             let mut registry = self.registry();
             if registry.wakers.is_empty() {
                 return Poll::Ready(());
             }
-            registry.idle_waker = Some(cx.waker().clone());
+            if !registry.idle_wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                registry.idle_wakers.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;
     }
 
+    /// Asks every task to close, and aborts those that have not ended at the deadline. Returns their number.
+    pub(crate) async fn shut_down(&self, deadline: Duration) -> usize {
+        self.close();
+        if timeout(deadline, self.wait_until_idle()).await.is_ok() {
+            return 0;
+        }
+        let aborted = self.abort();
+        let _ = timeout(ABORT_TIMEOUT, self.wait_until_idle()).await;
+        aborted
+    }
+
     fn set_phase(&self, phase: u8) -> usize {
-        self.phase.store(phase, SeqCst);
+        self.phase.fetch_max(phase, SeqCst);
         // A task that registers later sees the phase, because it checks it after registering.
         let wakers: Vec<_> = self.registry().wakers.values().cloned().collect();
         let count = wakers.len();
@@ -165,16 +190,14 @@ impl Drop for TaskToken {
     fn drop(&mut self) {
         let mut registry = self.tasks.registry();
         let removed = registry.wakers.remove(&self.id);
-        let idle_waker = match registry.wakers.is_empty() {
-            true => registry.idle_waker.take(),
-            false => None,
+        let idle_wakers = match registry.wakers.is_empty() {
+            true => std::mem::take(&mut registry.idle_wakers),
+            false => vec![],
         };
         // Dropping a waker runs code of the runtime, so unlock first.
         drop(registry);
         drop(removed);
-        if let Some(idle_waker) = idle_waker {
-            idle_waker.wake();
-        }
+        idle_wakers.into_iter().for_each(Waker::wake);
     }
 }
 

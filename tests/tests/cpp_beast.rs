@@ -1,0 +1,76 @@
+//! Boost.Beast (C++) as a client of `sockeye echo`, and as a server for the Sockeye client.
+
+use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, built, client, client_cases, run_client, server};
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn beast_client_talks_to_echo() {
+    let server = Sockeye::echo(&[]).await;
+    let client = built("beast_peer", &[&server.url]);
+    run_client(
+        client,
+        server,
+        &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
+    )
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn server_receives_close_of_beast_client() {
+    server::receives_close(|url| built("beast_peer", &[url])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn server_compresses_with_beast_client() {
+    server::compresses(|url| built("beast_peer", &[url])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_talks_to_beast_server() {
+    client::talks(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_compresses_with_beast_server() {
+    client::compresses(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_pings_and_answers_beast_server() {
+    client::pings(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_receives_fragments_of_beast_server() {
+    client::receives_fragments(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_receives_close_of_beast_server() {
+    client::receives_close(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_rejects_message_over_the_limit_of_beast_server() {
+    client::rejects_message_over_the_limit(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_reports_rejection_by_beast_server() {
+    client::reports_the_rejection(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_notices_death_of_beast_server() {
+    client::notices_that_the_server_died(built("beast_peer", &[])).await;
+}
