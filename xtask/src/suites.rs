@@ -32,7 +32,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 15] = [
+pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "node_ws",
         unit_tests: None,
@@ -57,6 +57,11 @@ pub(crate) const SUITES: [Suite; 15] = [
         name: "engine_valkey",
         unit_tests: Some("redis"),
         needs: &[Tool::Valkey],
+    },
+    Suite {
+        name: "engine_nats",
+        unit_tests: Some("nats"),
+        needs: &[Tool::Nats],
     },
     Suite {
         name: "hooks",

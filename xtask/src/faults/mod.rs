@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bench,
     process::{call, step},
+    tools,
     workspace::Workspace,
 };
 
@@ -66,6 +67,7 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum EngineKind {
     Redis,
+    Nats,
 }
 
 /// What faults need.
@@ -73,6 +75,8 @@ struct Environment {
     binary: PathBuf,
     /// The program with a way to make it panic, built when it is needed.
     panicking: Box<dyn Fn() -> Result<PathBuf>>,
+    /// Installs nats-server when it is needed.
+    nats_server: Box<dyn Fn() -> Result<PathBuf>>,
     /// A folder for the files of the fault.
     work: PathBuf,
     rounds: u16,
@@ -126,6 +130,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let faults = match options.engine {
         None => FAULTS,
         Some(EngineKind::Redis) => &[engine::redis::FAULTS],
+        Some(EngineKind::Nats) => &[engine::nats::FAULTS],
     };
     let mut faults: Vec<_> = faults.iter().copied().flatten().collect();
     // F10 after F9.
@@ -162,6 +167,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let environment = Environment {
         binary: workspace.target.join("release/sockeye"),
         panicking: Box::new(move || build_panicking(&root, &target)),
+        nats_server: Box::new(|| tools::nats_server(&Workspace::find()?)),
         work,
         rounds: options.rounds,
         inside_namespace: options.inside_namespace,
@@ -236,6 +242,7 @@ fn write_page(workspace: &Workspace, engine: Option<EngineKind>, rows: &str, too
     let (name, option) = match engine {
         None => ("faults", ""),
         Some(EngineKind::Redis) => ("redis faults", " --engine redis"),
+        Some(EngineKind::Nats) => ("nats faults", " --engine nats"),
     };
     // The lines around the table.
     let start = format!("<!-- {name}: written by cargo xtask faults{option} --write -->");
@@ -275,6 +282,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_numbered() {
         let faults = FAULTS.iter().copied().flatten().chain(super::engine::redis::FAULTS);
+        let faults = faults.chain(super::engine::nats::FAULTS);
         let mut names: Vec<_> = faults.map(|fault| fault.name).collect();
         assert!(names.iter().all(|name| number(name) > 0));
         let count = names.len();

@@ -42,6 +42,8 @@ pub(crate) enum Tool {
     CentrifugeGo,
     /// The jars of the test peer in Java.
     CentrifugeJava,
+    /// NATS.
+    Nats,
     /// Redis.
     Redis,
     /// Valkey, which the tests use instead of Redis.
@@ -69,6 +71,11 @@ pub(crate) fn nft() -> Result<PathBuf> {
 pub(crate) fn redis() -> Result<PathBuf> {
     apt::ensure("redis-cli", "redis-tools")?;
     apt::ensure("redis-server", "redis-server")
+}
+
+/// Returns the path of nats-server.
+pub(crate) fn nats_server(workspace: &Workspace) -> Result<PathBuf> {
+    Ok(python::prepare(workspace)?.with_file_name("nats-server"))
 }
 
 /// Returns the path of the library that changes the wall clock of a process, for `cargo xtask faults`.
@@ -123,6 +130,7 @@ impl Environment {
             Tool::Autobahn => autobahn::prepare(workspace)?,
             Tool::CentrifugeGo => go::prepare(workspace)?,
             Tool::CentrifugeJava => maven::prepare(workspace)?,
+            Tool::Nats => self.set("SOCKEYE_TOOL_NATS_SERVER", nats_server(workspace)?),
             Tool::Redis => self.set("SOCKEYE_TOOL_REDIS", redis()?),
             Tool::Valkey => {
                 // Sentinel and the certificates are those of the same program.

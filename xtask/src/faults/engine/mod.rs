@@ -1,6 +1,8 @@
 //! Faults of the engines that several nodes share: two nodes, clients on both, a publisher on the first.
 
+mod common;
 pub(super) mod daemon;
+pub(super) mod nats;
 mod proxy;
 pub(super) mod redis;
 
@@ -186,4 +188,8 @@ impl Nodes {
 fn require_complete(audit: Audit, outcome: &mut Outcome) {
     let refused = audit.recovery_refused;
     outcome.require(refused == 0, format!("recovery was refused {refused} times"));
+}
+
+fn millis(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::Path,
     process::Command,
     thread,
@@ -12,18 +11,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    CATCH_UP_MAX, CHANNELS, Environment, MEMBERS, Nodes, TIMEOUT,
+    CHANNELS, Environment, MEMBERS, Nodes, TIMEOUT, common,
     daemon::{Daemon, free_port},
-    folder, node,
-    proxy::Proxy,
-    require_complete,
+    folder, millis, require_complete,
 };
 use crate::{
-    faults::{
-        Fault, Outcome,
-        publisher::{Answer, Publisher},
-        subscribers::channel,
-    },
+    faults::{Fault, Outcome, publisher::Publisher, subscribers::channel},
     process::output,
     tools,
 };
@@ -105,19 +98,30 @@ pub(in crate::faults) const FAULTS: &[Fault] = &[
         name: "R9-partition",
         what: "the network between one node and Redis is cut for 10 s",
         rule: "that node is not ready, answers ≤ 6 s, and catches up ≤ 12 s without a later publication; nobody disconnected, 0 lost, all recover",
-        run: partition,
+        run: |environment| {
+            let folder = folder(environment)?;
+            let redis = Redis::start(&folder, "redis", &[])?;
+            common::partition(environment, &folder, redis.port, |address| format!("redis://{address}"))
+        },
     },
     Fault {
         name: "R10-clock",
         what: "the clock of one node is an hour ahead",
         rule: "nobody disconnected, 0 lost, all recover; presence is right",
-        run: clock,
+        run: |environment| {
+            let folder = folder(environment)?;
+            let redis = Redis::start(&folder, "redis", &[])?;
+            common::clock(environment, &folder, &redis.url())
+        },
     },
     Fault {
         name: "R11-node",
         what: "a node is killed",
         rule: "its clients leave presence ≤ 10 s; the others lose nothing",
-        run: node_killed,
+        run: |environment| {
+            let (_redis, nodes) = single(environment, &[])?;
+            common::node_killed(nodes)
+        },
     },
     Fault {
         name: "R12-versions",
@@ -194,10 +198,6 @@ fn single(environment: &Environment, options: &[&str]) -> Result<(Redis, Nodes)>
     let url = redis.url();
     let nodes = Nodes::start(environment, &folder, [&url, &url])?;
     Ok((redis, nodes))
-}
-
-fn millis(time: Duration) -> String {
-    format!("{} ms", time.as_millis())
 }
 
 fn killed(environment: &Environment, options: &[&str], is_complete: bool) -> Result<Outcome> {
@@ -390,7 +390,7 @@ fn cluster_failover(environment: &Environment) -> Result<Outcome> {
     let began_at = Instant::now();
     let mut client = Publisher::connect(nodes.servers[1].address)?;
     for idx in 0..CHANNELS {
-        while clients_in(&mut client, &channel(idx)).is_err() {
+        while common::clients_in(&mut client, &channel(idx)).is_err() {
             ensure!(began_at.elapsed() < TIMEOUT, "{} is not available", channel(idx));
             thread::sleep(Duration::from_millis(50));
         }
@@ -516,128 +516,5 @@ fn scripts_flushed(environment: &Environment) -> Result<Outcome> {
     let audit = nodes.end(&mut outcome)?;
     require_complete(audit, &mut outcome);
     outcome.ready = millis(ready);
-    Ok(outcome)
-}
-
-fn partition(environment: &Environment) -> Result<Outcome> {
-    let folder = folder(environment)?;
-    let redis = Redis::start(&folder, "redis", &[])?;
-    let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], redis.port)))?;
-    let behind_proxy = format!("redis://{}", proxy.address);
-    let mut nodes = Nodes::start(environment, &folder, [&redis.url(), &behind_proxy])?;
-    let mut outcome = Outcome::default();
-    let mut publisher = Publisher::connect(nodes.servers[1].address)?;
-    proxy.cut(true);
-    let cut_at = Instant::now();
-    let answer = publisher.publish("elsewhere", 1, 10)?;
-    let answered = cut_at.elapsed();
-    outcome.require(
-        answered <= super::ANSWER_MAX,
-        format!("a command was answered after {answered:?}"),
-    );
-    outcome.require(
-        answer != Answer::Acknowledged,
-        "a publication was acknowledged without the engine",
-    );
-    let not_ready = nodes.wait_until_not_ready(1)?;
-    let (status, _) = nodes.servers[0].get("/health/ready")?;
-    outcome.require(status == 200, format!("the other node answered {status}"));
-    thread::sleep(Duration::from_secs(10).saturating_sub(cut_at.elapsed()));
-    let published = nodes.end_stream()?;
-    // What the last publication still needs to the clients of the other node.
-    thread::sleep(Duration::from_millis(200));
-    proxy.cut(false);
-    let expected = nodes.subscribers[0].received();
-    let caught_up = nodes.wait_for(1, expected)?;
-    let ready = nodes.wait_until_ready()?;
-    outcome.require(caught_up <= CATCH_UP_MAX, format!("caught up after {caught_up:?}"));
-    let audit = nodes.finish(&published, &mut outcome)?;
-    require_complete(audit, &mut outcome);
-    outcome.clients += &format!(
-        "; the node: error after {}, not ready after {}",
-        millis(answered),
-        millis(not_ready)
-    );
-    outcome.ready = format!(
-        "caught up {} after the cut, ready {} later",
-        millis(caught_up),
-        millis(ready)
-    );
-    Ok(outcome)
-}
-
-fn clients_in(publisher: &mut Publisher, channel: &str) -> Result<u64> {
-    let reply = publisher.call(&format!(r#""presence_stats":{{"channel":"{channel}"}}"#))?;
-    reply["presence_stats"]["num_clients"]
-        .as_u64()
-        .with_context(|| format!("no presence: {reply}"))
-}
-
-fn clock(environment: &Environment) -> Result<Outcome> {
-    let library = match tools::faketime() {
-        Ok(library) => library,
-        Err(error) => return Ok(Outcome::skipped(format!("no libfaketime ({error:#})"))),
-    };
-    let folder = folder(environment)?;
-    let redis = Redis::start(&folder, "redis", &[])?;
-    let mut specs = [
-        node(environment, &folder, "one", &redis.url())?,
-        node(environment, &folder, "two", &redis.url())?,
-    ];
-    for (name, value) in [
-        ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME", "+1h".into()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ("DONT_FAKE_MONOTONIC", "1".into()),
-    ] {
-        specs[1].variables.push((name.into(), value));
-    }
-    let nodes = Nodes::start_as(&specs)?;
-    let mut outcome = Outcome::default();
-    // Longer than a lease of a node.
-    thread::sleep(Duration::from_secs(10));
-    let expected = (2 * MEMBERS / CHANNELS) as u64;
-    for server in &nodes.servers {
-        let clients = clients_in(&mut Publisher::connect(server.address)?, &channel(0))?;
-        outcome.require(
-            clients == expected,
-            format!("{clients} of {expected} clients are present"),
-        );
-    }
-    let ready = nodes.wait_until_ready()?;
-    let audit = nodes.end(&mut outcome)?;
-    require_complete(audit, &mut outcome);
-    outcome.ready = format!("always ({})", millis(ready));
-    Ok(outcome)
-}
-
-fn node_killed(environment: &Environment) -> Result<Outcome> {
-    let (_redis, mut nodes) = single(environment, &[])?;
-    let mut outcome = Outcome::default();
-    let mut publisher = Publisher::connect(nodes.servers[0].address)?;
-    let expected = (MEMBERS / CHANNELS) as u64;
-    let present = clients_in(&mut publisher, &channel(0))?;
-    outcome.require(present == 2 * expected, format!("{present} clients are present"));
-    if let Some(server) = nodes.servers.pop() {
-        server.kill()?;
-    }
-    // Its clients have nowhere to go.
-    drop(nodes.subscribers.pop());
-    let killed_at = Instant::now();
-    let mut left = Duration::ZERO;
-    for idx in 0..CHANNELS {
-        while clients_in(&mut publisher, &channel(idx))? != expected && killed_at.elapsed() < TIMEOUT {
-            thread::sleep(Duration::from_millis(50));
-        }
-        left = killed_at.elapsed();
-    }
-    outcome.require(left <= Duration::from_secs(10), format!("they left after {left:?}"));
-    let audit = nodes.end(&mut outcome)?;
-    require_complete(audit, &mut outcome);
-    outcome.clients += &format!(
-        "; the {MEMBERS} of the other node left presence after {:.1} s",
-        left.as_secs_f64()
-    );
-    outcome.ready = "always".into();
     Ok(outcome)
 }

@@ -4,6 +4,7 @@ mod cluster_model;
 mod durable;
 mod memory;
 mod model;
+mod nats;
 mod redis;
 mod servers;
 mod suite;
