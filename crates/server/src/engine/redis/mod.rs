@@ -222,11 +222,6 @@ impl Shared {
         }
     }
 
-    /// A server has ended a subscription, because it does not have the slot any more.
-    fn subscription_ended(&self) {
-        self.look_again.notify_one();
-    }
-
     /// Makes a call to the server of its first key.
     async fn call(&self, call: Call<'_>) -> Result<Value, StoreError> {
         let slot = slot(call.first_key());
