@@ -158,7 +158,10 @@ impl Settings {
             let url = url.expose().parse().map_err(|error| self.error("engine", error))?;
             config.engine = Some(url);
             if program.data.is_some() {
-                return Err(self.error("data", "is the log of the embedded engine, and must not be set together with engine"));
+                return Err(self.error(
+                    "data",
+                    "is the log of the embedded engine, and must not be set together with engine",
+                ));
             }
         }
         config.tokens = self.tokens.clone();

@@ -73,7 +73,8 @@ pub(super) fn partition(
     Ok(outcome)
 }
 
-fn clients_in(publisher: &mut Publisher, channel: &str) -> Result<u64> {
+/// The number of clients in the presence of a channel.
+pub(super) fn clients_in(publisher: &mut Publisher, channel: &str) -> Result<u64> {
     let reply = publisher.call(&format!(r#""presence_stats":{{"channel":"{channel}"}}"#))?;
     reply["presence_stats"]["num_clients"]
         .as_u64()
