@@ -16,11 +16,7 @@ use super::{
     folder, millis, require_complete,
 };
 use crate::{
-    faults::{
-        Fault, Outcome,
-        publisher::Publisher,
-        subscribers::channel,
-    },
+    faults::{Fault, Outcome, publisher::Publisher, subscribers::channel},
     process::output,
     tools,
 };
