@@ -73,7 +73,6 @@ pub(super) fn partition(
     Ok(outcome)
 }
 
-/// The number of clients in the presence of a channel.
 pub(super) fn clients_in(publisher: &mut Publisher, channel: &str) -> Result<u64> {
     let reply = publisher.call(&format!(r#""presence_stats":{{"channel":"{channel}"}}"#))?;
     reply["presence_stats"]["num_clients"]
