@@ -256,10 +256,8 @@ fn receive(shared: &Shared, subscriptions: &Subscriptions, push: PushInfo) {
             let Ok(name) = std::str::from_utf8(&name) else { return };
             match kind {
                 PushKind::Subscribe | PushKind::SSubscribe => subscriptions.confirm(name),
-                PushKind::Unsubscribe | PushKind::SUnsubscribe => {
-                    if subscriptions.end(name) {
-                        shared.subscription_ended();
-                    }
+                PushKind::Unsubscribe | PushKind::SUnsubscribe if subscriptions.end(name) => {
+                    shared.subscription_ended();
                 }
                 _ => {}
             }
