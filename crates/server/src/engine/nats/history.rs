@@ -188,6 +188,9 @@ impl Shared {
                 None => return Ok(None),
             },
         };
+        if self.is_behind(link, stream, channel, since, top).await? {
+            return Ok(None);
+        }
         let since_is_start = match (since, chain.unproven) {
             (Some(since), true) => {
                 let bounds = self.streams.bounds(&link.client, stream).await?;
@@ -241,6 +244,29 @@ impl Shared {
         // Nothing after `since` can have expired if the stream still has what is older.
         let is_at_since = since.is_some_and(|since| since <= bounds.newest && bounds.oldest <= since + 1);
         Ok(Some(since.filter(|_| is_at_since).unwrap_or(bounds.newest)))
+    }
+
+    /// Whether a replica has answered that lags behind what the reader or this node has seen.
+    async fn is_behind(
+        &self,
+        link: &Link,
+        stream: &Stream,
+        channel: &ChannelName,
+        since: Option<u64>,
+        top: u64,
+    ) -> Result<bool, ApiError> {
+        if !self.streams.has_replicas() {
+            return Ok(false);
+        }
+        let confirmed = self.confirmed(channel, &stream.epoch, Duration::MAX);
+        let seen = since.max(confirmed).unwrap_or(0);
+        if top >= seen {
+            return Ok(false);
+        }
+        // If the leader does not have it either, it is lost.
+        let subject = self.subjects.stored(stream.key, &stream.epoch, channel);
+        let last = api::last_sequence(&link.client, &stream.name, &subject).await?;
+        Ok(last.is_some_and(|last| last >= seen))
     }
 
     pub(super) async fn remove_history(&self, channel: &ChannelName, limits: HistoryLimits) -> Result<(), StoreError> {

@@ -161,7 +161,9 @@ impl Shared {
                 self.create_presence_stream(&link.client).await?;
                 register().await?;
             }
-            registered => drop(registered?),
+            registered => {
+                registered?;
+            }
         }
         let renew = || api::publish(&link.client, subject.clone(), HeaderMap::new(), info.clone());
         let ack = match renew().await {

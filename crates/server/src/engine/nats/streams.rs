@@ -7,7 +7,8 @@
 //! JetStream may lose the newest publications in a crash, unless it syncs each write. So each node remembers the newest
 //! publication of each stream that it has received. After each connection it compares it with the stream. If the stream
 //! ends before it, or has another message with its sequence, the stream gets a new epoch. The new epoch is a hash of the old
-//! one, so that nodes that notice the loss at the same time agree.
+//! one, so that nodes that notice the loss at the same time agree. A loss is not noticed if no node has received the lost
+//! publications, or if the newest one that a node has received was removed meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
