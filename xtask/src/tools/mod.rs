@@ -7,6 +7,7 @@ pub(crate) mod cargo_deny;
 pub(crate) mod centrifugo;
 mod go;
 mod maven;
+mod nats;
 mod node;
 mod python;
 mod stamp;
@@ -54,6 +55,16 @@ impl Tool {
 /// Returns the path of valgrind, for `cargo xtask count`.
 pub(crate) fn valgrind() -> Result<PathBuf> {
     apt::ensure("valgrind", "valgrind")
+}
+
+/// Returns the path of redis-server, for `cargo xtask bench --server`.
+pub(crate) fn redis_server() -> Result<PathBuf> {
+    apt::ensure("redis-server", "redis-server")
+}
+
+/// Returns the path of nats-server, for `cargo xtask bench --server`.
+pub(crate) fn nats_server(workspace: &Workspace) -> Result<PathBuf> {
+    nats::prepare(workspace)
 }
 
 /// Returns the path of nft, for `cargo xtask faults`.

@@ -34,7 +34,8 @@ pub(super) fn pip(python: &Path) -> Command {
     command
 }
 
-fn make_environment(system: &Path, folder: &Path) -> Result<()> {
+/// Makes an empty virtual environment.
+pub(super) fn make_environment(system: &Path, folder: &Path) -> Result<()> {
     let make = || {
         empty_folder(folder)?;
         output(Command::new(system).args(["-m", "venv"]).arg(folder))

@@ -28,6 +28,8 @@ pub(super) struct Round {
     pub(super) server: String,
     pub(super) report: Option<Value>,
     pub(super) failure: Option<String>,
+    /// The load average of the minute before; older results have none.
+    pub(super) load_average: Option<f64>,
 }
 
 /// A median with the smallest and the largest value.
@@ -69,8 +71,12 @@ impl Round {
     }
 
     /// Whether other programs kept the server or the load generator from its processor for more than a twentieth of the
-    /// time.
+    /// time, or, as several nodes wait for each other, used more than a tenth of a processor.
     fn is_disturbed(&self) -> bool {
+        let is_alone = self.number("/shares/server_waited").is_some();
+        if !is_alone && self.number("/shares/others").is_some_and(|others| others > 0.1) {
+            return true;
+        }
         let shares = ["/shares/server_waited", "/shares/generator_waited"];
         shares
             .iter()
@@ -129,18 +135,20 @@ impl Results {
     }
 
     /// The value of a goal; `None` if a server failed in every round.
-    pub(super) fn outcome(&self, goal: &Goal) -> Option<Outcome> {
+    pub(super) fn outcome(&self, workload: &Workload, goal: &Goal) -> Option<Outcome> {
+        let subject = workload.servers[0];
+        let rival = || workload.servers.iter().copied().find(|server| server.is_centrifugo());
         let (value, is_reached) = match goal.bound {
             Bound::Max(max) => {
-                let value = self.spread(Kind::Sockeye, goal.pointer)?;
+                let value = self.spread(subject, goal.pointer)?;
                 (value, value.median <= max)
             }
             Bound::OfCentrifugoMax(max) => {
-                let value = self.ratios(Kind::Sockeye, Kind::Centrifugo, goal.pointer)?;
+                let value = self.ratios(subject, rival()?, goal.pointer)?;
                 (value, value.median <= max)
             }
             Bound::OfCentrifugoMin(min) => {
-                let value = self.ratios(Kind::Sockeye, Kind::Centrifugo, goal.pointer)?;
+                let value = self.ratios(subject, rival()?, goal.pointer)?;
                 (value, value.median >= min)
             }
             Bound::WithLogMin(min) => {
@@ -148,7 +156,7 @@ impl Results {
                 (value, value.median >= min)
             }
         };
-        let is_complete = self.failure(Kind::Sockeye).is_none();
+        let is_complete = self.failure(subject).is_none();
         Some(Outcome {
             value,
             is_reached: is_reached && is_complete,
@@ -159,7 +167,7 @@ impl Results {
     pub(super) fn summary(&self, workload: &Workload) -> String {
         let mut text = String::new();
         for goal in workload.goals {
-            let _ = match self.outcome(goal) {
+            let _ = match self.outcome(workload, goal) {
                 Some(outcome) => writeln!(
                     text,
                     "    goal {}: {} {}",
@@ -196,7 +204,7 @@ pub(super) fn cell(results: &Results, server: Kind, figure: &Figure) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{Bound, Goal, Kind, Results, Round, Spread};
+    use super::{super::workload::WORKLOADS, Bound, Goal, Kind, Results, Round, Spread};
     use crate::bench::machine;
 
     fn results(values: &[(u16, Kind, f64)]) -> Results {
@@ -205,6 +213,7 @@ mod tests {
             server: server.name().into(),
             report: Some(json!({ "value": value, "shares": { "server_waited": 0.06 } })),
             failure: None,
+            load_average: None,
         });
         Results {
             workload: "idle".into(),
@@ -230,7 +239,7 @@ mod tests {
                 pointer: "/value",
                 bound,
             };
-            results.outcome(&goal)
+            results.outcome(&WORKLOADS[0], &goal)
         };
         let reached = |bound| outcome(bound).expect("it was measured").is_reached;
         assert!(reached(Bound::OfCentrifugoMax(0.5)));
@@ -251,10 +260,20 @@ mod tests {
             pointer: "/value",
             bound: Bound::Max(5.0),
         };
-        assert!(results.outcome(&goal).expect("it was measured").is_reached);
+        assert!(
+            results
+                .outcome(&WORKLOADS[0], &goal)
+                .expect("it was measured")
+                .is_reached
+        );
         results.rounds[0].report = None;
         results.rounds[0].failure = Some("it ended".into());
-        assert!(!results.outcome(&goal).expect("it was measured").is_reached);
+        assert!(
+            !results
+                .outcome(&WORKLOADS[0], &goal)
+                .expect("it was measured")
+                .is_reached
+        );
     }
 
     #[test]
