@@ -49,6 +49,8 @@ pub(super) struct Report {
     retry_after: u64,
     /// Connections that failed otherwise.
     failed: u64,
+    /// Subscriptions that failed with a temporary error, and were repeated.
+    temporary_errors: u64,
     /// Clients that the server told that they cannot recover.
     not_recovered: u64,
     recovered_publications: u64,
@@ -96,6 +98,14 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
         while let Some(idx) = storm.due(Instant::now()) {
             crowd.connect_to(idx, SURVIVOR)?;
         }
+        while let Some(idx) = storm.resubscription_due(Instant::now()) {
+            // Its connection may have ended in the meantime.
+            if let Ok(client) = crowd.client(idx) {
+                let lines = commands(plan, idx, &seen);
+                let subscribe = lines.rsplit(|byte| *byte == b'\n').next();
+                client.send(subscribe.unwrap_or_default())?;
+            }
+        }
         if began_at.elapsed() > PACE * paced as u32 {
             let channel = paced % plan.channels;
             paced += 1;
@@ -104,13 +114,18 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
             sent.insert((channel, numbers[channel]), Instant::now());
             crowd.client(publisher)?.send(line.as_bytes())?;
         }
+        let mut repeated = Vec::new();
         crowd.turn_with_losses(
             Duration::from_millis(1),
             |idx, client, line| {
                 match line {
                     Line::Open => {
-                        let channel = (plan.channel(plan.channel_of(idx)), Some(&seen[idx].position));
-                        client.send(&command::connect_and_subscribe([channel].into_iter()))?;
+                        client.send(&commands(plan, idx, &seen))?;
+                    }
+                    Line::Reply(reply)
+                        if command::id(reply) == Some(SUBSCRIBE) && command::is_temporary_error(reply) =>
+                    {
+                        repeated.push(idx);
                     }
                     Line::Reply(reply) => {
                         command::check(reply)?;
@@ -139,6 +154,9 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
                 Ok(())
             },
         )?;
+        for idx in repeated {
+            storm.resubscribe(idx);
+        }
         crowd.check_patience()?;
     }
     let all_back_ns = began_at.elapsed().as_nanos() as u64;
@@ -156,6 +174,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
         refused: storm.refused,
         retry_after: storm.retry_after,
         failed: storm.failed,
+        temporary_errors: storm.temporary_errors,
         not_recovered: recovered.not_recovered,
         recovered_publications: recovered.publications,
         lost,
@@ -166,10 +185,18 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
     })
 }
 
-/// When clients try to connect again.
+/// The commands of a client that comes back: `connect`, and on a line of its own `subscribe`.
+fn commands(plan: &ChannelsPlan, idx: usize, seen: &[Seen]) -> Vec<u8> {
+    let channel = (plan.channel(plan.channel_of(idx)), Some(&seen[idx].position));
+    command::connect_and_subscribe([channel].into_iter())
+}
+
+/// When clients try to connect or to subscribe again.
 #[derive(Debug)]
 struct Storm {
     waiting: BinaryHeap<Reverse<(Instant, usize)>>,
+    resubscriptions: BinaryHeap<Reverse<(Instant, usize)>>,
+    temporary_errors: u64,
     /// Attempts of each client.
     attempts_of: Vec<u32>,
     random: u64,
@@ -183,6 +210,8 @@ impl Storm {
     fn new(clients: usize) -> Self {
         Self {
             waiting: BinaryHeap::new(),
+            resubscriptions: BinaryHeap::new(),
+            temporary_errors: 0,
             attempts_of: vec![0; clients],
             // Any number but zero; the same in each run.
             random: 0x9e37_79b9_7f4a_7c15,
@@ -208,15 +237,24 @@ impl Storm {
         self.waiting.push(Reverse((Instant::now() + pause, idx)));
     }
 
+    /// Takes a client whose subscription failed with a temporary error.
+    fn resubscribe(&mut self, idx: usize) {
+        self.temporary_errors += 1;
+        let pause = pause(self.attempts_of[idx], self.next_random());
+        self.attempts_of[idx] += 1;
+        self.resubscriptions.push(Reverse((Instant::now() + pause, idx)));
+    }
+
     /// The next client that connects now.
     fn due(&mut self, now: Instant) -> Option<usize> {
-        let Reverse((at, idx)) = *self.waiting.peek()?;
-        if at > now {
-            return None;
-        }
-        self.waiting.pop();
+        let idx = pop_due(&mut self.waiting, now)?;
         self.attempts += 1;
         Some(idx)
+    }
+
+    /// The next client that subscribes now.
+    fn resubscription_due(&mut self, now: Instant) -> Option<usize> {
+        pop_due(&mut self.resubscriptions, now)
     }
 
     /// A number from 0 up to 1 (xorshift).
@@ -226,6 +264,15 @@ impl Storm {
         self.random ^= self.random << 17;
         (self.random >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+fn pop_due(waiting: &mut BinaryHeap<Reverse<(Instant, usize)>>, now: Instant) -> Option<usize> {
+    let Reverse((at, idx)) = *waiting.peek()?;
+    if at > now {
+        return None;
+    }
+    waiting.pop();
+    Some(idx)
 }
 
 /// The pause before an attempt, the first one being 0.

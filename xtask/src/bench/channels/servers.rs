@@ -207,7 +207,7 @@ impl Process {
             );
         };
         process.address = address.trim_end_matches('/').to_owned();
-        process.wait_for("/health/ready")?;
+        process.wait_for("/health/ready", b"HTTP/1.1 200")?;
         Ok(process)
     }
 
@@ -237,19 +237,19 @@ impl Process {
             data: None,
             log,
         };
-        process.wait_for("/health")?;
+        process.wait_for("/", b"HTTP/1.1 ")?;
         Ok(process)
     }
 
-    /// Waits until the node answers a request for this path with 200.
-    fn wait_for(&self, path: &str) -> Result<()> {
+    /// Waits until the node answers a request for this path with a response that starts so.
+    fn wait_for(&self, path: &str, start: &[u8]) -> Result<()> {
         let is_ready = || {
             let mut stream = TcpStream::connect(&self.address)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address)?;
             let mut status = [0; 12];
             stream.read_exact(&mut status)?;
-            Ok::<_, std::io::Error>(status == *b"HTTP/1.1 200")
+            Ok::<_, std::io::Error>(status.starts_with(start))
         };
         let began_at = Instant::now();
         while !is_ready().unwrap_or(false) {

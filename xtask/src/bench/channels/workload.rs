@@ -272,25 +272,13 @@ pub(super) const WORKLOADS: &[Workload] = &[
         page: Page::Cluster,
         handshakes_max: UNLIMITED,
     },
-    Workload {
-        name: "node-loss-limited",
-        title: "the same with at most 500 handshakes per second on each node",
-        scenario: "node-loss",
-        load: "--clients 10000 --channels 100",
-        quick: "--clients 1000 --channels 10",
-        servers: &[Kind::SockeyeRedis, Kind::SockeyeNats],
-        rounds: 3,
-        figures: NODE_LOSS_FIGURES,
-        goals: NODE_LOSS_GOALS,
-        page: Page::Cluster,
-        handshakes_max: 500,
-    },
 ];
 
 const NODE_LOSS_FIGURES: &[Figure] = &[
     figure("until all are back (ms)", "/all_back_ns", MS, 0),
     figure("median client (ms)", "/back/p50", MS, 0),
     figure("handshakes refused", "/refused", 1.0, 0),
+    figure("subscriptions repeated", "/temporary_errors", 1.0, 0),
     figure("p99 for the clients of the other node (ms)", "/survivors/p99", MS, 0),
     figure("CPU of the node per client (µs)", "/cpu_ns", US, 0),
     figure("CPU of the engine per client (µs)", "/engine_cpu_ns", US, 0),
