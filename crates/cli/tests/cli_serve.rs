@@ -279,3 +279,57 @@ async fn certificates_are_read_again_on_a_hangup() {
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     assert!(connect(&second).await);
 }
+
+#[tokio::test]
+async fn check_tries_the_data_folder_and_leaves_it_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("data");
+    let folder = data.to_str().unwrap();
+    let check = ["serve", "--listen", "127.0.0.1:0", "--check", "--data", folder];
+    let outcome = cli_support::run(&check, b"").await;
+    let stdout = String::from_utf8(outcome.stdout).unwrap();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(stdout.contains("no log yet") && !data.exists(), "{stdout}");
+
+    let (mut server, _) = start(&["--data", folder]).await;
+    let outcome = cli_support::run(&check, b"").await;
+    let stdout = String::from_utf8(outcome.stdout).unwrap();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(stdout.contains("a running server uses this folder"), "{stdout}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code().await, Some(0));
+
+    std::fs::create_dir(parent.path().join("x")).unwrap();
+    let file = parent.path().join("x/file");
+    std::fs::write(&file, "").unwrap();
+    let config = parent.path().join("sockeye.toml");
+    std::fs::write(&config, format!("\ndata = '{}/data'\n", file.display())).unwrap();
+    let outcome = cli_support::run(&["serve", "--check", "--config", config.to_str().unwrap()], b"").await;
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("line 2: data"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn check_reports_errors_of_listen_with_their_line_and_probable_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sockeye.toml");
+    let file = path.to_str().unwrap();
+    std::fs::write(&path, "\nlisten = 'nonsense'\n").unwrap();
+    let outcome = cli_support::run(&["serve", "--config", file, "--check"], b"").await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.contains("line 2: listen is \"nonsense\""),
+        "{}",
+        outcome.stderr
+    );
+
+    std::fs::write(&path, "[tokens]\nhmac_secret = 'hush1'\n").unwrap();
+    let outcome = cli_support::run(&["serve", "--config", file, "--check"], b"").await;
+    let stdout = String::from_utf8(outcome.stdout).unwrap();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(
+        stdout.contains("warning: line 2: tokens.hmac_secret has 5 bytes"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("hush1"), "{stdout}");
+}

@@ -106,7 +106,7 @@ impl Client {
         let pings = match options.pinged_by {
             PingedBy::Frames => Pings::Frames,
             PingedBy::Commands => {
-                let interval = node.config().timeouts.ping_interval;
+                let interval = node.startup_config().timeouts.ping_interval;
                 // A random time in the second half of the interval spreads the pings of clients that connect together.
                 let spread = Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
                 Pings::Commands {
@@ -115,7 +115,7 @@ impl Client {
             }
         };
         let generation = node.generation();
-        let mut session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
+        let mut session = Session::new(node.config(), id, pings, Instant::now().into_std());
         session.set_secret(&options.secret);
         let handlers = node.handlers();
         session.set_handled(Handled {
@@ -198,9 +198,7 @@ impl Client {
     ) -> Result<(), DisconnectCode> {
         let id = command.as_ref().map_or(0, |command| command.id);
         self.node.metrics().command();
-        if let Some(config) = self.node.reloaded_config(&mut self.generation) {
-            self.session.set_config(config);
-        }
+        self.update_config();
         // Announce earlier leaves first, in case the client subscribes again.
         self.run_pending().await?;
         if let Ok(Command {
@@ -216,6 +214,13 @@ impl Client {
             step = Box::pin(self.verify(*unverified)).await?;
         }
         self.execute_step(id, step).await
+    }
+
+    /// Passes the configuration to the session if it was reloaded.
+    fn update_config(&mut self) {
+        if let Some(config) = self.node.reloaded_config(&mut self.generation) {
+            self.session.set_config(config);
+        }
     }
 
     /// Executes the result of a command or of a decision.
@@ -357,12 +362,17 @@ impl Client {
 
     /// Timeout of the closing handshake.
     pub(crate) fn close_timeout(&self) -> Duration {
-        self.node.config().timeouts.close
+        self.node.startup_config().timeouts.close
     }
 
     /// Timeout for a slow client.
     pub(crate) fn write_timeout(&self) -> Duration {
-        self.node.config().timeouts.write
+        self.node.startup_config().timeouts.write
+    }
+
+    /// Why the client may not connect, for log lines: the setting that decides. Empty if there is nothing to say.
+    pub(crate) fn refusal_reason(&self) -> &'static str {
+        self.session.refusal_reason()
     }
 
     /// The id of the client and of the request that opened its connection, for log lines.
@@ -398,6 +408,15 @@ impl Client {
                     self.subscribe_by_server(call).await?;
                 }
             }
+            ServerCommand::CancelSubscribe(channel) => self.cancel_subscribe(channel.as_ref()),
+            ServerCommand::CheckSubscriptions(count) => {
+                self.update_config();
+                let revoked = self.session.revoked();
+                count.add(revoked.len());
+                for (channel, code) in revoked {
+                    self.node.hub().end_subscription(&channel, self.id, code);
+                }
+            }
             ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),
             ServerCommand::Refresh(refresh) => {
                 if let Some((expiry, changed)) = self.session.refresh_by_server(refresh, clock()) {
@@ -430,7 +449,7 @@ impl Client {
     fn log_refusal(&self, body: &ReplyBody<'_>) {
         let code = match body {
             ReplyBody::Error(code) => code.to_string(),
-            ReplyBody::Rejected(rejection) => format!("{} ({})", rejection.message, rejection.code),
+            ReplyBody::Custom(error) => format!("{} ({})", error.message, error.code),
             _ => return,
         };
         let log = || tracing::info!(%code, "refused the connect command of a client");
@@ -518,7 +537,7 @@ impl Client {
     fn reply(&self, id: u32, body: ReplyBody<'_>) {
         match &body {
             ReplyBody::Error(code) => self.node.metrics().error(code.code()),
-            ReplyBody::Rejected(rejection) => self.node.metrics().error(rejection.code),
+            ReplyBody::Custom(error) => self.node.metrics().error(error.code),
             _ => {}
         }
         let reply = self.encode(id, body).unwrap_or_else(|code| {

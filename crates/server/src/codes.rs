@@ -142,7 +142,7 @@ pub enum DisconnectCode {
     ForceReconnect = 3011,
     /// The client did not answer a ping in time.
     NoPong = 3012,
-    /// The client sent too many commands in too short a time.
+    /// The client sent too many commands in too short a time. Client libraries reconnect, with a growing delay.
     TooManyRequests = 3013,
     /// The state of the connection is no longer valid.
     StateInvalidated = 3014,

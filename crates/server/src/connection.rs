@@ -69,10 +69,10 @@ pub(crate) fn run(
             }
             _ => Default::default(),
         };
-        let ids = client.ids();
+        let (ids, reason) = (client.ids(), client.refusal_reason());
         // Removes the client from its channels before the closing handshake, which may take a while.
         drop(client);
-        log_end(&node, &end, ids);
+        log_end(&node, &end, ids, reason);
         if let End::Disconnect(_) = end {
             let _ = timeout(close_timeout, close(&sender, &mut receiver, close_frame)).await;
         }
@@ -163,7 +163,7 @@ fn classify_error(error: sockeye::Error) -> End {
     }
 }
 
-fn log_end(node: &Node, end: &End, ids: (ClientId, RequestId)) {
+fn log_end(node: &Node, end: &End, ids: (ClientId, RequestId), reason: &str) {
     let (client, request_id) = &ids;
     match end {
         End::Closed => tracing::debug!(%client, %request_id, "a client has gone"),
@@ -171,15 +171,25 @@ fn log_end(node: &Node, end: &End, ids: (ClientId, RequestId)) {
         // SDKs do not reconnect after these codes, so the operator should see them.
         End::Disconnect(code) if !code.allows_reconnect() => node
             .refusals()
-            .log(|| tracing::info!(%client, %request_id, %code, "disconnecting a client, which will not reconnect")),
+            .log(|| log_permanent_disconnect(client, request_id, *code, reason)),
         End::Disconnect(code) => tracing::debug!(%client, %request_id, %code, "disconnecting a client"),
+    }
+}
+
+/// Logs that a client is disconnected with a code after which SDKs do not reconnect.
+pub(crate) fn log_permanent_disconnect(client: &ClientId, request_id: &RequestId, code: DisconnectCode, reason: &str) {
+    match reason {
+        "" => tracing::info!(%client, %request_id, %code, "disconnecting a client, which will not reconnect"),
+        reason => {
+            tracing::info!(%client, %request_id, %code, "disconnecting a client, which will not reconnect: {reason}");
+        }
     }
 }
 
 fn log_connection_error(node: &Node, error: &sockeye::Error, client: &ClientId, request_id: &RequestId) {
     let cause = error.close_info().map(|close_info| close_info.cause());
     if cause == Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) {
-        let limit = node.config().limits.message_size_max;
+        let limit = node.startup_config().limits.message_size_max;
         // SDKs do not connect again after 1009.
         node.refusals().log(|| {
             tracing::info!(

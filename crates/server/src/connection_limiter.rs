@@ -1,13 +1,11 @@
-//! Limits for new connections: in total, per address, and the rate of handshakes.
+//! Limits for new connections: in total and per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 /// Admits connections. The number of open ones is limited by a semaphore and per address.
 #[derive(Debug)]
@@ -93,41 +91,6 @@ impl Drop for Admission {
     }
 }
 
-/// A limit of a rate, with bursts of two seconds' worth.
-#[derive(Debug)]
-pub(crate) struct RateLimit {
-    /// When all that was admitted would have arrived at the exact rate.
-    due: Mutex<Instant>,
-}
-
-/// The time whose worth of events may arrive at once.
-const BURST: Duration = Duration::from_secs(2);
-
-impl RateLimit {
-    pub(crate) fn new() -> Self {
-        Self {
-            due: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Admits an event.
-    ///
-    /// # Errors
-    /// Returns the time after which the event would be admitted.
-    pub(crate) fn admit(&self, per_second_max: u32) -> Result<(), Duration> {
-        let interval = Duration::from_secs(1) / per_second_max.max(1);
-        let now = Instant::now();
-        let mut due = self.due.lock();
-        let next = (*due).max(now) + interval;
-        let ahead = next.saturating_duration_since(now + BURST);
-        if !ahead.is_zero() {
-            return Err(ahead);
-        }
-        *due = next;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,22 +110,5 @@ mod tests {
         assert_eq!(limiter.connections(), 1);
         assert_eq!(limiter.addresses.lock().len(), 1);
         assert!(limiter.admit(a, 2).is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_has_bursts_of_two_seconds() {
-        let limit = RateLimit::new();
-        for _ in 0..20 {
-            assert_eq!(limit.admit(10), Ok(()));
-        }
-        assert_eq!(limit.admit(10), Err(Duration::from_millis(100)));
-        tokio::time::advance(Duration::from_millis(100)).await;
-        assert_eq!(limit.admit(10), Ok(()));
-        assert!(limit.admit(10).is_err());
-        tokio::time::advance(Duration::from_secs(60)).await;
-        for _ in 0..20 {
-            assert_eq!(limit.admit(10), Ok(()));
-        }
-        assert!(limit.admit(10).is_err());
     }
 }

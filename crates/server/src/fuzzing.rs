@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "not part of the API")]
 
+use crate::auth::{InvalidToken, TokenConfig, TokenError, TokenVerifier};
 use crate::protocol::{self, Data, DataField, Encoding, Malformed, Request};
 
 pub use crate::engine::fuzzing::decode_payload;
@@ -68,4 +69,56 @@ fn encoding(is_protobuf: bool) -> Encoding {
 fn forwarded(data: Option<&DataField>) -> Option<Vec<u8>> {
     let data: &Data = data?.as_ref().ok()?;
     Some(data.as_bytes().to_vec())
+}
+
+/// Verifies tokens with one secret.
+#[derive(Debug)]
+pub struct Tokens(TokenVerifier);
+
+/// Why a token is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFault {
+    Expired,
+    NotYetValid,
+    /// Its claims are not valid, or it is too long.
+    Claims,
+    /// Invalid for another reason, such as its signature.
+    Invalid,
+    KeysUnavailable,
+}
+
+impl Tokens {
+    pub fn new(secret: &str) -> Self {
+        let config = TokenConfig {
+            hmac_secret: Some(secret.into()),
+            ..TokenConfig::default()
+        };
+        Self(TokenVerifier::new(&config).expect("a valid configuration"))
+    }
+
+    /// The user of a connection token at a time in seconds since the Unix epoch.
+    pub fn connection(&self, token: &str, now: u64) -> Result<String, TokenFault> {
+        let result = self.0.try_verify_connect(token, now).expect("no key is fetched");
+        result.map(|claims| claims.user).map_err(TokenFault::from)
+    }
+
+    /// Verifies a subscription token.
+    pub fn subscription(&self, token: &str, now: u64) -> Result<(), TokenFault> {
+        let result = self.0.try_verify_subscribe(token, now).expect("no key is fetched");
+        result.map(drop).map_err(TokenFault::from)
+    }
+}
+
+impl From<TokenError> for TokenFault {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => Self::Expired,
+            TokenError::NotYetValid => Self::NotYetValid,
+            TokenError::KeysUnavailable => Self::KeysUnavailable,
+            TokenError::Invalid(InvalidToken::Claims | InvalidToken::HasChannel | InvalidToken::TooLong) => {
+                Self::Claims
+            }
+            TokenError::Invalid(_) => Self::Invalid,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use ::http::header::{self, HeaderName, HeaderValue};
-use ::http::{Method, StatusCode};
+use ::http::{Method, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -95,7 +95,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
 
 impl HttpService {
     pub(crate) fn new(node: Arc<Node>, is_loopback: bool) -> Self {
-        let config = node.config();
+        let config = node.startup_config();
         let policy = Policy::new(config, is_loopback);
         let server = websocket_server(config, &policy, None);
         // The same times as for pings of the client protocol.
@@ -119,7 +119,7 @@ impl HttpService {
             "/health" => get_or_head(is_get_or_head, || self.health()),
             LIVE => get_or_head(is_get_or_head, || text(StatusCode::OK, "ok\n")),
             METRICS => get_or_head(is_get_or_head, || self.metrics(&request, context)),
-            // The handshake rejects every method but GET, including HEAD.
+            // The handshake refuses every method but GET, including HEAD.
             WEBSOCKET => self.upgrade(&mut request, context, permit),
             CHECK => get_or_head(is_get_or_head, || self.check(&request)),
             path => match (self.page(path, request.uri().query()), is_get_or_head) {
@@ -152,6 +152,7 @@ impl HttpService {
     ) -> hyper::Response<Body> {
         // Boxed, so that other connections do not reserve memory for them.
         let mut response = match request.uri().path() {
+            _ if !has_one_host(&request) => bad_host().map(Body::Left),
             path if path.starts_with(api::PREFIX) => Box::pin(self.call_api(request, context)).await.map(Body::Left),
             path if console::is_path(path) || transports::is_path(path) => {
                 let (response, is_stream) = match console::is_path(path) {
@@ -193,13 +194,13 @@ impl HttpService {
             }
             return Some(response);
         }
-        let snapshot = demos.snapshot(self.node.config(), path, query)?;
+        let snapshot = demos.snapshot(self.node.startup_config(), path, query)?;
         Some(content(StatusCode::OK, "application/json", snapshot))
     }
 
     /// Executes a request of the HTTP API.
     async fn call_api(&self, request: Request, context: &RequestContext) -> Response {
-        let config = self.node.current_config();
+        let config = self.node.config();
         let api_keys = ApiKeys::new(&config.api_keys);
         let keys = (!config.insecure_api).then_some(&api_keys);
         // Without keys, a page of any site could call the API of a server on the machine of its visitor.
@@ -332,7 +333,7 @@ impl HttpService {
             peer,
             request: RequestId::of(request.headers()),
         };
-        let per_address_max = self.node.current_config().limits.connections_per_address_max;
+        let per_address_max = self.node.config().limits.connections_per_address_max;
         let mut response = match self.node.connection_limiter().admit(peer.ip(), per_address_max) {
             Ok(permit) => self.upgrade(request, &context, &Arc::new(permit)),
             Err(closed) => {
@@ -351,8 +352,8 @@ impl HttpService {
         let Some(arrival) = self.node.arrive() else {
             return self.refuse_draining(context);
         };
-        let rate_max = self.node.current_config().limits.handshakes_per_second_max;
-        if let Err(after) = self.node.handshakes().admit(rate_max) {
+        let rate_max = self.node.config().limits.handshakes_per_second_max;
+        if let Err(after) = self.node.admit_handshake(rate_max) {
             self.node.metrics().refusal("rate");
             self.log_refusal(context, StatusCode::SERVICE_UNAVAILABLE, || {
                 format!("limits.handshakes_per_second_max ({rate_max}) is exceeded")
@@ -470,7 +471,7 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     peer: SocketAddr,
     permit: Admission,
 ) {
-    let timeouts = service.node.config().timeouts.clone();
+    let timeouts = service.node.startup_config().timeouts.clone();
     let node = service.node.clone();
     let permit = Arc::new(permit);
     let progress = Arc::<Progress>::default();
@@ -597,6 +598,20 @@ fn explanation(refusal: &UpgradeError) -> String {
         (None, Some(fault)) => format!("{fault}\n"),
         (None, None) => format!("{}\n", refusal.error()),
     }
+}
+
+/// RFC 9112 §3.2: a request of HTTP/1.1 has exactly one `Host`, or is answered with 400.
+fn has_one_host(request: &Request) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11
+}
+
+fn bad_host() -> Response {
+    let mut response = text(StatusCode::BAD_REQUEST, "the request needs one Host header\n");
+    // A body is not read.
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 fn method_not_allowed() -> Response {

@@ -1,24 +1,31 @@
-//! One bounded request over HTTP or HTTPS.
+//! A client for one address over HTTP or HTTPS, with a deadline and a size limit for each exchange. Connections are kept for
+//! the next request.
 
 use std::error::Error;
 use std::fmt;
-use std::pin::pin;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::request::Builder;
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use tower_service::Service;
 
 /// Longest wait for a whole GET, from name resolution to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,14 +36,17 @@ const BODY_SIZE_MAX: usize = 256 * 1024;
 /// Largest head of a response that is read.
 const HEAD_SIZE_MAX: usize = 32 * 1024;
 
-/// An address to fetch from, checked once.
+/// How long a connection is kept without a request. Servers close idle connections after 2 s (gunicorn) or 5 s (Node.js,
+/// uvicorn), and a request that is sent at that moment fails.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Maximum number of connections that are kept without a request.
+const IDLE_MAX: usize = 64;
+
+/// A client for an address, which is checked once.
 pub(crate) struct HttpClient {
-    host: String,
-    port: u16,
-    /// The `Host` field.
-    authority: HeaderValue,
-    path: String,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    uri: Uri,
+    client: Client<Connector, Full<Bytes>>,
 }
 
 impl HttpClient {
@@ -66,13 +76,18 @@ impl HttpClient {
             None
         };
         let default_port = if is_https { 443 } else { 80 };
-        Ok(Self {
-            host,
+        let connector = Connector {
+            host: host.into(),
             port: authority.port_u16().unwrap_or(default_port),
-            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| "has a host that is no valid name")?,
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
             tls,
-        })
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .http1_max_buf_size(HEAD_SIZE_MAX)
+            .build(connector);
+        Ok(Self { uri, client })
     }
 
     /// Fetches the body of a response with status 200. Redirects are not followed.
@@ -80,11 +95,14 @@ impl HttpClient {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub(crate) async fn fetch(&self) -> Result<Bytes, HttpClientError> {
-        let request = Request::get(self.path.as_str());
+        let request = Request::get(&self.uri);
         self.send(request, Bytes::new(), TIMEOUT).await
     }
 
     /// Sends JSON in a POST request with further header fields, and returns the body of a response with status 200.
+    ///
+    /// A request that could not be written because the server had closed a kept connection is sent again on a new one. One
+    /// that was written is not.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
@@ -94,7 +112,7 @@ impl HttpClient {
         body: String,
         timeout: Duration,
     ) -> Result<Bytes, HttpClientError> {
-        let mut request = Request::post(self.path.as_str()).header(CONTENT_TYPE, "application/json");
+        let mut request = Request::post(&self.uri).header(CONTENT_TYPE, "application/json");
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -102,48 +120,102 @@ impl HttpClient {
     }
 
     async fn send(&self, request: Builder, body: Bytes, timeout: Duration) -> Result<Bytes, HttpClientError> {
+        let request = request
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("sockeye/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body))
+            .map_err(|error| HttpClientError::Other(error.into()))?;
         let exchange = async {
-            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            match &self.tls {
-                Some((connector, name)) => {
-                    let io = connector.connect(name.clone(), tcp).await?;
-                    self.exchange(io, request, body).await
-                }
-                None => self.exchange(tcp, request, body).await,
+            let response = self.client.request(request).await?;
+            match response.status() {
+                StatusCode::OK => read_body(response.into_body()).await,
+                status => Err(HttpClientError::Status(status)),
             }
         };
         tokio::time::timeout(timeout, exchange)
             .await
             .map_err(|_| HttpClientError::Timeout(timeout))?
     }
+}
 
-    async fn exchange<S>(&self, io: S, request: Builder, body: Bytes) -> Result<Bytes, HttpClientError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let mut client = http1::Builder::new();
-        client.max_buf_size(HEAD_SIZE_MAX);
-        let (mut sender, connection) = client.handshake(TokioIo::new(io)).await?;
-        let request = request
-            .header(HOST, &self.authority)
-            .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("sockeye/", env!("CARGO_PKG_VERSION")))
-            .header(CONNECTION, "close")
-            .body(Full::new(body))
-            .map_err(|error| HttpClientError::Other(error.into()))?;
-        let mut exchange = pin!(async {
-            let response = sender.send_request(request).await?;
-            match response.status() {
-                StatusCode::OK => read_body(response.into_body()).await,
-                status => Err(HttpClientError::Status(status)),
-            }
-        });
-        // The connection moves the bytes of the exchange; it may end first, with the body read and not yet collected.
-        tokio::select! {
-            biased;
-            body = &mut exchange => body,
-            _ = connection => exchange.await,
-        }
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").finish_non_exhaustive()
+    }
+}
+
+/// Opens connections to one address.
+#[derive(Clone)]
+struct Connector {
+    host: Arc<str>,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Connector {
+    async fn connect(self) -> io::Result<TokioIo<Stream>> {
+        let tcp = TcpStream::connect((&*self.host, self.port)).await?;
+        tcp.set_nodelay(true)?;
+        let stream = match self.tls {
+            Some((connector, name)) => Either::Right(connector.connect(name, tcp).await?),
+            None => Either::Left(tcp),
+        };
+        Ok(TokioIo::new(Stream(stream)))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        Box::pin(self.clone().connect())
+    }
+}
+
+/// A connection, with TLS or without.
+struct Stream(Either<TcpStream, TlsStream<TcpStream>>);
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 }
 
@@ -169,7 +241,7 @@ fn platform_tls() -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-/// Why a fetch failed.
+/// Why an exchange failed.
 #[derive(Debug)]
 pub(crate) enum HttpClientError {
     Timeout(Duration),
@@ -190,19 +262,92 @@ impl fmt::Display for HttpClientError {
                 )
             }
             Self::Status(status) => write!(f, "answered {status}"),
-            Self::Other(error) => error.fmt(f),
+            Self::Other(error) => {
+                error.fmt(f)?;
+                let mut source = error.source();
+                while let Some(error) = source {
+                    write!(f, ": {error}")?;
+                    source = error.source();
+                }
+                Ok(())
+            }
         }
     }
 }
 
-impl From<std::io::Error> for HttpClientError {
-    fn from(error: std::io::Error) -> Self {
+impl From<hyper_util::client::legacy::Error> for HttpClientError {
+    fn from(error: hyper_util::client::legacy::Error) -> Self {
         Self::Other(error.into())
     }
 }
 
-impl From<hyper::Error> for HttpClientError {
-    fn from(error: hyper::Error) -> Self {
-        Self::Other(error.into())
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers `per_connection` requests of a connection, then closes it, and counts connections.
+    async fn server(per_connection: usize) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook?x=1", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    for number in 1..=per_connection {
+                        let mut request = Vec::new();
+                        while !request.ends_with(b"}") {
+                            match tcp.read_u8().await {
+                                Ok(byte) => request.push(byte),
+                                Err(_) => return,
+                            }
+                        }
+                        let request = String::from_utf8(request).unwrap();
+                        assert!(request.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{request}");
+                        let close = if number == per_connection {
+                            "connection: close\r\n"
+                        } else {
+                            ""
+                        };
+                        let answer = format!("HTTP/1.1 200 OK\r\n{close}content-length: 2\r\n\r\n{{}}");
+                        tcp.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        (url, connections)
+    }
+
+    async fn post(client: &HttpClient) -> Result<Bytes, HttpClientError> {
+        client
+            .post([].into_iter(), "{}".to_owned(), Duration::from_secs(20))
+            .await
+    }
+
+    #[tokio::test]
+    async fn requests_in_a_row_share_a_connection() {
+        let (url, connections) = server(3).await;
+        let client = HttpClient::new(&url, None).unwrap();
+        for expect in [1, 1, 1, 2, 2, 2, 3] {
+            assert_eq!(&*post(&client).await.unwrap(), b"{}");
+            assert_eq!(connections.load(Ordering::SeqCst), expect);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_says_why_there_is_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let client = HttpClient::new(&url, None).unwrap();
+        let error = post(&client).await.unwrap_err().to_string();
+        assert!(error.contains("refused"), "{error}");
     }
 }

@@ -77,6 +77,7 @@ mod policy;
 mod presence;
 mod protocol;
 mod queue;
+mod rate_limiter;
 mod refusals;
 mod request_id;
 mod serve;
@@ -89,7 +90,8 @@ pub use config::{
 };
 pub use endpoint::Endpoint;
 pub use engine::{
-    EngineUrl, Fsync, InvalidEngineUrl, InvalidFsync, InvalidRedisUrl, JournalConfig, JournalRepair, RedisConfig,
+    EngineUrl, Fsync, InvalidEngineUrl, InvalidFsync, InvalidNatsUrl, InvalidRedisUrl, JournalCheck, JournalConfig,
+    JournalRepair, NatsConfig, RedisConfig,
 };
 pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,

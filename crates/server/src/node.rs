@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
@@ -16,7 +16,7 @@ use crate::channel::{ChannelName, Hub, PositionCheck, STEPS, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
-use crate::connection_limiter::{ConnectionLimiter, RateLimit};
+use crate::connection_limiter::ConnectionLimiter;
 use crate::demo::Demos;
 use crate::engine::{
     ClusterBroker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence,
@@ -29,7 +29,8 @@ use crate::ids::{ClientId, Generation, Subscription};
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
 use crate::presence::Membership;
 use crate::protocol::Data;
-use crate::queue::{Outgoing, Queue};
+use crate::queue::{Item, Outgoing, Queue, RevokedCount, ServerCommand};
+use crate::rate_limiter::{Rate, RateLimiter};
 use crate::refusals::RefusalLog;
 
 /// A configuration that can be replaced.
@@ -61,7 +62,7 @@ pub(crate) struct Node {
     /// Certificates for new connections; `None` without TLS.
     tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     connection_limiter: ConnectionLimiter,
-    handshakes: RateLimit,
+    handshakes: Mutex<RateLimiter>,
     /// Whether the last readiness check succeeded.
     is_ready: AtomicBool,
     /// A random id of this run of the server.
@@ -74,6 +75,9 @@ pub(crate) struct Node {
 /// How long [`Node::drain`] waits for clients that are accepted and not registered yet: usually they take less than a
 /// round trip. Later ones are disconnected when they register.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Handshakes are limited on average over this time.
+const HANDSHAKES_BURST: Duration = Duration::from_secs(2);
 
 /// How often [`Node::drain`] looks whether all clients are gone.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -187,7 +191,7 @@ impl Node {
             handlers: RwLock::default(),
             tls: RwLock::new(None),
             connection_limiter,
-            handshakes: RateLimit::new(),
+            handshakes: Mutex::default(),
             is_ready: AtomicBool::new(false),
             uid,
             questions: Questions::default(),
@@ -195,12 +199,13 @@ impl Node {
         })
     }
 
-    pub(crate) fn config(&self) -> &Arc<Config> {
+    /// The configuration of the start, for what a reload does not change.
+    pub(crate) fn startup_config(&self) -> &Arc<Config> {
         &self.config
     }
 
     /// The configuration after the last reload.
-    pub(crate) fn current_config(&self) -> Arc<Config> {
+    pub(crate) fn config(&self) -> Arc<Config> {
         self.current.read().clone()
     }
 
@@ -208,7 +213,7 @@ impl Node {
     pub(crate) fn reloaded_config(&self, generation: &mut u64) -> Option<Arc<Config>> {
         let current = self.generation.load(Ordering::Acquire);
         let is_new = std::mem::replace(generation, current) != current;
-        is_new.then(|| self.current_config())
+        is_new.then(|| self.config())
     }
 
     /// Number of reloads.
@@ -216,17 +221,27 @@ impl Node {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Replaces the configuration.
+    /// Replaces the configuration. Ends the subscriptions that it does not allow any more.
     pub(crate) fn reload(&self, config: Config) {
-        if config.hooks != self.current_config().hooks
+        if config.hooks != self.config().hooks
             && let Ok(hooks) = Hooks::from_options(&config.hooks)
         {
             *self.hooks.write() = hooks.with_metrics(self.metrics.clone());
         }
         // Also forgets the cached JWK sets.
         *self.verifiers.write() = Arc::new(Verifiers::new(&config));
-        *self.current.write() = Arc::new(config);
+        let config = Arc::new(config);
+        let old = std::mem::replace(&mut *self.current.write(), config.clone());
         self.generation.fetch_add(1, Ordering::Release);
+        if !old.allows_same_subscriptions(&config) {
+            // A client that is not registered yet has no subscription, and gets the new configuration with its first one.
+            let count = Arc::new(RevokedCount::default());
+            for queue in self.clients.queues() {
+                queue.push(Item::Command(Box::new(ServerCommand::CheckSubscriptions(
+                    count.clone(),
+                ))));
+            }
+        }
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -272,7 +287,7 @@ impl Node {
     /// # Errors
     /// Returns the code with which to disconnect the client, if the user has too many connections.
     pub(crate) fn set_user(&self, client: ClientId, user: &Arc<str>) -> Result<(), DisconnectCode> {
-        let per_user_max = self.current_config().limits.connections_per_user_max;
+        let per_user_max = self.config().limits.connections_per_user_max;
         self.clients
             .set_user(client, user, per_user_max)
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
@@ -318,9 +333,13 @@ impl Node {
         &self.connection_limiter
     }
 
-    /// Limits the rate of handshakes.
-    pub(crate) fn handshakes(&self) -> &RateLimit {
-        &self.handshakes
+    /// Admits a WebSocket handshake within a number per second.
+    ///
+    /// # Errors
+    /// Returns the time after which it would be admitted.
+    pub(crate) fn admit_handshake(&self, per_second_max: u32) -> Result<(), Duration> {
+        let rate = Rate::per_second(per_second_max, HANDSHAKES_BURST);
+        self.handshakes.lock().admit(Instant::now().into_std(), rate)
     }
 
     /// The metrics in the text format of OpenMetrics.

@@ -14,6 +14,7 @@ mod backlog;
 mod dropped;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -103,8 +104,43 @@ impl Eq for Answer {}
 pub(crate) enum ServerCommand {
     /// Subscribes the client to a channel.
     Subscribe(ServerSubscribe),
+    /// Cancels subscriptions to a channel that wait for the backend, or to all channels.
+    CancelSubscribe(Option<ChannelName>),
     /// Changes the expiry of the connection.
     Refresh(ServerRefresh),
+    /// Ends the subscriptions that the configuration does not allow any more.
+    CheckSubscriptions(Arc<RevokedCount>),
+}
+
+/// Counts the subscriptions that a reload ends. Logs their number when the last client has been checked.
+#[derive(Debug, Default)]
+pub(crate) struct RevokedCount(AtomicUsize);
+
+impl RevokedCount {
+    pub(crate) fn add(&self, count: usize) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// Equal if it is the count of the same reload.
+impl PartialEq for RevokedCount {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for RevokedCount {}
+
+impl Drop for RevokedCount {
+    fn drop(&mut self) {
+        let count = *self.0.get_mut();
+        if count > 0 {
+            tracing::info!(
+                subscriptions = count,
+                "reloaded: ended subscriptions that the namespaces do not allow any more"
+            );
+        }
+    }
 }
 
 /// A server-side subscription.
@@ -441,6 +477,7 @@ impl ServerCommand {
             + match self {
                 Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
                 Self::Refresh(refresh) => len(&refresh.info),
+                Self::CancelSubscribe(_) | Self::CheckSubscriptions(_) => 0,
             }
     }
 }

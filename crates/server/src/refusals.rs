@@ -1,8 +1,8 @@
 //! A rate limiter for the log lines about refused clients.
 //!
 //! Operators need these lines: with a proxy that rewrites the Host header, the server otherwise just seems to be down. But
-//! clients cause them, so a client that retries a thousand times per second must not fill the disk. A token bucket allows
-//! a burst of [`BURST`] lines and one line per second. The number of suppressed lines is logged before the next line, or by
+//! clients cause them, so a client that retries a thousand times per second must not fill the disk. The limit allows a
+//! burst of [`BURST`] lines and one line per second. The number of suppressed lines is logged before the next line, or by
 //! [`report`](RefusalLog::report).
 
 use std::time::Duration;
@@ -10,39 +10,36 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::rate_limiter::{Rate, RateLimiter};
+
 /// The rate limiter.
 #[derive(Debug)]
 pub(crate) struct RefusalLog {
-    bucket: Mutex<Bucket>,
+    state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct Bucket {
-    /// Number of lines that may be written now.
-    tokens: u32,
-    /// When the last token was added.
-    filled_at: Instant,
+#[derive(Debug, Default)]
+struct State {
+    limiter: RateLimiter,
     /// Lines suppressed since their number was last logged.
     suppressed: u64,
 }
 
+/// Number of lines that may be written at once.
 const BURST: u32 = 20;
-const REFILL_INTERVAL: Duration = Duration::from_secs(1);
+
+const RATE: Rate = Rate::per_interval(Duration::from_secs(1), BURST);
 
 impl RefusalLog {
     pub(crate) fn new() -> Self {
         Self {
-            bucket: Mutex::new(Bucket {
-                tokens: BURST,
-                filled_at: Instant::now(),
-                suppressed: 0,
-            }),
+            state: Mutex::default(),
         }
     }
 
     /// Calls `write`, which logs one line, unless the rate limit is exceeded.
     pub(crate) fn log(&self, write: impl FnOnce()) {
-        let Some(suppressed) = self.bucket.lock().take(Instant::now()) else {
+        let Some(suppressed) = self.state.lock().admit(Instant::now()) else {
             return;
         };
         log_suppressed(suppressed);
@@ -51,26 +48,17 @@ impl RefusalLog {
 
     /// Logs the number of suppressed lines, if there are any.
     pub(crate) fn report(&self) {
-        log_suppressed(std::mem::take(&mut self.bucket.lock().suppressed));
+        log_suppressed(std::mem::take(&mut self.state.lock().suppressed));
     }
 }
 
-impl Bucket {
-    /// Takes a token. Returns the number of lines suppressed before, or `None` without a token.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        let elapsed = now.duration_since(self.filled_at);
-        if elapsed >= REFILL_INTERVAL * (BURST - self.tokens) {
-            (self.tokens, self.filled_at) = (BURST, now);
-        } else {
-            let added = (elapsed.as_nanos() / REFILL_INTERVAL.as_nanos()) as u32;
-            self.tokens += added;
-            self.filled_at += REFILL_INTERVAL * added;
-        }
-        if self.tokens == 0 {
+impl State {
+    /// Counts a line. Returns the number of lines suppressed before it, or `None` if it is suppressed.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.limiter.admit(now.into_std(), RATE).is_err() {
             self.suppressed += 1;
             return None;
         }
-        self.tokens -= 1;
         Some(std::mem::take(&mut self.suppressed))
     }
 }
@@ -94,12 +82,12 @@ mod tests {
         let flood = || (0..1000).for_each(|_| log.log(|| lines.set(lines.get() + 1)));
         flood();
         assert_eq!(lines.take(), BURST);
-        assert_eq!(log.bucket.lock().suppressed, u64::from(1000 - BURST));
+        assert_eq!(log.state.lock().suppressed, u64::from(1000 - BURST));
         tokio::time::advance(Duration::from_millis(2500)).await;
         flood();
         assert_eq!(lines.take(), 2);
         // The count of suppressed lines starts again after it was logged.
-        assert_eq!(log.bucket.lock().suppressed, 998);
+        assert_eq!(log.state.lock().suppressed, 998);
         tokio::time::advance(Duration::from_millis(500)).await;
         flood();
         assert_eq!(lines.take(), 1);
@@ -107,6 +95,6 @@ mod tests {
         flood();
         assert_eq!(lines.take(), BURST);
         log.report();
-        assert_eq!(log.bucket.lock().suppressed, 0);
+        assert_eq!(log.state.lock().suppressed, 0);
     }
 }

@@ -224,7 +224,7 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
     let service = Arc::new(HttpService::new(node.clone(), is_loopback));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (drain, shutdown_timeout) = {
-        let timeouts = &node.config().timeouts;
+        let timeouts = &node.startup_config().timeouts;
         (timeouts.drain, timeouts.shutdown)
     };
 
@@ -234,7 +234,7 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
             None => Poll::Pending,
         },
         |(stream, peer)| {
-            let per_address_max = node.current_config().limits.connections_per_address_max;
+            let per_address_max = node.config().limits.connections_per_address_max;
             match node.connection_limiter().admit(peer.ip(), per_address_max) {
                 Ok(permit) => match node.tls() {
                     None => drop(tokio::spawn(http::serve_connection(
@@ -308,7 +308,7 @@ async fn serve_tls(
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn log_limit_reached(node: &Node, peer: SocketAddr, closed: LimitReached) {
-    let limits = &node.current_config().limits;
+    let limits = &node.config().limits;
     let (reason, limit, value) = match closed {
         LimitReached::Connections => ("connections", "connections_max", limits.connections_max),
         LimitReached::Address => (

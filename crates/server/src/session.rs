@@ -9,7 +9,6 @@ mod connect;
 mod event;
 mod grant;
 mod heartbeat;
-mod rate;
 mod refresh;
 mod subscribe;
 mod token;
@@ -23,7 +22,6 @@ pub(crate) use self::event::{Decision, Event};
 use self::grant::AccessContext;
 use self::heartbeat::Heartbeat;
 pub(crate) use self::heartbeat::{PingDue, Pings};
-use self::rate::Rate;
 pub(crate) use self::refresh::Expired;
 use self::refresh::expiry;
 pub(crate) use self::token::{TokenKind, Unverified, Verified};
@@ -34,7 +32,8 @@ use crate::engine::{Position, Publish};
 use crate::hooks::{Hook, ReplyDisconnect};
 use crate::ids::{ClientId, Generation};
 use crate::presence::{ClientInfo, Membership};
-use crate::protocol::{Command, ConnectResult, Data, Empty, ExpiryResult, Malformed, Rejection, ReplyBody, Request};
+use crate::protocol::{Command, ConnectResult, CustomError, Data, Empty, ExpiryResult, Malformed, ReplyBody, Request};
+use crate::rate_limiter::{Rate, RateLimiter};
 
 /// The session of one client.
 #[derive(Debug)]
@@ -52,13 +51,15 @@ pub(crate) struct Session {
     subscriptions: Vec<Subscribed>,
     /// The generation of the newest subscription.
     generation: Generation,
-    commands: Rate,
+    commands: RateLimiter,
     /// Rates of publications, of channels whose namespace limits them.
-    publications: Vec<(ChannelName, Rate)>,
+    publications: Vec<(ChannelName, RateLimiter)>,
     /// The first time at which the connection or a subscription expires, with the grace.
     expires_at: Option<Instant>,
     /// The code with which the client is disconnected.
     failed: Option<DisconnectCode>,
+    /// Whether the client may not connect because it has no token.
+    lacks_token: bool,
 }
 
 /// Which calls of clients the embedding program handles.
@@ -161,11 +162,11 @@ pub(crate) struct ReadHistory {
     pub(crate) is_reversed: bool,
 }
 
-/// Why a command is rejected.
+/// Why a command fails.
 enum CommandError {
     Error(ErrorCode),
     /// An error of the backend or a handler.
-    Rejected(Rejection),
+    Custom(CustomError),
     Disconnect(DisconnectCode),
     /// A close code and reason of the backend.
     Close(ReplyDisconnect),
@@ -196,16 +197,25 @@ impl Session {
             meta: None,
             subscriptions: Vec::new(),
             generation: Generation::default(),
-            commands: Rate::new(now),
+            commands: RateLimiter::default(),
             publications: Vec::new(),
             expires_at: None,
             failed: None,
+            lacks_token: false,
         }
     }
 
     /// Replaces the configuration. It applies from the next command on.
     pub(crate) fn set_config(&mut self, config: Arc<Config>) {
         self.config = config;
+    }
+
+    /// Why the client may not connect, for the log of the server. Empty if there is nothing to say.
+    pub(crate) fn refusal_reason(&self) -> &'static str {
+        match self.lacks_token {
+            true => "it has no token, and the setting `anonymous` is false",
+            false => "",
+        }
     }
 
     /// Sets the secret with which the client sends commands over other requests.
@@ -232,7 +242,11 @@ impl Session {
         }
         let per_second_max = self.config.limits.commands_per_second_max;
         let step = match command {
-            _ if !self.commands.allows(now, per_second_max, COMMANDS_BURST) => {
+            _ if self
+                .commands
+                .admit(now, Rate::per_second(per_second_max, COMMANDS_BURST))
+                .is_err() =>
+            {
                 Err(CommandError::Disconnect(DisconnectCode::TooManyRequests))
             }
             Ok(command) => self.command(command, now),
@@ -264,7 +278,7 @@ impl Session {
         match step {
             Ok(step) => Ok(step),
             Err(CommandError::Error(code)) => Ok(Step::Reply(ReplyBody::Error(code))),
-            Err(CommandError::Rejected(rejection)) => Ok(Step::Reply(ReplyBody::Rejected(rejection))),
+            Err(CommandError::Custom(error)) => Ok(Step::Reply(ReplyBody::Custom(error))),
             Err(CommandError::Disconnect(code)) => Err(self.fail(code)),
             Err(CommandError::Close(close)) => {
                 self.fail(DisconnectCode::ForceDisconnect);

@@ -47,10 +47,10 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 /// A small file system in memory; unmounted when dropped.
-struct Mount(PathBuf);
+pub(super) struct Mount(pub(super) PathBuf);
 
 impl Mount {
-    fn new(folder: PathBuf, options: &str) -> Result<Self> {
+    pub(super) fn new(folder: PathBuf, options: &str) -> Result<Self> {
         fs::create_dir_all(&folder)?;
         // Left by a run that was interrupted.
         let _ = output(Command::new("umount").arg("--lazy").arg(&folder));

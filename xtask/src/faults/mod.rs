@@ -9,10 +9,12 @@
 //! | `wire` | frames and commands of the client protocol |
 //! | `subscribers`, `publisher` | subscribers and publishers, and the audit of what they saw |
 //! | `crash`, `disk` | F1 and F8: `kill -9`, damaged logs; a full disk, other folders, other sinks of the log lines |
+//! | `engine` | Redis and NATS: servers that die, lose writes, are full, slow or cut off |
 //! | `peers`, `process` | F5, F10, F12: slow and dead peers; F7, F9, F11, F15: descriptors, clocks, draining, panics |
 
 mod crash;
 mod disk;
+mod engine;
 mod peers;
 mod process;
 mod publisher;
@@ -28,18 +30,22 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     bench,
     process::{call, step},
+    tools,
     workspace::Workspace,
 };
 
 /// Options of `cargo xtask faults`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
+    /// Try the faults of a shared engine, with two nodes, instead of those of a single node.
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<EngineKind>,
     /// Run only these faults (names as in the table).
     #[arg(long, value_name = "FAULT", value_delimiter = ',')]
     only: Vec<String>,
@@ -57,11 +63,20 @@ pub(crate) struct Options {
     inside_namespace: bool,
 }
 
+/// An engine that several nodes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EngineKind {
+    Redis,
+    Nats,
+}
+
 /// What faults need.
 struct Environment {
     binary: PathBuf,
     /// The program with a way to make it panic, built when it is needed.
     panicking: Box<dyn Fn() -> Result<PathBuf>>,
+    /// Installs nats-server when it is needed.
+    nats_server: Box<dyn Fn() -> Result<PathBuf>>,
     /// A folder for the files of the fault.
     work: PathBuf,
     rounds: u16,
@@ -112,7 +127,12 @@ const FAULTS: &[&[Fault]] = &[crash::FAULTS, peers::FAULTS, process::FAULTS, dis
 
 /// Runs the faults and prints a row for each; fails if one was not survived.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let mut faults: Vec<_> = FAULTS.iter().copied().flatten().collect();
+    let faults = match options.engine {
+        None => FAULTS,
+        Some(EngineKind::Redis) => &[engine::redis::FAULTS],
+        Some(EngineKind::Nats) => &[engine::nats::FAULTS],
+    };
+    let mut faults: Vec<_> = faults.iter().copied().flatten().collect();
     // F10 after F9.
     faults.sort_by_key(|fault| number(fault.name));
     if options.list {
@@ -147,6 +167,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let environment = Environment {
         binary: workspace.target.join("release/sockeye"),
         panicking: Box::new(move || build_panicking(&root, &target)),
+        nats_server: Box::new(|| tools::nats_server(&Workspace::find()?)),
         work,
         rounds: options.rounds,
         inside_namespace: options.inside_namespace,
@@ -169,7 +190,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     println!("{} faults in {:.0} s", faults.len(), began_at.elapsed().as_secs_f64());
     if options.write {
-        write_page(workspace, &rows, began_at.elapsed())?;
+        write_page(workspace, options.engine, &rows, began_at.elapsed())?;
     }
     failed.dedup();
     if !failed.is_empty() {
@@ -215,24 +236,30 @@ fn build_panicking(root: &Path, target: &Path) -> Result<PathBuf> {
     Ok(target.join("debug/sockeye"))
 }
 
-/// The lines around the table in docs/faults.md.
-const START: &str = "<!-- faults: written by cargo xtask faults --write -->";
-const END: &str = "<!-- end of faults -->";
-
-fn write_page(workspace: &Workspace, rows: &str, took: Duration) -> Result<()> {
+fn write_page(workspace: &Workspace, engine: Option<EngineKind>, rows: &str, took: Duration) -> Result<()> {
     let page = workspace.root.join("docs/faults.md");
     let text = fs::read_to_string(&page)?;
+    let (name, option) = match engine {
+        None => ("faults", ""),
+        Some(EngineKind::Redis) => ("redis faults", " --engine redis"),
+        Some(EngineKind::Nats) => ("nats faults", " --engine nats"),
+    };
+    // The lines around the table.
+    let start = format!("<!-- {name}: written by cargo xtask faults{option} --write -->");
+    let end = format!("<!-- end of {name} -->");
     let (before, rest) = text
-        .split_once(START)
-        .context("docs/faults.md has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("docs/faults.md has no end of the table")?;
+        .split_once(&start)
+        .with_context(|| format!("docs/faults.md has no place for the table of {name}"))?;
+    let (_, after) = rest
+        .split_once(&end)
+        .with_context(|| format!("docs/faults.md has no end of the table of {name}"))?;
     let (machine, date) = bench::machine_line()?;
     let mut table = format!(
-        "{START}\n\n| fault | what happens | what clients saw | what was lost | until ready | survived if | |\n\
+        "{start}\n\n| fault | what happens | what clients saw | what was lost | until ready | survived if | |\n\
          |---|---|---|---|---|---|---|\n{rows}\n"
     );
     let _ = writeln!(table, "{date}, {machine}; {:.0} s for all.\n", took.as_secs_f64());
-    fs::write(&page, format!("{before}{table}{END}{after}"))?;
+    fs::write(&page, format!("{before}{table}{end}{after}"))?;
     println!("wrote {}", page.display());
     Ok(())
 }
@@ -254,7 +281,9 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_numbered() {
-        let mut names: Vec<_> = FAULTS.iter().copied().flatten().map(|fault| fault.name).collect();
+        let faults = FAULTS.iter().copied().flatten().chain(super::engine::redis::FAULTS);
+        let faults = faults.chain(super::engine::nats::FAULTS);
+        let mut names: Vec<_> = faults.map(|fault| fault.name).collect();
         assert!(names.iter().all(|name| number(name) > 0));
         let count = names.len();
         names.sort_unstable();

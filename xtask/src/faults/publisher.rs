@@ -136,6 +136,8 @@ pub(super) struct Published {
     pub(super) errors: usize,
     /// Times from a command to its acknowledgement.
     pub(super) times: Vec<Duration>,
+    /// The longest time from a command to its answer, or to the end of the connection.
+    pub(super) slowest: Duration,
 }
 
 impl Stream {
@@ -149,13 +151,16 @@ impl Stream {
                     acknowledged: vec![BTreeSet::new(); channels],
                     errors: 0,
                     times: Vec::new(),
+                    slowest: Duration::ZERO,
                 };
                 let mut number = 0;
                 while !is_over.load(Ordering::Acquire) {
                     number += 1;
                     let idx = number as usize % channels;
                     let began_at = Instant::now();
-                    match publisher.publish(&channel(idx), number, size) {
+                    let answer = publisher.publish(&channel(idx), number, size);
+                    published.slowest = published.slowest.max(began_at.elapsed());
+                    match answer {
                         Ok(Answer::Acknowledged) => {
                             published.acknowledged[idx].insert(number);
                             published.times.push(began_at.elapsed());

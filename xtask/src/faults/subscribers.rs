@@ -26,6 +26,9 @@ use super::{
 /// Delay before a client connects again.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// Delay before a client subscribes again after a temporary error.
+const SUBSCRIBE_RETRY: Duration = Duration::from_millis(200);
+
 /// What subscribers do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SubscriberOptions {
@@ -78,12 +81,16 @@ pub(super) struct Member {
     pub(super) ends: Vec<(Instant, Option<u16>)>,
     /// Times from a lost connection to the next subscription.
     pub(super) back: Vec<Duration>,
+    /// How often the server ended its subscription, while the connection went on.
+    pub(super) unsubscribed: usize,
     position: Option<(String, u64)>,
     stream: Option<TcpStream>,
     input: Vec<u8>,
     is_open: bool,
     is_subscribed: bool,
     retry_at: Option<Instant>,
+    /// When to subscribe again on the same connection.
+    subscribe_at: Option<Instant>,
 }
 
 impl Subscribers {
@@ -173,6 +180,11 @@ fn run(mut members: Vec<Member>, address: SocketAddr, options: SubscriberOptions
             if member.stream.is_none() && is_due && (options.reconnects || member.ends.is_empty()) {
                 member.connect(address, options);
             }
+            if member.subscribe_at.is_some_and(|at| now >= at) {
+                member.subscribe_at = None;
+                let text = wire::subscribe(&channel(member.channel), member.position());
+                member.send(&text);
+            }
         }
         let open: Vec<_> = (0..members.len())
             .filter(|&idx| members[idx].stream.is_some() && (options.reads || !members[idx].is_subscribed))
@@ -237,8 +249,7 @@ impl Member {
             }
             self.input.drain(..end + 4);
             self.is_open = true;
-            let position = self.position.as_ref().map(|(epoch, offset)| (epoch.as_str(), *offset));
-            let text = wire::connect_and_subscribe(&channel(self.channel), position);
+            let text = wire::connect_and_subscribe(&channel(self.channel), self.position());
             self.send(&text);
         }
         while let Some(frame) = wire::take_frame(&mut self.input) {
@@ -260,6 +271,12 @@ impl Member {
         if line.starts_with("{\"push\":") {
             if let Some((number, offset)) = digits_after(line, "\"n\":").zip(digits_after(line, "\"offset\":")) {
                 self.take(number, offset, shared);
+            } else if line.contains("\"unsubscribe\":") {
+                self.unsubscribed += 1;
+                if std::mem::take(&mut self.is_subscribed) {
+                    shared.ready.fetch_sub(1, Ordering::Release);
+                }
+                self.subscribe_at = Some(Instant::now());
             }
             return;
         }
@@ -282,7 +299,15 @@ impl Member {
             }
             self.is_subscribed = true;
             shared.ready.fetch_add(1, Ordering::Release);
+        } else if value["id"] == 2 && !value["error"].is_null() {
+            self.subscribe_at = Some(Instant::now() + SUBSCRIBE_RETRY);
         }
+    }
+
+    /// The epoch and the offset up to which publications have arrived.
+    fn position(&self) -> Option<(&str, u64)> {
+        let position = self.position.as_ref();
+        position.map(|(epoch, offset)| (epoch.as_str(), *offset))
     }
 
     fn take(&mut self, number: u64, offset: u64, shared: &Shared) {
@@ -305,6 +330,7 @@ impl Member {
             shared.ready.fetch_sub(1, Ordering::Release);
         }
         self.stream = None;
+        self.subscribe_at = None;
         self.input.clear();
         self.is_open = false;
         self.retry_at = Some(Instant::now() + RETRY);

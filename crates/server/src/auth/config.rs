@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
 use super::Secret;
 use crate::config::options::options;
 
@@ -14,15 +12,13 @@ options! {
     /// `jwks_url` is asked only for tokens that no key set here verifies, and never for HMAC.
     ///
     /// ```
-    /// use sockeye_server::auth::{TokenConfig, TokenVerifier};
-    ///
-    /// let mut config = TokenConfig::default();
-    /// config.hmac_secret = Some("at least 32 bytes of random text".into());
-    /// let verifier = TokenVerifier::new(&config)?;
-    /// # Ok::<(), sockeye_server::auth::TokenConfigError>(())
+    /// let mut config = sockeye_server::Config::default();
+    /// config.tokens.hmac_secret = Some("at least 32 bytes of random text".into());
+    /// config.tokens.issuer = Some("https://accounts.example".to_owned());
+    /// config.check()?;
+    /// # Ok::<(), sockeye_server::ConfigError>(())
     /// ```
-    #[derive(PartialEq, Eq, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
+    #[derive(PartialEq, Eq)]
     pub struct TokenConfig {
         /// Secret of tokens signed with HS256, HS384 or HS512.
         pub hmac_secret: Option<Secret> = None,
@@ -46,7 +42,7 @@ options! {
         /// Allowed clock skew for `exp` and `nbf`, in seconds. 0 by default.
         pub leeway_seconds: u64 = 0,
         /// Longest token in bytes; 16 KiB by default. A longer one is invalid, and is not decoded.
-        pub size_max: usize = 16 * 1024,
+        pub size_max: usize as ByteSize = 16 * 1024,
         /// Accepts tokens whatever their signature. For development only: every client can impersonate every user. Expiry and all
         /// other claims are checked as always.
         pub insecure_skip_signature_check: bool = false,
@@ -69,6 +65,10 @@ impl TokenConfigError {
     /// The name of the field.
     pub fn field(&self) -> &'static str {
         self.field
+    }
+
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
     }
 }
 

@@ -1,7 +1,7 @@
 //! Authentication: connection tokens, subscription tokens, and keys of the HTTP API.
 //!
-//! Tokens are JSON Web Tokens (RFC 7519) with the claims of Centrifugo. [`TokenVerifier`] checks them against the keys of
-//! a [`TokenConfig`]: HMAC, RSA, ECDSA and EdDSA, and keys that an identity provider publishes as a JWK set (RFC 7517).
+//! Tokens are JSON Web Tokens (RFC 7519) with the claims of Centrifugo. They are verified with the keys of a
+//! [`TokenConfig`]: HMAC, RSA, ECDSA and EdDSA, and keys that an identity provider publishes as a JWK set (RFC 7517).
 //!
 //! - Without a configured key, every token is invalid.
 //! - The algorithm in a token's header only selects among the keys of that algorithm. An RSA public key never serves as
@@ -10,9 +10,6 @@
 //!   other.
 //! - Time is an argument, in seconds since the Unix epoch.
 //! - No error and no `Debug` output contains a token, a secret or a part of one.
-//!
-//! The session of a client decides which error or close code the client receives for a [`TokenError`], and how long it may
-//! stay connected after [`ConnectionClaims::expire_at`].
 
 mod api_keys;
 mod claims;
@@ -28,9 +25,9 @@ mod test_keys;
 mod tests;
 mod verifier;
 
-pub use api_keys::ApiKeys;
-pub use claims::{ConnectionClaims, Overrides, Payload, Subscriber, SubscriptionClaims, SubscriptionGrant};
+pub(crate) use api_keys::ApiKeys;
+pub(crate) use claims::{ConnectionClaims, Overrides, Payload, Subscriber, SubscriptionClaims, SubscriptionGrant};
 pub use config::{TokenConfig, TokenConfigError};
-pub use rules::{InvalidToken, TokenError};
+pub(crate) use rules::{InvalidToken, TokenError};
 pub use secret::Secret;
-pub use verifier::TokenVerifier;
+pub(crate) use verifier::TokenVerifier;

@@ -14,7 +14,7 @@ use super::{Secret, TokenConfig, TokenConfigError, provider};
 /// Reason for which a token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The token is forged, malformed or meant for something else. A connection is closed with 3500, a subscription is
     /// refused with error 103.
     Invalid(InvalidToken),
@@ -43,7 +43,7 @@ impl std::error::Error for TokenError {}
 /// Fault of an invalid token. It is meant for the log, not for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum InvalidToken {
+pub(crate) enum InvalidToken {
     /// No key is configured.
     NoKeys,
     /// Longer than [`TokenConfig::size_max`].

@@ -13,24 +13,10 @@ use crate::http_client::HttpClient;
 
 /// Verifies the tokens of clients.
 ///
-/// `verify_…` may fetch the JWK set, which takes up to five seconds; `try_verify_…` only uses keys that are at hand.
+/// `verify_…` may fetch the JWK set, which takes up to five seconds; `try_verify_…`, for tests, only uses keys that are at hand.
 /// Without [`TokenConfig::jwks_url`] neither ever waits. Use one verifier for connections and another one for
 /// subscriptions if they have keys of their own.
-///
-/// ```
-/// use sockeye_server::auth::{InvalidToken, TokenConfig, TokenError, TokenVerifier};
-///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut config = TokenConfig::default();
-/// config.hmac_secret = Some("secret".into());
-/// let verifier = TokenVerifier::new(&config)?;
-/// let now = 1_700_000_000;
-/// let error = verifier.verify_connect("not a token", now).await.unwrap_err();
-/// assert_eq!(error, TokenError::Invalid(InvalidToken::Malformed));
-/// # Ok(())
-/// # }
-/// ```
-pub struct TokenVerifier {
+pub(crate) struct TokenVerifier {
     rules: Rules,
     jwks: Option<Jwks>,
 }
@@ -40,7 +26,7 @@ impl TokenVerifier {
     ///
     /// # Errors
     /// The first field with a key or address that cannot be used.
-    pub fn new(config: &TokenConfig) -> Result<Self, TokenConfigError> {
+    pub(crate) fn new(config: &TokenConfig) -> Result<Self, TokenConfigError> {
         Self::with_tls(config, None)
     }
 
@@ -67,7 +53,7 @@ impl TokenVerifier {
     ///
     /// # Cancel safety
     /// Safe: a fetch that was begun goes on for others.
-    pub async fn verify_connect(&self, token: &str, now: u64) -> Result<ConnectionClaims, TokenError> {
+    pub(crate) async fn verify_connect(&self, token: &str, now: u64) -> Result<ConnectionClaims, TokenError> {
         self.verify(|rules, keys| rules.connect(token, now, keys)).await
     }
 
@@ -79,18 +65,20 @@ impl TokenVerifier {
     ///
     /// # Cancel safety
     /// Safe: a fetch that was begun goes on for others.
-    pub async fn verify_subscribe(&self, token: &str, now: u64) -> Result<SubscriptionClaims, TokenError> {
+    pub(crate) async fn verify_subscribe(&self, token: &str, now: u64) -> Result<SubscriptionClaims, TokenError> {
         self.verify(|rules, keys| rules.subscribe(token, now, keys)).await
     }
 
     /// Verifies a connection token with the keys at hand; `None` if [`TokenVerifier::verify_connect`] has to fetch some.
-    pub fn try_verify_connect(&self, token: &str, now: u64) -> Option<Result<ConnectionClaims, TokenError>> {
+    #[cfg(any(test, feature = "__fuzz"))]
+    pub(crate) fn try_verify_connect(&self, token: &str, now: u64) -> Option<Result<ConnectionClaims, TokenError>> {
         self.try_verify(|rules, keys| rules.connect(token, now, keys))
     }
 
     /// Verifies a subscription token with the keys at hand; `None` if [`TokenVerifier::verify_subscribe`] has to fetch
     /// some.
-    pub fn try_verify_subscribe(&self, token: &str, now: u64) -> Option<Result<SubscriptionClaims, TokenError>> {
+    #[cfg(any(test, feature = "__fuzz"))]
+    pub(crate) fn try_verify_subscribe(&self, token: &str, now: u64) -> Option<Result<SubscriptionClaims, TokenError>> {
         self.try_verify(|rules, keys| rules.subscribe(token, now, keys))
     }
 

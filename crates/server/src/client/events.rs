@@ -12,14 +12,15 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::{Client, clock};
-use crate::codes::DisconnectCode;
+use crate::channel::ChannelName;
+use crate::codes::{DisconnectCode, ErrorCode};
 use crate::handle::Member;
 use crate::handlers::{ClientMessage, RpcCall as HandledCall, RpcError};
 use crate::hooks::{
     CallData, Common, ConnectCall, Hook, HookError, Hooks, PublishCall, RefreshCall, RpcCall, SubRefreshCall,
     SubscribeCall,
 };
-use crate::protocol::{Command, Data, Encoding, Malformed, Rejection, Request, encode};
+use crate::protocol::{Command, CustomError, Data, Encoding, Malformed, ReplyBody, Request, encode};
 use crate::queue::{Answer, Item, Queue};
 use crate::session::{Decision, Event};
 
@@ -87,7 +88,7 @@ impl Client {
         };
         if matches!(request, Request::Rpc(_) | Request::Send(_)) {
             let calls = pending.iter().filter(|pending| pending.event.is_call()).count();
-            return calls < self.node.current_config().hooks.rpc_per_client_max.max(1);
+            return calls < self.node.config().hooks.rpc_per_client_max.max(1);
         }
         let Some(channel) = request.channel() else {
             return true;
@@ -115,6 +116,20 @@ impl Client {
             event,
             task: task.abort_handle(),
         });
+    }
+
+    /// Cancels the subscriptions to a channel, or to all channels, that wait for the backend. They fail with error 103, after
+    /// which SDKs do not subscribe again by themselves, as after the end of a subscription with 2000.
+    pub(super) fn cancel_subscribe(&mut self, channel: Option<&ChannelName>) {
+        let is_meant = |pending: &PendingEvent| match &pending.event {
+            Event::Subscribe(event) => channel.is_none_or(|channel| event.channel == *channel),
+            _ => false,
+        };
+        while let Some(index) = self.pending.iter().position(is_meant) {
+            // Dropping it aborts the call.
+            let cancelled = self.pending.swap_remove(index);
+            self.reply(cancelled.id, ReplyBody::Error(ErrorCode::PermissionDenied));
+        }
     }
 
     /// Continues an event after the decision.
@@ -146,7 +161,7 @@ impl Client {
     /// The future of the call for an event.
     fn call(&self, event: &Event) -> DecisionFuture {
         let handlers = self.node.handlers();
-        let limit = self.node.current_config().hooks.timeout;
+        let limit = self.node.config().hooks.timeout;
         match event {
             Event::Rpc(method, data) if let Some(handler) = handlers.rpc.clone() => {
                 let call = HandledCall {
@@ -157,7 +172,7 @@ impl Client {
                 Box::pin(async move {
                     let result = timeout(limit, async { handler(call).await }).await;
                     let result = result.map_err(|_| HookError::Timeout)?;
-                    Ok(Decision::Handled(result.map(handled_data).map_err(Rejection::from)))
+                    Ok(Decision::Handled(result.map(handled_data).map_err(CustomError::from)))
                 })
             }
             Event::Message(data) if let Some(handler) = handlers.message.clone() => {
@@ -318,7 +333,7 @@ fn handled_data(bytes: Vec<u8>) -> Option<Data> {
     Some(json.unwrap_or_else(|| Data::from(bytes)))
 }
 
-impl From<RpcError> for Rejection {
+impl From<RpcError> for CustomError {
     fn from(error: RpcError) -> Self {
         Self {
             code: error.code,

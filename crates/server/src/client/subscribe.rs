@@ -206,7 +206,7 @@ impl Client {
 /// Builds the reply to a subscription from the history since the position of the client.
 ///
 /// # Errors
-/// Fails if recovery is impossible and the client rejects a subscription without it.
+/// Fails if recovery is impossible and the client wants no subscription without it.
 fn subscribe_result<'a>(
     call: &'a Subscribe,
     started: &'a Started,

@@ -14,12 +14,12 @@ use sockeye::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
 use crate::auth::{Secret, TokenConfig, TokenVerifier};
-use crate::engine::{EngineUrl, JournalConfig};
+use crate::engine::{EngineUrl, JournalConfig, PUBLICATION_BYTES};
 use crate::hooks::{Hook, HookOptions, Hooks};
 pub use console::ConsoleOptions;
-pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{Access, NamespaceOptions, Namespaces, SlowConsumerPolicy};
+pub(crate) use namespace::{default_namespaces, demo_namespaces};
 use options::options;
 
 /// Configuration of a server. The default suits a server that browsers reach directly, without a proxy.
@@ -100,7 +100,7 @@ impl Default for Config {
             insecure_clients: false,
             console: ConsoleOptions::default(),
             channels: Some(NamespaceOptions::open()),
-            namespaces: default_namespaces(),
+            namespaces: default_namespaces().into_iter().chain(demo_namespaces()).collect(),
             journal: None,
             engine: None,
             limits: Limits::default(),
@@ -134,7 +134,7 @@ impl Config {
         }
     }
 
-    /// Checks that no field contradicts another. [`serve`](crate::serve) calls this first.
+    /// Checks that every field is valid and that no field contradicts another. [`serve`](crate::serve) calls this first.
     ///
     /// ```
     /// let mut config = sockeye_server::Config::default();
@@ -143,8 +143,155 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// Names the first field that violates a relation stated in the docs of [`Limits`] and [`Timeouts`].
+    /// Names the first field that is not valid or violates a relation stated in the docs of [`Limits`] and [`Timeouts`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_minima()?;
+        self.check_sizes()?;
+        self.check_secrets()?;
+        for (table, tokens) in self.token_tables() {
+            if let Err(error) = TokenVerifier::new(tokens) {
+                return Err(ConfigError::new(format!("{table}.{}", error.field()), error.problem()));
+            }
+        }
+        let personal = self.personal_channels.as_ref();
+        if let Some(namespace) = personal.filter(|name| !name.is_empty() && !self.namespaces.contains_key(*name)) {
+            let problem = format!("is {namespace:?}, but must be a namespace that exists, or empty");
+            return Err(ConfigError::new("personal_channels", problem));
+        }
+        let Timeouts {
+            ping_interval,
+            pong,
+            drain,
+            shutdown,
+            ..
+        } = self.timeouts;
+        if drain >= shutdown {
+            let problem = format!("is {drain:?}, but must be shorter than timeouts.shutdown, {shutdown:?}");
+            return Err(ConfigError::new("timeouts.drain", problem));
+        }
+        self.check_hooks()?;
+        let mut tables = self.channel_tables();
+        if let Some((table, options)) = tables.find(|(_, options)| options.outage_buffer > OUTAGE_BUFFER_MAX) {
+            let problem = format!(
+                "is {:?}, but must be at most {OUTAGE_BUFFER_MAX:?}",
+                options.outage_buffer
+            );
+            return Err(ConfigError::new(format!("{table}.outage_buffer"), problem));
+        }
+        drop(tables);
+        if pong >= ping_interval {
+            let problem = format!("is {pong:?}, but must be shorter than timeouts.ping_interval, {ping_interval:?}");
+            return Err(ConfigError::new("timeouts.pong", problem).caused_by("timeouts.ping_interval"));
+        }
+        Ok(())
+    }
+
+    /// Lists what [`check`](Self::check) allows although it is probably a mistake: secrets that are short enough to be
+    /// guessed, and values without effect.
+    ///
+    /// ```
+    /// let mut config = sockeye_server::Config::default();
+    /// assert!(config.warnings().is_empty());
+    /// config.tokens.hmac_secret = Some("secret".into());
+    /// assert_eq!(config.warnings()[0].field(), "tokens.hmac_secret");
+    /// ```
+    pub fn warnings(&self) -> Vec<ConfigError> {
+        let mut warnings = Vec::new();
+        for (table, tokens) in self.token_tables() {
+            for (option, secret) in [
+                ("hmac_secret", &tokens.hmac_secret),
+                ("hmac_previous_secret", &tokens.hmac_previous_secret),
+            ] {
+                let len = secret.as_ref().map_or(usize::MAX, |secret| secret.expose().len());
+                if len < HMAC_SECRET_BYTES_MIN {
+                    let problem = format!(
+                        "has {len} bytes; RFC 7518 §3.2 requires at least {HMAC_SECRET_BYTES_MIN} for HS256, because \
+                         whoever has a token can try out short secrets"
+                    );
+                    warnings.push(ConfigError::new(format!("{table}.{option}"), problem));
+                }
+            }
+        }
+        let password = self.console.password.as_ref();
+        if let Some(len) = password.map(|password| password.expose().chars().count())
+            && len < PASSWORD_CHARS_MIN
+        {
+            let problem = format!("has {len} characters; use at least {PASSWORD_CHARS_MIN} random ones");
+            warnings.push(ConfigError::new("console.password", problem));
+        }
+        let bytes_max = self.limits.history_bytes_per_channel_max;
+        let count_max = bytes_max / PUBLICATION_BYTES;
+        for (path, options) in self.channel_tables() {
+            if options.has_history() && options.history_size > count_max {
+                let problem = format!(
+                    "is {}, but limits.history_bytes_per_channel_max, {bytes_max} bytes, holds at most {count_max} \
+                     publications",
+                    options.history_size
+                );
+                let warning = ConfigError::new(format!("{path}.history_size"), problem);
+                warnings.push(warning.caused_by("limits.history_bytes_per_channel_max"));
+            }
+        }
+        warnings
+    }
+}
+
+impl Config {
+    /// Whether another configuration decides in the same way who may be subscribed.
+    pub(crate) fn allows_same_subscriptions(&self, other: &Self) -> bool {
+        let rules = |config: &Self| -> (bool, Vec<_>) {
+            let rules = config.channel_tables();
+            let rules = rules.map(|(path, options)| (path, options.allow_subscribe, options.subscribe_hook));
+            (config.insecure_clients, rules.collect())
+        };
+        rules(self) == rules(other)
+    }
+
+    /// The tables of tokens, with their paths.
+    fn token_tables(&self) -> impl Iterator<Item = (&'static str, &TokenConfig)> {
+        let subscription = self.subscription_tokens.as_ref();
+        let subscription = subscription.map(|tokens| ("subscription_tokens", tokens));
+        [("tokens", &self.tokens)].into_iter().chain(subscription)
+    }
+
+    /// The options of all channels, with their paths.
+    fn channel_tables(&self) -> impl Iterator<Item = (String, &NamespaceOptions)> {
+        let without_name = self.channels.iter().map(|options| ("channels".to_owned(), options));
+        let named = self.namespaces.iter();
+        without_name.chain(named.map(|(name, options)| (format!("namespaces.{name}"), options)))
+    }
+
+    /// Checks that no limit is zero that would exclude everybody.
+    fn check_minima(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        for (field, value) in [
+            ("limits.connections_max", limits.connections_max),
+            ("limits.connections_per_address_max", limits.connections_per_address_max),
+            ("limits.connections_per_user_max", limits.connections_per_user_max),
+            (
+                "limits.handshakes_per_second_max",
+                limits.handshakes_per_second_max as usize,
+            ),
+            (
+                "limits.commands_per_second_max",
+                limits.commands_per_second_max as usize,
+            ),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::new(field, "is 0, but must be at least 1"));
+            }
+        }
+        for (path, options) in self.channel_tables() {
+            if options.publication_rate_max == Some(0) {
+                let problem = "is 0, but must be at least 1; allow_publish = \"nobody\" forbids publishing";
+                return Err(ConfigError::new(format!("{path}.publication_rate_max"), problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the relations between sizes.
+    fn check_sizes(&self) -> Result<(), ConfigError> {
         let Limits {
             message_size_max,
             publication_size_max,
@@ -154,101 +301,69 @@ impl Config {
             history_bytes_per_channel_max,
             ..
         } = self.limits;
-        let Timeouts {
-            ping_interval, pong, ..
-        } = self.timeouts;
-        let has_history = (self.channels.iter())
-            .chain(self.namespaces.values())
-            .any(NamespaceOptions::has_history);
-
+        let too_large = |field, value: usize, limit: String, cause| {
+            let problem = format!("is {value}, but must be at most {limit}");
+            Err(ConfigError::new(field, problem).caused_by(cause))
+        };
         let publication_limit = message_size_max.saturating_sub(PUSH_FRAME_BYTES);
         if publication_size_max > publication_limit {
-            let must = format!("at most limits.message_size_max less {PUSH_FRAME_BYTES}, {publication_limit}");
-            return Err(ConfigError::new(
+            let limit = format!("limits.message_size_max less {PUSH_FRAME_BYTES}, {publication_limit}");
+            return too_large(
                 "limits.publication_size_max",
                 publication_size_max,
-                must,
-            ));
+                limit,
+                "limits.message_size_max",
+            );
         }
         let around = client_info_size_max.saturating_add(PUSH_FRAME_BYTES);
         let publication_limit = (queue_bytes_max / 2).saturating_sub(around);
         if publication_size_max > publication_limit {
-            let must = format!(
-                "at most half of limits.queue_bytes_max less limits.client_info_size_max and {PUSH_FRAME_BYTES}, \
+            let limit = format!(
+                "half of limits.queue_bytes_max less limits.client_info_size_max and {PUSH_FRAME_BYTES}, \
                  {publication_limit}"
             );
-            return Err(ConfigError::new(
+            return too_large(
                 "limits.publication_size_max",
                 publication_size_max,
-                must,
-            ));
+                limit,
+                "limits.queue_bytes_max",
+            );
         }
         if reply_size_max > queue_bytes_max / 2 {
-            let must = format!("at most half of limits.queue_bytes_max, {}", queue_bytes_max / 2);
-            return Err(ConfigError::new("limits.reply_size_max", reply_size_max, must));
+            let limit = format!("half of limits.queue_bytes_max, {}", queue_bytes_max / 2);
+            return too_large("limits.reply_size_max", reply_size_max, limit, "limits.queue_bytes_max");
         }
+        let has_history = self.channel_tables().any(|(_, options)| options.has_history());
         let history_bytes_limit = reply_size_max.saturating_sub(REPLY_FRAME_BYTES);
         if has_history && history_bytes_per_channel_max > history_bytes_limit {
-            let must = format!("at most limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
+            let limit = format!("limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
             let field = "limits.history_bytes_per_channel_max";
-            return Err(ConfigError::new(field, history_bytes_per_channel_max, must));
-        }
-        for tokens in [Some(&self.tokens), self.subscription_tokens.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            if let Err(error) = TokenVerifier::new(tokens) {
-                return Err(ConfigError::new(
-                    "tokens",
-                    format_args!("unusable ({error})"),
-                    "usable".to_owned(),
-                ));
-            }
-        }
-        let personal = self.personal_channels.as_ref();
-        if let Some(namespace) = personal.filter(|name| !name.is_empty() && !self.namespaces.contains_key(*name)) {
-            let must = "a namespace that exists, or empty".to_owned();
-            return Err(ConfigError::new(
-                "personal_channels",
-                format_args!("{namespace:?}"),
-                must,
-            ));
-        }
-        let (drain, shutdown) = (self.timeouts.drain, self.timeouts.shutdown);
-        if drain >= shutdown {
-            let must = format!("shorter than timeouts.shutdown, {shutdown:?}");
-            return Err(ConfigError::new("timeouts.drain", format_args!("{drain:?}"), must));
-        }
-        self.check_hooks()?;
-        for options in self.channels.iter().chain(self.namespaces.values()) {
-            if options.outage_buffer > OUTAGE_BUFFER_MAX {
-                let value = format_args!("{:?}", options.outage_buffer);
-                let must = format!("at most {OUTAGE_BUFFER_MAX:?}");
-                return Err(ConfigError::new("outage_buffer", value, must));
-            }
-        }
-        if pong >= ping_interval {
-            let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");
-            return Err(ConfigError::new("timeouts.pong", format_args!("{pong:?}"), must));
+            return too_large(field, history_bytes_per_channel_max, limit, "limits.reply_size_max");
         }
         Ok(())
     }
-}
 
-impl Config {
+    /// Checks that no key or password is empty, as after a mistake in a deployment.
+    fn check_secrets(&self) -> Result<(), ConfigError> {
+        if self.api_keys.iter().any(|key| key.expose().is_empty()) {
+            return Err(ConfigError::new("api_keys", "must not contain an empty key"));
+        }
+        if (self.console.password.as_ref()).is_some_and(|password| password.expose().is_empty()) {
+            return Err(ConfigError::new("console.password", "must not be empty"));
+        }
+        Ok(())
+    }
+
     fn check_hooks(&self) -> Result<(), ConfigError> {
         if let Err((field, problem)) = Hooks::from_options(&self.hooks) {
-            let value = format_args!("unusable ({problem})");
-            return Err(ConfigError::new(field, value, "usable".to_owned()));
+            return Err(ConfigError::new(field, problem));
         }
         let (timeout, connect) = (self.hooks.timeout, self.timeouts.connect);
         if timeout >= connect && self.hooks.has(Hook::Connect) {
-            let must = format!("shorter than timeouts.connect, {connect:?}");
-            return Err(ConfigError::new("hooks.timeout", format_args!("{timeout:?}"), must));
+            let problem = format!("is {timeout:?}, but must be shorter than timeouts.connect, {connect:?}");
+            return Err(ConfigError::new("hooks.timeout", problem).caused_by("timeouts.connect"));
         }
-        let without_name = self.channels.iter().map(|options| ("channels", options));
-        let named = self.namespaces.iter().map(|(name, options)| (name.as_str(), options));
-        for (name, options) in without_name.chain(named) {
+        for (path, options) in self.channel_tables() {
             let wanted = [
                 (options.subscribe_hook, Hook::Subscribe, "subscribe_hook"),
                 (options.sub_refresh_hook, Hook::SubRefresh, "sub_refresh_hook"),
@@ -258,8 +373,8 @@ impl Config {
                 .into_iter()
                 .find(|(is_on, hook, _)| *is_on && !self.hooks.has(*hook))
             {
-                let must = format!("set, because {option} of {name} is true");
-                return Err(ConfigError::new(hook.option(), "not set", must));
+                let problem = format!("needs {}, which is not set", hook.option());
+                return Err(ConfigError::new(format!("{path}.{option}"), problem));
             }
         }
         Ok(())
@@ -268,6 +383,11 @@ impl Config {
 
 /// Maximum of [`NamespaceOptions::outage_buffer`]: a client must get its answer before its SDK gives up.
 const OUTAGE_BUFFER_MAX: Duration = Duration::from_secs(5);
+/// Size of the secret of HS256 that RFC 7518 §3.2 requires: that of the hash.
+const HMAC_SECRET_BYTES_MIN: usize = 32;
+
+/// A shorter password of the console is reported.
+const PASSWORD_CHARS_MIN: usize = 16;
 
 /// Size of a history reply without its publications: 160 bytes, rounded up generously.
 const REPLY_FRAME_BYTES: usize = 1 << 10;
@@ -276,30 +396,44 @@ const REPLY_FRAME_BYTES: usize = 1 << 10;
 /// the worst case (6 * 255), the client id, numbers, and field names.
 const PUSH_FRAME_BYTES: usize = 2 << 10;
 
-/// Error of [`Config::check`]: a field contradicts another one.
+/// A problem with a field: an error of [`Config::check`], or one of [`Config::warnings`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    field: &'static str,
-    value: String,
-    must: String,
+    field: String,
+    problem: String,
+    /// The other field of a relation.
+    cause: Option<&'static str>,
 }
 
 impl ConfigError {
-    fn new(field: &'static str, value: impl fmt::Display, must: String) -> Self {
-        let value = value.to_string();
-        Self { field, value, must }
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        let (field, problem) = (field.into(), problem.into());
+        Self {
+            field,
+            problem,
+            cause: None,
+        }
+    }
+
+    fn caused_by(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
     }
 
     /// The path of the field within [`Config`], such as `limits.reply_size_max`.
-    pub fn field(&self) -> &'static str {
-        self.field
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// The path of another field that contradicts the first, if there is one.
+    pub(crate) fn cause(&self) -> Option<&'static str> {
+        self.cause
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, value, must } = self;
-        write!(f, "{field} is {value}, but must be {must}")
+        write!(f, "{} {}", self.field, self.problem)
     }
 }
 
@@ -322,42 +456,42 @@ options! {
         /// limited by it.
         pub connections_per_user_max: usize = 100_000,
         /// Maximum size of a request of the HTTP API, in bytes. A larger one is answered with 413.
-        pub api_request_size_max: usize = 4 << 20,
+        pub api_request_size_max: usize as ByteSize = 4 << 20,
         /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, and SDKs
         /// do not reconnect. SDKs send all subscriptions, with tokens, in one message when they connect (128 take up to
         /// 110 KiB).
-        pub message_size_max: usize = 256 << 10,
+        pub message_size_max: usize as ByteSize = 256 << 10,
         /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106. Clients are
         /// also limited by the [`publication_size_max`](crate::NamespaceOptions::publication_size_max) of the namespace; raise
         /// both. Must be at least 2 KiB less than [`message_size_max`](Self::message_size_max). The sum of this limit,
         /// [`client_info_size_max`](Self::client_info_size_max) and 2 KiB must be at most half of
         /// [`queue_bytes_max`](Self::queue_bytes_max); otherwise one publication could exceed the queue of every subscriber.
         /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
-        pub publication_size_max: usize = 64 << 10,
+        pub publication_size_max: usize as ByteSize = 64 << 10,
         /// Maximum number of commands that one client may send per second, on average over a few seconds. Bursts of four times
-        /// as many are allowed; after that the client is disconnected with 3013.
+        /// as many are allowed; after that the client is disconnected with 3013, and SDKs reconnect after a pause.
         pub commands_per_second_max: u32 = 250,
         /// Maximum number of channels that one client is subscribed to. Further subscriptions fail with error 106.
         pub channels_per_client_max: usize = 128,
         /// Maximum size of the `data` of the `connect` command, in bytes of JSON. Larger data fails with error 106, after which
         /// SDKs do not reconnect. Others receive it as `conn_info.unverified` with each publication and in presence, so a larger
         /// limit lets one client inflate the pushes and replies of its channels. With zero, the data is ignored and not shown.
-        pub client_info_size_max: usize = 4 << 10,
+        pub client_info_size_max: usize as ByteSize = 4 << 10,
         /// Maximum number of bytes queued for one client. A client that reads too slowly and exceeds it is disconnected with
         /// 3008. Must be at least twice the size of the largest push and of the largest reply.
-        pub queue_bytes_max: usize = 1 << 20,
+        pub queue_bytes_max: usize as ByteSize = 1 << 20,
         /// Maximum size of a reply, in bytes. A command with a larger reply fails with error 106. Must be at most half of
         /// [`queue_bytes_max`](Self::queue_bytes_max), to leave room for pushes.
-        pub reply_size_max: usize = 512 << 10,
+        pub reply_size_max: usize as ByteSize = 512 << 10,
         /// Maximum number of clients in a `presence` reply. In larger channels `presence` fails with error 106, and only
         /// `presence_stats` works.
         pub presence_clients_max: usize = 4_000,
         /// Maximum memory of one channel's history. Beyond it, the oldest publications are evicted. Must be at least 1 KiB less
         /// than [`reply_size_max`](Self::reply_size_max), because a client that recovers gets all of it in one reply.
-        pub history_bytes_per_channel_max: usize = 384 << 10,
+        pub history_bytes_per_channel_max: usize as ByteSize = 384 << 10,
         /// Maximum memory of all histories. Beyond it, the least recently used history is evicted, and the subscribers of its
         /// channel are unsubscribed so that they recover. Publishing and reading both count as use.
-        pub history_bytes_max: usize = 256 << 20,
+        pub history_bytes_max: usize as ByteSize = 256 << 20,
     }
 }
 
@@ -416,13 +550,15 @@ options! {
         pub write: Duration = Duration::from_secs(33),
         /// Time for the closing handshake of one connection; after that, TCP is closed without it.
         pub close: Duration = Duration::from_secs(5),
-        /// Time over which clients are disconnected after the shutdown signal, in random order, so that they do not all
-        /// reconnect at once. By default all at once. Must be shorter than [`shutdown`](Self::shutdown). `sockeye serve`
-        /// derives this from its setting `drain`; a value in its file has no effect.
-        pub drain: Duration = Duration::ZERO,
-        /// Time for all connections to end after the shutdown signal; after that, they are dropped. `sockeye serve` derives this
-        /// from its setting `drain`; a value in its file has no effect.
-        pub shutdown: Duration = Duration::from_secs(10),
+        library_only {
+            /// Time over which clients are disconnected after the shutdown signal, in random order, so that they do not all
+            /// reconnect at once. By default all at once. Must be shorter than [`shutdown`](Self::shutdown). `sockeye serve`
+            /// derives it from its setting `drain`.
+            pub drain: Duration = Duration::ZERO,
+            /// Time for all connections to end after the shutdown signal; after that, they are dropped. `sockeye serve`
+            /// derives it from its setting `drain`.
+            pub shutdown: Duration = Duration::from_secs(10),
+        }
     }
 }
 
@@ -526,6 +662,69 @@ mod tests {
     }
 
     #[test]
+    fn publications_do_not_wait_longer_than_clients() {
+        check(
+            |config| config.namespaces.get_mut("chat").unwrap().outage_buffer = Duration::from_secs(6),
+            Err("namespaces.chat.outage_buffer is 6s, but must be at most 5s"),
+        );
+    }
+
+    #[test]
+    fn limits_that_exclude_everybody_and_empty_secrets_are_errors() {
+        check(
+            |config| config.limits.handshakes_per_second_max = 0,
+            Err("limits.handshakes_per_second_max is 0, but must be at least 1"),
+        );
+        check(
+            |config| config.namespaces.get_mut("chat").unwrap().publication_rate_max = Some(0),
+            Err(
+                "namespaces.chat.publication_rate_max is 0, but must be at least 1; allow_publish = \"nobody\" forbids \
+                 publishing",
+            ),
+        );
+        check(
+            |config| config.api_keys = vec!["key".into(), "".into()],
+            Err("api_keys must not contain an empty key"),
+        );
+        check(
+            |config| config.tokens.hmac_secret = Some("".into()),
+            Err("tokens.hmac_secret is empty; leave it out to refuse HMAC tokens"),
+        );
+        check(
+            |config| config.console.password = Some("".into()),
+            Err("console.password must not be empty"),
+        );
+    }
+
+    #[test]
+    fn probable_mistakes_are_reported() {
+        let warnings = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap();
+            config.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(warnings(&|_| {}), Vec::<String>::new());
+        let secret = |len: usize| move |config: &mut Config| config.tokens.hmac_secret = Some("s".repeat(len).into());
+        assert_eq!(warnings(&secret(32)), Vec::<String>::new());
+        assert!(warnings(&secret(31))[0].starts_with("tokens.hmac_secret has 31 bytes; RFC 7518"));
+        let password = |config: &mut Config| config.console.password = Some("open sesame".into());
+        assert_eq!(
+            warnings(&password),
+            ["console.password has 11 characters; use at least 16 random ones"]
+        );
+        let size = |size| move |config: &mut Config| config.namespaces.get_mut("chat").unwrap().history_size = size;
+        assert_eq!(warnings(&size(2457)), Vec::<String>::new());
+        assert_eq!(
+            warnings(&size(2458)),
+            [
+                "namespaces.chat.history_size is 2458, but limits.history_bytes_per_channel_max, 393216 bytes, holds at most \
+                 2457 publications"
+            ]
+        );
+    }
+
+    #[test]
     fn personal_channels_need_their_namespace() {
         let personal = |name: &str| {
             let name = Some(name.to_owned());
@@ -611,7 +810,7 @@ mod tests {
             }
         };
         check(change(Some("http://127.0.0.1:1/")), Ok(()));
-        let error = "hooks.publish_url is not set, but must be set, because publish_hook of chat is true";
+        let error = "namespaces.chat.publish_hook needs hooks.publish_url, which is not set";
         check(change(None), Err(error));
         let slow = |config: &mut Config| {
             config.hooks.connect_url = Some("http://127.0.0.1:1/".to_owned());

@@ -54,7 +54,8 @@ options! {
         /// Whether the backend decides about publications of clients, instead of `allow_publish`. It may change them. Needs
         /// `hooks.publish_url`.
         pub publish_hook: bool = false,
-        /// Who may subscribe.
+        /// Who may subscribe. Clients with a subscription token always may, except with `nobody`. Channels named `name#u1,u2`
+        /// admit these users instead, with and without a token, and private channels (`$name`) need a token.
         pub allow_subscribe: Access = Access::Token,
         /// Who may publish.
         pub allow_publish: Access = Access::Nobody,
@@ -68,10 +69,10 @@ options! {
         /// publisher waits for the answer. At most 5 s, and 16 MiB on each node. By default a publication fails at once. The
         /// embedded engine does not need it.
         pub outage_buffer: Duration = Duration::ZERO,
-        /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. The server-wide
-        /// limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies too, and is the only limit for the
-        /// HTTP API and for data that `publish_hook` returns.
-        pub publication_size_max: usize = 64 << 10,
+        /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. By default, only the
+        /// server-wide limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies, which is always the
+        /// only limit for the HTTP API and for data that `publish_hook` returns.
+        pub publication_size_max: Option<usize> as ByteSize = None,
         /// Maximum number of publications per second of one client into one channel; more fail with error 111. By default
         /// there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).
         pub publication_rate_max: Option<u32> = None,
@@ -80,19 +81,20 @@ options! {
 
 /// Which clients may do something in a channel.
 ///
-/// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value.
+/// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value. The values
+/// do not restrict the server: connection tokens, hooks and the HTTP API subscribe clients to any channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
-    /// No client. The HTTP API may.
+    /// No client, not even with a subscription token.
     Nobody,
     /// Every connected client, also an anonymous one.
     Anyone,
     /// Clients with a user.
     Authenticated,
-    /// Subscribers of the channel.
+    /// Subscribers of the channel. For `allow_subscribe`, the same as [`Token`](Self::Token).
     Subscriber,
-    /// Clients whose subscription a token, the backend or the server API granted.
+    /// Clients with a subscription token, and those whose subscription a connection token, the backend or the HTTP API granted.
     Token,
 }
 
@@ -142,21 +144,26 @@ impl NamespaceOptions {
 
 /// The namespaces of a server without a configuration file.
 pub(crate) fn default_namespaces() -> Namespaces {
-    let mut namespaces: Namespaces = ["room", "chat", "market", "game"]
+    ["room", "chat", "market", "game"]
         .into_iter()
         .map(|name| (name.to_owned(), NamespaceOptions::open()))
-        .collect();
-    // The market compares the policies.
+        .collect()
+}
+
+/// The namespaces in which the market compares the policies, beside `market`.
+pub(crate) fn demo_namespaces() -> Namespaces {
     let key_tag = Some("symbol".to_owned());
-    for (name, slow_consumer) in [
+    [
         ("market_drop_oldest", SlowConsumerPolicy::DropOldest),
         ("market_latest", SlowConsumerPolicy::Latest { key_tag }),
-    ] {
+    ]
+    .into_iter()
+    .map(|(name, slow_consumer)| {
         let mut options = NamespaceOptions::open();
         options.slow_consumer = slow_consumer;
-        namespaces.insert(name.to_owned(), options);
-    }
-    namespaces
+        (name.to_owned(), options)
+    })
+    .collect()
 }
 
 /// The namespace in the name of a channel: the part before the first `:`, without the `$` of private channels. Empty if there

@@ -54,6 +54,72 @@ pub(crate) trait OptionValue: Sized {
     fn write(&self) -> Option<String>;
 }
 
+/// How an option is read and written.
+pub(crate) trait Format<T> {
+    /// What a value looks like.
+    const KIND: &'static str;
+
+    /// Interprets a value, or returns `None` if it is not valid.
+    fn read(value: Value<'_>) -> Option<T>;
+
+    /// Formats the value as TOML; `None` if there is no value.
+    fn write(value: &T) -> Option<String>;
+}
+
+/// The format of most options: that of their type.
+#[derive(Debug)]
+pub(crate) enum ByType {}
+
+impl<T: OptionValue> Format<T> for ByType {
+    const KIND: &'static str = T::KIND;
+
+    fn read(value: Value<'_>) -> Option<T> {
+        T::read(value)
+    }
+
+    fn write(value: &T) -> Option<String> {
+        value.write()
+    }
+}
+
+/// A number of bytes, which may have a unit.
+#[derive(Debug)]
+pub(crate) enum ByteSize {}
+
+impl Format<usize> for ByteSize {
+    const KIND: &'static str = "a number of bytes, or a size such as `\"64KiB\"`";
+
+    fn read(value: Value<'_>) -> Option<usize> {
+        read_size(value)?.try_into().ok()
+    }
+
+    fn write(value: &usize) -> Option<String> {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let unit = units
+            .iter()
+            .find(|(size, _)| *value >= *size && value.is_multiple_of(*size));
+        Some(match unit {
+            Some((size, unit)) => format!("\"{}{unit}\"", value / size),
+            None => value.to_string(),
+        })
+    }
+}
+
+impl Format<Option<usize>> for ByteSize {
+    const KIND: &'static str = <Self as Format<usize>>::KIND;
+
+    fn read(value: Value<'_>) -> Option<Option<usize>> {
+        match value {
+            Value::Text(text) if text.trim().is_empty() => Some(None),
+            value => <Self as Format<usize>>::read(value).map(Some),
+        }
+    }
+
+    fn write(value: &Option<usize>) -> Option<String> {
+        value.as_ref().and_then(<Self as Format<usize>>::write)
+    }
+}
+
 impl<'a> Value<'a> {
     fn text(self) -> Option<&'a str> {
         match self {
@@ -135,21 +201,14 @@ fn read_size(value: Value<'_>) -> Option<u64> {
 }
 
 impl OptionValue for usize {
-    const KIND: &'static str = "a number, or a size such as `\"64KiB\"`";
+    const KIND: &'static str = "a number";
 
     fn read(value: Value<'_>) -> Option<Self> {
-        read_size(value)?.try_into().ok()
+        value.number()?.try_into().ok()
     }
 
     fn write(&self) -> Option<String> {
-        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let unit = units
-            .iter()
-            .find(|(size, _)| *self >= *size && self.is_multiple_of(*size));
-        Some(match unit {
-            Some((size, unit)) => format!("\"{}{unit}\"", self / size),
-            None => self.to_string(),
-        })
+        Some(self.to_string())
     }
 }
 
@@ -177,23 +236,18 @@ impl OptionValue for u32 {
     }
 }
 
+/// The longest time of an option, a hundred years. Sums with the current time do not overflow.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 impl OptionValue for Duration {
     const KIND: &'static str = "a time such as `\"500ms\"`, `\"30s\"`, `\"5m\"` or `\"24h\"`";
 
     fn read(value: Value<'_>) -> Option<Self> {
-        let text = value.text()?.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit())?;
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().ok()?;
-        let seconds = match unit.trim() {
-            "ms" => return Some(Self::from_millis(number)),
-            "s" => 1,
-            "m" | "min" => 60,
-            "h" => 60 * 60,
-            "d" => 24 * 60 * 60,
-            _ => return None,
+        let duration = match value {
+            Value::Toml(DeValue::Integer(_)) => Self::from_secs(value.number()?),
+            _ => parse_duration(value.text()?.trim())?,
         };
-        number.checked_mul(seconds).map(Self::from_secs)
+        (duration <= DURATION_MAX).then_some(duration)
     }
 
     fn write(&self) -> Option<String> {
@@ -206,6 +260,53 @@ impl OptionValue for Duration {
             _ => format!("\"{}ms\"", self.as_millis()),
         })
     }
+}
+
+/// Parses a time: numbers with units in descending order, such as `1m30s`, `500ms` or `1.5h`, or a number of seconds without
+/// a unit. Returns `None` if it is not valid.
+///
+/// ```
+/// use std::time::Duration;
+/// use sockeye_server::settings::parse_duration;
+///
+/// assert_eq!(parse_duration("1m30s"), Some(Duration::from_secs(90)));
+/// assert_eq!(parse_duration("10"), Some(Duration::from_secs(10)));
+/// assert_eq!(parse_duration("30s1m"), None);
+/// ```
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) if is_number(text) => Duration::try_from_secs_f64(seconds).ok(),
+        _ => sum_of_units(text),
+    }
+}
+
+/// Whether the text has only digits and dots: `parse::<f64>` also accepts signs, exponents, `inf` and `NaN`.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+fn sum_of_units(text: &str) -> Option<Duration> {
+    let (mut rest, mut sum, mut last_unit) = (text, Duration::ZERO, f64::INFINITY);
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let unit_len = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_len);
+        let unit_seconds = match unit {
+            "ms" => 0.001,
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        if unit_seconds >= last_unit {
+            return None;
+        }
+        let number: f64 = number.parse().ok()?;
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * unit_seconds).ok()?)?;
+        (rest, last_unit) = (after, unit_seconds);
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 impl OptionValue for String {
@@ -323,62 +424,78 @@ impl OptionValue for SlowConsumerPolicy {
 }
 
 /// Declares a struct of options with their defaults, which implements [`Options`] and [`Default`].
+///
+/// `as FORMAT` behind a type selects another [`Format`]. The fields in `library_only { … }` are no options: the program
+/// derives them from other settings.
 macro_rules! options {
+    (@format) => { $crate::config::options::ByType };
+    (@format $format:ident) => { $crate::config::options::$format };
     (
         $(#[doc = $struct_doc:literal])*
         $(#[derive($($derive:ident),*)])?
-        $(#[serde($($serde:tt)*)])?
         pub $(($visibility:ident))? struct $name:ident {
             $(
                 $(#[doc = $doc:literal])*
-                pub $(($field_visibility:ident))? $field:ident: $type:ty = $default:expr,
+                pub $(($field_visibility:ident))? $field:ident: $type:ty $(as $format:ident)? = $default:expr,
             )*
+            $(library_only {
+                $(
+                    $(#[doc = $library_doc:literal])*
+                    pub $library_field:ident: $library_type:ty = $library_default:expr,
+                )*
+            })?
         }
     ) => {
         $(#[doc = $struct_doc])*
         #[derive(Clone, Debug $($(, $derive)*)?)]
-        $(#[serde($($serde)*)])?
         #[non_exhaustive]
         pub $(($visibility))? struct $name {
             $($(#[doc = $doc])* pub $(($field_visibility))? $field: $type,)*
+            $($($(#[doc = $library_doc])* pub $library_field: $library_type,)*)?
         }
 
         impl Default for $name {
             fn default() -> Self {
                 Self {
                     $($field: $default,)*
+                    $($($library_field: $library_default,)*)?
                 }
             }
         }
 
         impl $crate::config::options::Options for $name {
             fn options(&self) -> &'static [$crate::config::options::OptionInfo] {
-                const OPTIONS: &[$crate::config::options::OptionInfo] = &[
-                    $($crate::config::options::OptionInfo {
+                use $crate::config::options::{Format, OptionInfo, options};
+                const OPTIONS: &[OptionInfo] = &[
+                    $(OptionInfo {
                         name: stringify!($field),
                         docs: &[$($doc),*],
-                        kind: <$type as $crate::config::options::OptionValue>::KIND,
+                        kind: <options!(@format $($format)?) as Format<$type>>::KIND,
                     },)*
                 ];
                 OPTIONS
             }
 
             fn set(&mut self, name: &str, value: $crate::config::options::Value<'_>) -> Result<(), String> {
-                use $crate::config::options::OptionValue;
+                use $crate::config::options::{Format, options};
                 match name {
-                    $(stringify!($field) => match OptionValue::read(value) {
-                        Some(value) => self.$field = value,
-                        None => return Err(<$type as OptionValue>::KIND.to_owned()),
-                    },)*
+                    $(stringify!($field) => {
+                        match <options!(@format $($format)?) as Format<$type>>::read(value) {
+                            Some(value) => self.$field = value,
+                            None => {
+                                return Err(<options!(@format $($format)?) as Format<$type>>::KIND.to_owned());
+                            }
+                        }
+                    })*
                     _ => debug_assert!(false, "unknown option {name}"),
                 }
                 Ok(())
             }
 
             fn get(&self, name: &str) -> Option<String> {
-                use $crate::config::options::OptionValue;
+                use $crate::config::options::{Format, options};
                 match name {
-                    $(stringify!($field) => OptionValue::write(&self.$field),)*
+                    $(stringify!($field) => <options!(@format $($format)?) as Format<$type>>::write(&self.$field),)*
                     _ => None,
                 }
             }
@@ -399,16 +516,23 @@ mod tests {
 
     #[test]
     fn sizes_times_and_lists_are_read_from_text() {
-        check("64KiB", Some(64usize << 10));
-        check("1 MB", Some(1_000_000usize));
-        check("17", Some(17usize));
+        let size = |text| <ByteSize as Format<usize>>::read(Value::Text(text));
+        assert_eq!(size("64KiB"), Some(64 << 10));
+        assert_eq!(size("1 MB"), Some(1_000_000));
+        assert_eq!(size("17"), Some(17));
         for text in ["", "KiB", "1.5MiB", "1kb", "-1", "99999999999GiB"] {
-            check::<usize>(text, None);
+            assert_eq!(size(text), None, "{text}");
         }
+        check("17", Some(17usize));
+        check::<usize>("64KiB", None);
         check("500ms", Some(Duration::from_millis(500)));
         check("2m", Some(Duration::from_secs(120)));
         check("1d", Some(Duration::from_secs(86_400)));
-        for text in ["", "5", "s", "5 parsecs", "99999999999999999999h"] {
+        check("1m30s", Some(Duration::from_secs(90)));
+        check("1.5s", Some(Duration::from_millis(1500)));
+        // As with --drain 5.
+        check("5", Some(Duration::from_secs(5)));
+        for text in ["", "-5", "s", "5 parsecs", "30s1m", "36501d", "99999999999999999999h"] {
             check::<Duration>(text, None);
         }
         check("a, b,,", Some(vec!["a".to_owned(), "b".to_owned()]));
@@ -432,8 +556,23 @@ mod tests {
             let read = table.get_ref().get("x").unwrap();
             assert_eq!(T::read(Value::Toml(read.get_ref())), Some(value), "{written}");
         }
-        for bytes in [0usize, 1, 1000, 1024, 1025, 3 << 20, 1 << 30] {
-            round_trip(bytes);
+        for count in [0usize, 1, 1024, 3 << 20] {
+            round_trip(count);
+            assert_eq!(count.write(), Some(count.to_string()));
+        }
+        for (bytes, written) in [
+            (0usize, "0"),
+            (1000, "1000"),
+            (1024, "\"1KiB\""),
+            (1025, "1025"),
+            (3 << 20, "\"3MiB\""),
+        ] {
+            assert_eq!(ByteSize::write(&bytes).unwrap(), written);
+            assert_eq!(
+                <ByteSize as Format<usize>>::read(Value::Text(written.trim_matches('"'))),
+                Some(bytes)
+            );
+            assert_eq!(ByteSize::write(&Some(bytes)).unwrap(), written);
         }
         for milliseconds in [0, 1, 1500, 33_000, 60_000, 90_000, 86_400_000] {
             round_trip(Duration::from_millis(milliseconds));

@@ -140,7 +140,7 @@ impl Console {
 
     /// The password, if there is a console. A reload may change that.
     fn password(&self) -> Option<Secret> {
-        let password = self.node.current_config().console.password.clone();
+        let password = self.node.config().console.password.clone();
         password.filter(|password| !password.expose().is_empty())
     }
 
@@ -190,7 +190,7 @@ impl Console {
         self.node.metrics().console_login("ok");
         let RequestContext { peer, request } = head.context;
         tracing::info!(%peer, request_id = %request, "signed in to the console");
-        let lifetime = self.node.current_config().console.session_lifetime;
+        let lifetime = self.node.config().console.session_lifetime;
         let token = self.sessions.lock().start(password, now, lifetime);
         self.start_sampling();
         let mut response = json(encode(&SignedIn {
@@ -281,7 +281,7 @@ impl Console {
         let handle = self.handle();
         let mut found = match handle.channels(&parameter(query, "pattern").unwrap_or_default()).await {
             Ok(found) => found,
-            Err(ErrorCode::BadRequest) => Vec::new(),
+            Err(ErrorCode::BadRequest) => return text(StatusCode::BAD_REQUEST, "the pattern is not valid\n"),
             Err(_) => return text(StatusCode::SERVICE_UNAVAILABLE, "the engine failed\n"),
         };
         found.sort_by(|a, b| b.subscribers.cmp(&a.subscribers).then_with(|| a.name.cmp(&b.name)));
@@ -376,7 +376,7 @@ impl Console {
 
     /// Executes a request of the HTTP API, for which the session stands in for the key.
     async fn call(&self, head: &Head<'_>, body: Incoming) -> Response {
-        let size_max = self.node.current_config().limits.api_request_size_max;
+        let size_max = self.node.config().limits.api_request_size_max;
         let mut request = Request::new(body);
         request.method_mut().clone_from(&head.method);
         request.headers_mut().clone_from(&head.headers);

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Secret;
+use crate::rate_limiter::{Rate, RateLimiter};
 
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
@@ -96,23 +97,15 @@ fn sha256(text: &str) -> Digest {
 /// The limit of attempts to sign in: per address and in total. A refused attempt is not compared with the password.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    total: Bucket,
-    by_address: HashMap<IpAddr, Bucket>,
-}
-
-/// When all admitted attempts would have arrived at the exact rate.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    due: Option<Instant>,
+    total: RateLimiter,
+    by_address: HashMap<IpAddr, RateLimiter>,
 }
 
 /// Attempts of one address: 5 at once, then one in 12 s.
-const ADDRESS_INTERVAL: Duration = Duration::from_secs(12);
-const ADDRESS_BURST: u32 = 5;
+const ADDRESS_RATE: Rate = Rate::per_interval(Duration::from_secs(12), 5);
 
 /// Attempts of all addresses together: 30 at once, then one per second.
-const TOTAL_INTERVAL: Duration = Duration::from_secs(1);
-const TOTAL_BURST: u32 = 30;
+const TOTAL_RATE: Rate = Rate::per_interval(Duration::from_secs(1), 30);
 
 /// Number of addresses that are remembered. Further ones are only limited in total.
 const ADDRESSES_MAX: usize = 4096;
@@ -125,15 +118,14 @@ impl Attempts {
     pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let address = network(address);
         if self.by_address.len() >= ADDRESSES_MAX {
-            self.by_address
-                .retain(|_, bucket| bucket.due.is_some_and(|due| due > now));
+            self.by_address.retain(|_, limiter| !limiter.is_idle(now.into_std()));
         }
         let is_known = self.by_address.contains_key(&address);
-        let mut bucket = self.by_address.get(&address).copied().unwrap_or_default();
-        bucket.admit(ADDRESS_INTERVAL, ADDRESS_BURST, now)?;
-        self.total.admit(TOTAL_INTERVAL, TOTAL_BURST, now)?;
+        let mut limiter = self.by_address.get(&address).copied().unwrap_or_default();
+        limiter.admit(now.into_std(), ADDRESS_RATE)?;
+        self.total.admit(now.into_std(), TOTAL_RATE)?;
         if is_known || self.by_address.len() < ADDRESSES_MAX {
-            self.by_address.insert(address, bucket);
+            self.by_address.insert(address, limiter);
         }
         Ok(())
     }
@@ -141,18 +133,6 @@ impl Attempts {
     /// Forgets the attempts of an address, after a successful one.
     pub(super) fn succeeded(&mut self, address: IpAddr) {
         self.by_address.remove(&network(address));
-    }
-}
-
-impl Bucket {
-    fn admit(&mut self, interval: Duration, burst: u32, now: Instant) -> Result<(), Duration> {
-        let next = self.due.map_or(now, |due| due.max(now)) + interval;
-        let ahead = next.saturating_duration_since(now + interval * burst);
-        if !ahead.is_zero() {
-            return Err(ahead);
-        }
-        self.due = Some(next);
-        Ok(())
     }
 }
 
@@ -206,25 +186,25 @@ mod tests {
     fn attempts_are_limited_per_address_and_network() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         let address = |last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
-        for last in 0..ADDRESS_BURST as u16 {
+        for last in 0..5_u16 {
             assert_eq!(attempts.admit(address(last), now), Ok(()));
         }
-        assert_eq!(attempts.admit(address(99), now), Err(ADDRESS_INTERVAL));
+        assert_eq!(attempts.admit(address(99), now), Err(ADDRESS_RATE.interval));
         assert_eq!(attempts.admit([10, 0, 0, 1].into(), now), Ok(()));
-        assert_eq!(attempts.admit(address(99), now + ADDRESS_INTERVAL), Ok(()));
-        assert!(attempts.admit(address(99), now + ADDRESS_INTERVAL).is_err());
+        assert_eq!(attempts.admit(address(99), now + ADDRESS_RATE.interval), Ok(()));
+        assert!(attempts.admit(address(99), now + ADDRESS_RATE.interval).is_err());
         attempts.succeeded(address(1));
-        assert_eq!(attempts.admit(address(99), now + ADDRESS_INTERVAL), Ok(()));
+        assert_eq!(attempts.admit(address(99), now + ADDRESS_RATE.interval), Ok(()));
     }
 
     #[test]
     fn attempts_of_many_addresses_are_limited_in_total_and_in_memory() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         let admitted = (0..10_000u32).filter(|number| attempts.admit(IpAddr::V4((*number).into()), now).is_ok());
-        assert_eq!(admitted.count(), TOTAL_BURST as usize);
+        assert_eq!(admitted.count(), 30);
         let later = now + Duration::from_secs(100_000);
         for number in 0..ADDRESSES_MAX as u32 * 2 {
-            let now = later + TOTAL_INTERVAL * number;
+            let now = later + TOTAL_RATE.interval * number;
             assert_eq!(attempts.admit(IpAddr::V4(number.into()), now), Ok(()));
         }
         assert!(attempts.by_address.len() <= ADDRESSES_MAX);

@@ -38,7 +38,7 @@ pub(super) struct Tap {
 impl Tap {
     /// Subscribes to a channel. Returns `None` if the engine fails.
     pub(super) async fn open(node: &Arc<Node>, channel: ChannelName) -> Option<Self> {
-        let publication_size_max = node.current_config().limits.publication_size_max;
+        let publication_size_max = node.config().limits.publication_size_max;
         let tap = Self {
             node: node.clone(),
             subscription: Subscription {
@@ -75,7 +75,7 @@ impl Tap {
     async fn send_lines(&self, frames: &mpsc::Sender<Bytes>) {
         // At once, so that the page sees that the tap works.
         let mut part = b"{}\n".to_vec();
-        let write_timeout = self.node.config().timeouts.write;
+        let write_timeout = self.node.startup_config().timeouts.write;
         loop {
             let sent = timeout(write_timeout, frames.send(part.into())).await;
             if !matches!(sent, Ok(Ok(()))) {

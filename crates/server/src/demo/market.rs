@@ -136,7 +136,7 @@ impl Market {
     async fn run_feed(&self, node: &Node) {
         let mut interval = tokio::time::interval(Duration::from_millis(STEP_MS));
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let all = feeds(node.config());
+        let all = feeds(node.startup_config());
         let mut idle = Idle::new();
         loop {
             interval.tick().await;

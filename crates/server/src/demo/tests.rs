@@ -190,17 +190,24 @@ async fn a_slow_link_delays_until_it_is_lifted() {
 async fn snapshots_precede_the_publications_they_do_not_contain() {
     let fixture = Fixture::start();
     let demos = fixture.node.demos().unwrap();
-    assert_eq!(demos.snapshot(fixture.node.config(), "/market/other.json", None), None);
+    assert_eq!(
+        demos.snapshot(fixture.node.startup_config(), "/market/other.json", None),
+        None
+    );
     for query in [None, Some(""), Some("symbol="), Some("symbol=NONE")] {
         assert_eq!(
-            demos.snapshot(fixture.node.config(), "/market/candles.json", query),
+            demos.snapshot(fixture.node.startup_config(), "/market/candles.json", query),
             None
         );
     }
     fixture.subscribe("market:ALAI").await;
     fixture.frames(Duration::from_secs(3)).await;
     let candles = demos
-        .snapshot(fixture.node.config(), "/market/candles.json", Some("symbol=ALAI"))
+        .snapshot(
+            fixture.node.startup_config(),
+            "/market/candles.json",
+            Some("symbol=ALAI"),
+        )
         .unwrap();
     let number = serde_json::from_str::<serde_json::Value>(&candles).unwrap()["n"]
         .as_u64()
@@ -210,7 +217,7 @@ async fn snapshots_precede_the_publications_they_do_not_contain() {
         assert!(frame["push"]["pub"]["data"]["n"].as_u64().unwrap() > number);
     }
     let symbols = demos
-        .snapshot(fixture.node.config(), "/market/symbols.json", None)
+        .snapshot(fixture.node.startup_config(), "/market/symbols.json", None)
         .unwrap();
     let symbols: serde_json::Value = serde_json::from_str(&symbols).unwrap();
     assert_eq!(symbols["symbols"].as_array().unwrap().len(), 200);
@@ -225,7 +232,7 @@ async fn policies_are_compared_in_the_namespaces_that_exist() {
     let reduced = Fixture::with(config);
     let symbols = |fixture: &Fixture| {
         let demos = fixture.node.demos().unwrap();
-        demos.snapshot(fixture.node.config(), "/market/symbols.json", None)
+        demos.snapshot(fixture.node.startup_config(), "/market/symbols.json", None)
     };
     let feeds = concat!(
         r#""feeds":[["disconnect","market:ticks"],["drop_oldest","market_drop_oldest:ticks"],"#,

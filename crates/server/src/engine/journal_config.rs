@@ -1,9 +1,10 @@
 //! The configuration of the log on disk.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::journal::{Fsync, JournalOptions, JournalRepair};
+use crate::journal::{Fsync, Journal, JournalCheck, JournalOptions, JournalRepair};
 
 /// A log on disk, from which the histories of all channels are restored at the next start.
 ///
@@ -48,6 +49,15 @@ impl JournalConfig {
             #[cfg(test)]
             is_small: false,
         }
+    }
+
+    /// Checks that a server could open the journal, without changing anything in its folder. Reads all of it, unless a
+    /// running server uses the folder.
+    ///
+    /// # Errors
+    /// Fails if the folder or its log cannot be used, for the reasons that a server would not start.
+    pub fn check(&self) -> io::Result<JournalCheck> {
+        Journal::check(&self.journal_options()).map_err(io::Error::other)
     }
 
     pub(super) fn journal_options(&self) -> JournalOptions {

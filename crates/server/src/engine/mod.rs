@@ -14,6 +14,7 @@ pub(crate) mod fuzzing;
 mod idempotency;
 mod journal_config;
 mod memory;
+pub(crate) mod nats;
 mod record;
 mod recovery;
 pub(crate) mod redis;
@@ -28,12 +29,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use crate::journal::{Fsync, InvalidFsync, JournalRepair};
+pub use crate::journal::{Fsync, InvalidFsync, JournalCheck, JournalRepair};
 pub(crate) use cluster::{ClusterBroker, NodeEntry, OutagePolicy, OutagePolicyOf, Store};
 pub use journal_config::JournalConfig;
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
+pub use nats::{InvalidNatsUrl, NatsConfig};
 pub(crate) use recovery::is_recovered;
 pub use redis::{InvalidRedisUrl, RedisConfig};
+pub(crate) use stream::PUBLICATION_BYTES;
 pub use url::{EngineUrl, InvalidEngineUrl};
 
 use bytes::Bytes;

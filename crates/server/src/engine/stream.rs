@@ -54,7 +54,7 @@ pub(super) const STREAM_BYTES: usize = 512;
 
 /// Accounted size of a publication without its JSON: at least its memory, and at least its size in a reply without the JSON
 /// (72 + 36 + 40 bytes: field names, client id, two numbers of maximum length).
-const PUBLICATION_BYTES: usize = 160;
+pub(crate) const PUBLICATION_BYTES: usize = 160;
 
 impl Stream {
     pub(super) fn new(epoch: Epoch, limits: HistoryLimits) -> Self {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::cluster::Store;
+use super::nats::{InvalidNatsUrl, NatsConfig, NatsStore};
 use super::redis::{InvalidRedisUrl, RedisConfig, RedisStore};
 
 /// The engine that several nodes share: where they keep histories and presence, and through which they pass publications.
@@ -25,6 +26,8 @@ use super::redis::{InvalidRedisUrl, RedisConfig, RedisStore};
 pub enum EngineUrl {
     /// `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, ...
     Redis(RedisConfig),
+    /// `nats://` or `tls://`: NATS JetStream.
+    Nats(NatsConfig),
 }
 
 /// Error: the text is not the URL of an engine.
@@ -35,6 +38,7 @@ pub struct InvalidEngineUrl(Kind);
 enum Kind {
     Scheme,
     Redis(InvalidRedisUrl),
+    Nats(InvalidNatsUrl),
 }
 
 impl EngineUrl {
@@ -45,6 +49,7 @@ impl EngineUrl {
     pub(crate) fn store(&self, uid: &Arc<str>) -> io::Result<Arc<dyn Store>> {
         match self {
             Self::Redis(config) => Ok(Arc::new(RedisStore::new(config, uid.clone())?)),
+            Self::Nats(config) => Ok(Arc::new(NatsStore::new(config, uid.clone()))),
         }
     }
 }
@@ -59,6 +64,10 @@ impl FromStr for EngineUrl {
                 Ok(config) => Ok(Self::Redis(config)),
                 Err(error) => Err(InvalidEngineUrl(Kind::Redis(error))),
             },
+            "nats" | "tls" => match text.parse() {
+                Ok(config) => Ok(Self::Nats(config)),
+                Err(error) => Err(InvalidEngineUrl(Kind::Nats(error))),
+            },
             _ => Err(InvalidEngineUrl(Kind::Scheme)),
         }
     }
@@ -68,6 +77,7 @@ impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis(config) => config.fmt(f),
+            Self::Nats(config) => config.fmt(f),
         }
     }
 }
@@ -75,8 +85,11 @@ impl fmt::Display for EngineUrl {
 impl fmt::Display for InvalidEngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Scheme => f.write_str("must start with redis://, rediss://, redis+sentinel:// or redis+cluster://"),
+            Kind::Scheme => f.write_str(
+                "must start with redis://, rediss://, redis+sentinel://, redis+cluster://, nats:// or tls://",
+            ),
             Kind::Redis(error) => error.fmt(f),
+            Kind::Nats(error) => error.fmt(f),
         }
     }
 }

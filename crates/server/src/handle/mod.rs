@@ -12,6 +12,7 @@ use crate::channel::ChannelName;
 use crate::codes::{ErrorCode, UnsubscribeCode};
 use crate::config::{Config, ConfigError, NamespaceOptions};
 use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish, PublishOutcome, Version};
+use crate::hooks::Hook;
 use crate::ids::ClientId;
 use crate::metrics::Source;
 use crate::node::Node;
@@ -145,7 +146,8 @@ impl ServerHandle {
     }
 
     /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty, on all
-    /// nodes. The clients receive 2000 and do not subscribe again by themselves.
+    /// nodes. The clients receive 2000 and do not subscribe again by themselves. A subscription that waits for the decision of
+    /// the backend fails with 103.
     ///
     /// # Errors
     /// See [`ServerHandle`].
@@ -166,7 +168,12 @@ impl ServerHandle {
             "" => hub.subscriber_counts().into_iter().map(|(name, _)| name).collect(),
             name => vec![self.channel(name)?.0],
         };
-        for (client, _) in self.clients(target) {
+        let asks_backend = self.node.config().hooks.has(Hook::Subscribe);
+        for (client, queue) in self.clients(target) {
+            if asks_backend {
+                let pending = (!channel.is_empty()).then(|| channels[0].clone());
+                queue.push(Item::Command(Box::new(ServerCommand::CancelSubscribe(pending))));
+            }
             for channel in &channels {
                 hub.end_subscription(channel, client, UnsubscribeCode::Server);
             }
@@ -243,8 +250,10 @@ impl ServerHandle {
     }
 
     /// Replaces the configuration: keys, permissions, namespaces and limits apply to connected clients with their next
-    /// command. The address, the origin and host policies, compression, timeouts, the log and the memory limits of histories
-    /// stay as they were at the start.
+    /// command. Subscriptions that are not allowed any more end: with 2000 if the namespace has been removed, and with 2502,
+    /// after which SDKs subscribe again and present a token if they have one, if `allow_subscribe` forbids them. The
+    /// address, the origin and host policies, compression, timeouts, the log, the limits of messages and of all connections, and
+    /// the memory limits of histories stay as they were at the start.
     ///
     /// # Errors
     /// Fails if fields of the configuration contradict each other. Nothing changes then.
@@ -417,7 +426,7 @@ impl ServerHandle {
 
     /// Validates the data of a publication.
     fn data(&self, data: &[u8]) -> Result<Data, ErrorCode> {
-        if data.len() > self.node.current_config().limits.publication_size_max {
+        if data.len() > self.node.config().limits.publication_size_max {
             return Err(ErrorCode::LimitExceeded);
         }
         json(data)
@@ -426,7 +435,7 @@ impl ServerHandle {
     /// Validates the name of a channel, and finds its namespace.
     pub(crate) fn channel(&self, name: &str) -> Result<(ChannelName, NamespaceOptions), ErrorCode> {
         let channel = ChannelName::new(name).map_err(|_| ErrorCode::BadRequest)?;
-        let config = self.node.current_config();
+        let config = self.node.config();
         let options = config.namespace(name).ok_or(ErrorCode::UnknownChannel)?;
         Ok((channel, options.clone()))
     }

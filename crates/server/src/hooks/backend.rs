@@ -28,7 +28,7 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug {
     fn call<'a>(&'a self, hook: Hook, headers: &'a HeaderMap, body: String) -> HookFuture<'a>;
 }
 
-/// A backend over HTTP or HTTPS, with a new connection for each call.
+/// A backend over HTTP or HTTPS.
 pub(crate) struct HttpBackend {
     endpoints: Vec<(Hook, Endpoint)>,
     timeout: Duration,

@@ -33,7 +33,10 @@ async fn backend(answer: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<S
                     // Never answers.
                     std::future::pending::<()>().await;
                 }
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                    answer.len()
+                );
                 stream.write_all((head + answer).as_bytes()).await.unwrap();
             });
         }

@@ -46,6 +46,7 @@
 //!
 //! Segments are files `<first>-<last>.log`, numbered without gaps; `format.rs` describes their content.
 
+mod check;
 mod compact;
 mod format;
 mod fsync;
@@ -69,6 +70,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+pub use check::JournalCheck;
 pub(crate) use format::{Record, RecordKind};
 pub use fsync::{Fsync, InvalidFsync, JournalRepair};
 pub(crate) use recover::{Damage, End, Replay};
@@ -204,6 +206,14 @@ impl Journal {
             },
         })?;
         Self::open_storage(Arc::new(disk), options, &mut replay)
+    }
+
+    /// Checks that the log can be opened, without changing anything in its folder.
+    ///
+    /// # Errors
+    /// [`OpenError`], as of [`open`](Self::open).
+    pub(crate) fn check(options: &JournalOptions) -> Result<JournalCheck, OpenError> {
+        check::check(options)
     }
 
     /// Opens a log on a simulated disk.

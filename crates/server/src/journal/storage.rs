@@ -53,11 +53,11 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// A folder on disk, locked against other processes for as long as this value lives.
+/// A folder on disk. [`open`](Self::open) locks it against other processes for as long as the value lives.
 #[derive(Debug)]
 pub(super) struct Disk {
     folder: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Why a folder cannot be used.
@@ -67,12 +67,20 @@ pub(super) enum DiskError {
     Io(io::Error),
 }
 
-const LOCK_NAME: &str = "journal.lock";
+pub(super) const LOCK_NAME: &str = "journal.lock";
 
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Disk {
+    /// A folder that exists, without a lock.
+    pub(super) fn unlocked(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            _lock: None,
+        }
+    }
+
     /// Creates the folder if needed, and locks it.
     pub(super) fn open(folder: &Path) -> Result<Self, DiskError> {
         let io = DiskError::Io;
@@ -90,7 +98,7 @@ impl Disk {
         }
         Ok(Self {
             folder: folder.to_owned(),
-            _lock: lock,
+            _lock: Some(lock),
         })
     }
 }

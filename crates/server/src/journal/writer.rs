@@ -391,12 +391,12 @@ impl Writer {
     fn write(&mut self, mut batch: Vec<Entry>) {
         match self.health {
             Health::Healthy => {}
-            Health::Full(_) => return self.reject(batch, AppendError::Full),
-            Health::Poisoned => return self.reject(batch, AppendError::Poisoned),
+            Health::Full(_) => return self.fail_batch(batch, AppendError::Full),
+            Health::Poisoned => return self.fail_batch(batch, AppendError::Poisoned),
         }
         if !self.blocked.is_empty() {
-            let (stored, rejected) = batch.into_iter().partition(|entry| !self.is_blocked(&entry.body));
-            self.reject(rejected, AppendError::Full);
+            let (stored, blocked) = batch.into_iter().partition(|entry| !self.is_blocked(&entry.body));
+            self.fail_batch(blocked, AppendError::Full);
             batch = stored;
         }
         match self.store(&batch) {
@@ -411,7 +411,7 @@ impl Writer {
             }
             Err(error) => {
                 let error = self.fail(&error);
-                self.reject(batch, error);
+                self.fail_batch(batch, error);
             }
         }
     }
@@ -592,7 +592,7 @@ impl Writer {
         self.shared.set_state(State::Poisoned, Some(error.to_string()));
     }
 
-    fn reject(&mut self, batch: Vec<Entry>, error: AppendError) {
+    fn fail_batch(&mut self, batch: Vec<Entry>, error: AppendError) {
         self.shared.failures.fetch_add(batch.len() as u64, Ordering::Relaxed);
         for entry in batch {
             self.block(&entry.body);

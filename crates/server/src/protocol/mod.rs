@@ -29,7 +29,7 @@ pub(crate) use json::InvalidJson;
 pub(crate) use protobuf::EmulationRequest;
 pub(crate) use reply::to_json as encode;
 pub(crate) use reply::{
-    ConnectResult, DataResult, Empty, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult, Push,
-    PushTarget, Rejection, Reply, ReplyBody, ServerSubscription, SubscribeResult, WireClientInfo, WireClose, WireData,
+    ConnectResult, CustomError, DataResult, Empty, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult,
+    Push, PushTarget, Reply, ReplyBody, ServerSubscription, SubscribeResult, WireClientInfo, WireClose, WireData,
     WirePublication,
 };

@@ -44,11 +44,11 @@ pub(super) fn reply(reply: &Reply<'_>) -> Vec<u8> {
                 temporary: code.is_temporary(),
             });
         }
-        ReplyBody::Rejected(rejection) => {
+        ReplyBody::Custom(error) => {
             wire.error = Some(WireError {
-                code: rejection.code,
-                message: rejection.message.clone(),
-                temporary: rejection.temporary,
+                code: error.code,
+                message: error.message.clone(),
+                temporary: error.temporary,
             });
         }
         ReplyBody::Connect(result) => {

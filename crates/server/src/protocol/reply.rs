@@ -28,7 +28,7 @@ pub(crate) enum ReplyBody<'a> {
     Error(#[serde(serialize_with = "error")] ErrorCode),
     /// An error of the backend or of a handler.
     #[serde(rename = "error")]
-    Rejected(Rejection),
+    Custom(CustomError),
     Connect(ConnectResult<'a>),
     Subscribe(SubscribeResult<'a>),
     Unsubscribe(Empty),
@@ -44,7 +44,7 @@ pub(crate) enum ReplyBody<'a> {
 
 /// An error with a code and message of the application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Rejection {
+pub(crate) struct CustomError {
     pub(crate) code: u32,
     pub(crate) message: String,
     #[serde(skip_serializing_if = "is_false")]

@@ -31,7 +31,10 @@ async fn backend(answer: fn(&str, &str) -> Option<&'static str>) -> (SocketAddr,
                 let path = request.split(' ').nth(1).unwrap().to_owned();
                 match answer(&path, &request) {
                     Some(answer) => {
-                        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+                        let head = format!(
+                            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                            answer.len()
+                        );
                         let _ = stream.write_all((head + answer).as_bytes()).await;
                     }
                     // No answer until the server gives up.

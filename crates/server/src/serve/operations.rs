@@ -1,8 +1,9 @@
 //! Health, metrics, draining, limits for new connections, and reloads, as operators and clients see them.
 
-use super::tests::{Fixture, TIMEOUT};
+use super::tests::{Fixture, Log, TIMEOUT};
 use super::*;
 use crate::codes::DisconnectCode;
+use crate::config::Access;
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
@@ -161,6 +162,67 @@ async fn a_reload_applies_to_connected_clients() {
 }
 
 #[tokio::test]
+async fn a_reload_ends_subscriptions_that_are_not_allowed_any_more() {
+    let log = Log::capture();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/connection/websocket", listener.local_addr().unwrap());
+    let server = Server::builder().build().unwrap();
+    let handle = server.handle();
+    tokio::spawn(server.serve(listener));
+    let mut client = sockeye::connect(&url).await.unwrap();
+    let mut receive = async |text: &str, part: &str| {
+        client.send(text).await.unwrap();
+        let message = timeout(TIMEOUT, client.recv()).await.unwrap().unwrap().unwrap();
+        assert!(message.as_text().unwrap().contains(part), "{message:?}");
+    };
+    receive(r#"{"id":1,"connect":{}}"#, "\"connect\"").await;
+    receive(r#"{"id":2,"subscribe":{"channel":"chat:x"}}"#, "\"subscribe\"").await;
+    receive(r#"{"id":3,"subscribe":{"channel":"room:x"}}"#, "\"subscribe\"").await;
+    // A change of other settings ends nothing.
+    handle
+        .reload(config(|config| config.limits.channels_per_client_max = 5))
+        .unwrap();
+    receive(r#"{"id":4,"subscribe":{"channel":"room:y"}}"#, "\"subscribe\"").await;
+    handle
+        .reload(config(|config| drop(config.namespaces.remove("chat"))))
+        .unwrap();
+    let ended = timeout(TIMEOUT, client.recv()).await.unwrap().unwrap().unwrap();
+    let expect = r#"{"push":{"channel":"chat:x","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}"#;
+    assert_eq!(ended.as_text().unwrap(), expect);
+    let closed = |config: &mut Config| config.namespaces.get_mut("room").unwrap().allow_subscribe = Access::Token;
+    handle.reload(config(closed)).unwrap();
+    for _ in 0..2 {
+        let ended = timeout(TIMEOUT, client.recv()).await.unwrap().unwrap().unwrap();
+        let expect = "\"unsubscribe\":{\"code\":2502,\"reason\":\"state invalidated\"}";
+        assert!(ended.as_text().unwrap().contains(expect), "{ended:?}");
+    }
+    assert_eq!(handle.info().subscriptions, 0);
+    assert_eq!(handle.channels("chat:*").await, Ok(Vec::new()));
+    // Unclosed.
+    assert_eq!(handle.channels("[a").await, Err(crate::codes::ErrorCode::BadRequest));
+    let text = log.text();
+    assert!(
+        text.contains("subscriptions=1") && text.contains("subscriptions=2"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_log_names_the_setting_that_refuses_anonymous_clients() {
+    let log = Log::capture();
+    let server = Fixture::start(config(|config| config.anonymous = false)).await;
+    let mut client = server.connect().await;
+    client.send(r#"{"id":1,"connect":{}}"#).await.unwrap();
+    let ended = timeout(TIMEOUT, async { while let Ok(Some(_)) = client.recv().await {} }).await;
+    assert!(ended.is_ok());
+    assert!(
+        log.text().contains("the setting `anonymous` is false"),
+        "{}",
+        log.text()
+    );
+}
+
+#[tokio::test]
 async fn the_log_and_the_hub_have_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let server = Fixture::start(config(|config| {
@@ -228,5 +290,23 @@ async fn refused_handshakes_are_counted_by_reason() {
     for reason in ["origin", "host", "invalid"] {
         let line = format!("sockeye_refusals_total{{reason=\"{reason}\"}} 1\n");
         assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+}
+
+/// RFC 9112 §3.2.
+#[tokio::test]
+async fn a_request_needs_exactly_one_host() {
+    let server = Fixture::start(config(|config| config.demos = false)).await;
+    for (request, expect) in [
+        ("GET / HTTP/1.1\r\n", "400"),
+        ("GET /health/live HTTP/1.1\r\n", "400"),
+        ("POST /api/info HTTP/1.1\r\n", "400"),
+        ("GET /connection/sse HTTP/1.1\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n", "404"),
+        ("GET /health/live HTTP/1.0\r\n", "200"),
+    ] {
+        let answer = server.http(&format!("{request}Connection: close\r\n\r\n")).await;
+        assert_eq!(status(&answer), expect, "{request}");
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::rate::Rate;
 use super::{Call, CommandError, Event, ReadHistory, Session, Step};
 use crate::channel::ChannelName;
 use crate::codes::ErrorCode;
@@ -12,6 +11,7 @@ use crate::engine::{Content, Epoch, Position};
 use crate::hooks::Hook;
 use crate::presence::ClientInfo;
 use crate::protocol::{HistoryRequest, PublishRequest};
+use crate::rate_limiter::{Rate, RateLimiter};
 
 /// Publications into one channel are limited on average over this time.
 const PUBLICATIONS_BURST: Duration = Duration::from_secs(1);
@@ -29,7 +29,8 @@ impl Session {
         let namespace = config.namespace(channel.as_str()).ok_or(ErrorCode::UnknownChannel)?;
         let data = request.data.ok_or(ErrorCode::BadRequest)?;
         let data = data.map_err(|_| ErrorCode::BadRequest)?;
-        let size_max = config.limits.publication_size_max.min(namespace.publication_size_max);
+        let size_max = namespace.publication_size_max.unwrap_or(usize::MAX);
+        let size_max = config.limits.publication_size_max.min(size_max);
         if data.len_bytes() > size_max {
             return Err(ErrorCode::LimitExceeded.into());
         }
@@ -69,12 +70,11 @@ impl Session {
         let index = self.publications.iter().position(|(known, _)| known == channel);
         let index = index.unwrap_or_else(|| {
             self.publications.retain(|(_, rate)| !rate.is_idle(now));
-            self.publications.push((channel.clone(), Rate::new(now)));
+            self.publications.push((channel.clone(), RateLimiter::default()));
             self.publications.len() - 1
         });
-        self.publications[index]
-            .1
-            .allows(now, per_second_max, PUBLICATIONS_BURST)
+        let rate = Rate::per_second(per_second_max, PUBLICATIONS_BURST);
+        self.publications[index].1.admit(now, rate).is_ok()
     }
 
     /// Checks that the client may read the presence of a channel.

@@ -92,7 +92,10 @@ impl Session {
                 self.connect(connect.requested, Credentials::default(), connect.data.as_ref(), clock)
             }
             // As Centrifugo: a client without credentials may not retry.
-            "" => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
+            "" => {
+                self.lacks_token = true;
+                Err(CommandError::Disconnect(DisconnectCode::BadRequest))
+            }
             token => Ok(verify(token, TokenKind::Connection, Pending::Connect(connect.into()))),
         }
     }

@@ -23,7 +23,7 @@ use crate::hooks::{
     SubRefreshDecision, SubscribeDecision,
 };
 use crate::ids::Subscription;
-use crate::protocol::{Data, DataResult, Rejection, ReplyBody};
+use crate::protocol::{CustomError, Data, DataResult, ReplyBody};
 
 /// An event that the backend or the embedding program decides about.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(crate) enum Decision {
     Publish(HookReply<PublishDecision>),
     Rpc(HookReply<RpcDecision>),
     /// The result of a handler. That of a message is ignored.
-    Handled(Result<Option<Data>, Rejection>),
+    Handled(Result<Option<Data>, CustomError>),
 }
 
 /// How long a connection or subscription stays if its refresh failed, before the backend is asked again. As in Centrifugo.
@@ -134,7 +134,7 @@ impl Session {
             (Event::Publish(channel, data), Ok(Decision::Publish(reply))) => self.decide_publish(channel, data, reply),
             (Event::Rpc(..), Ok(Decision::Rpc(reply))) => rpc_result(reply),
             (Event::Rpc(..), Ok(Decision::Handled(Ok(data)))) => Ok(Step::Reply(ReplyBody::Rpc(DataResult { data }))),
-            (Event::Rpc(..), Ok(Decision::Handled(Err(rejection)))) => Err(CommandError::Rejected(rejection)),
+            (Event::Rpc(..), Ok(Decision::Handled(Err(error)))) => Err(CommandError::Custom(error)),
             (Event::Message(_), Ok(_)) => Ok(Step::Nothing),
             _ => Err(ErrorCode::Internal.into()),
         };
@@ -156,6 +156,8 @@ impl Session {
             }),
             _ => Err(ErrorCode::Internal.into()),
         };
+        // The only way to this code.
+        self.lacks_token = matches!(credentials, Err(CommandError::Disconnect(DisconnectCode::BadRequest)));
         match credentials {
             // The data was for the backend, and may be secret: it is never shown to others.
             Ok(credentials) => self.connect(connect.requested, credentials, None, clock),
@@ -300,7 +302,7 @@ fn decided<T>(reply: HookReply<T>) -> Result<Option<T>, CommandError> {
             code,
             message,
             temporary,
-        }) => Err(CommandError::Rejected(Rejection {
+        }) => Err(CommandError::Custom(CustomError {
             code,
             message,
             temporary,

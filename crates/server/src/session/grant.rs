@@ -96,9 +96,16 @@ impl AccessContext<'_> {
         }
     }
 
+    /// Whether the client may subscribe with a token that is valid.
+    pub(super) fn may_use_token(self, channel: &ChannelName, options: &NamespaceOptions) -> bool {
+        // A hook decides instead of `allow_subscribe`.
+        let is_open = options.allow_subscribe != Access::Nobody || options.subscribe_hook;
+        is_open && channel.allows_user(self.user) != Some(false) || self.is_insecure
+    }
+
     /// Whether the client may subscribe without a token.
     pub(super) fn may_subscribe(self, channel: &ChannelName, options: &NamespaceOptions) -> bool {
-        if channel.is_private() {
+        if channel.is_private() || !self.may_use_token(channel, options) {
             return false;
         }
         match channel.allows_user(self.user) {

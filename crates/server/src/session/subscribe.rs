@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{Event, SubscribeEvent};
-use super::grant::{self, Grant, RequestedOptions};
+use super::grant::{self, AccessContext, Grant, RequestedOptions};
 use super::token::{Pending, TokenKind, verify};
 use super::{Call, Clock, CommandError, Session, Step, Subscribe, Subscribed, expiry};
 use crate::auth::{Subscriber, SubscriptionClaims, SubscriptionGrant};
 use crate::channel::ChannelName;
-use crate::codes::{DisconnectCode, ErrorCode};
+use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
+use crate::config::NamespaceOptions;
 use crate::hooks::Hook;
 use crate::ids::Subscription;
 use crate::protocol::{Empty, ReplyBody, SubscribeRequest};
@@ -61,6 +62,39 @@ impl Session {
         }
     }
 
+    /// The subscriptions that the configuration does not allow any more, each with the code for the client. The caller ends
+    /// them in the hub.
+    pub(crate) fn revoked(&self) -> Vec<(ChannelName, UnsubscribeCode)> {
+        let revoked = self.subscriptions.iter().filter_map(|known| {
+            let channel = known.channel();
+            let code = match self.config.namespace(channel.as_str()) {
+                // Subscribing again would fail with 102.
+                None => UnsubscribeCode::Server,
+                Some(_) if known.is_server_side => return None,
+                // The client may come back with a token.
+                Some(options) if !self.is_still_allowed(known, options) => UnsubscribeCode::StateInvalidated,
+                Some(_) => return None,
+            };
+            Some((channel.clone(), code))
+        });
+        revoked.collect()
+    }
+
+    fn is_still_allowed(&self, known: &Subscribed, options: &NamespaceOptions) -> bool {
+        let channel = known.channel();
+        let access_context = AccessContext {
+            is_subscribed: false,
+            has_token: false,
+            ..self.access_context(channel)
+        };
+        // What the backend has allowed stays allowed.
+        let asks = options.subscribe_hook && access_context.may_ask(channel);
+        asks || match known.has_token {
+            true => access_context.may_use_token(channel, options),
+            false => access_context.may_subscribe(channel, options),
+        }
+    }
+
     /// Removes a subscription that was ended by the server or failed. `None` if it no longer existed: the client may have
     /// unsubscribed in the meantime, and may have subscribed to the channel again.
     pub(crate) fn handle_unsubscribed(&mut self, subscription: &Subscription) -> Option<Subscribed> {
@@ -76,6 +110,9 @@ impl Session {
         let is_allowed = access_context.may_subscribe(&channel, namespace);
         let asks = namespace.subscribe_hook && access_context.may_ask(&channel);
         self.check_new(&channel)?;
+        if !request.token.is_empty() && !access_context.may_use_token(&channel, namespace) {
+            return Err(ErrorCode::PermissionDenied.into());
+        }
         if !request.token.is_empty() {
             let command = Pending::Subscribe(channel, requested.into());
             return Ok(verify(&request.token, TokenKind::Subscription, command));

@@ -369,6 +369,81 @@ fn a_channel_may_name_its_users() {
 }
 
 #[test]
+fn a_subscription_token_does_not_admit_to_the_channel_of_other_users() {
+    let channel = "dialog#ada,bob";
+    let subscribe = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}","token":"t"}}}}"#);
+    check_error(&mut with_token(r#"{"sub":"eve"}"#), &subscribe, 103);
+    check_error(&mut Client::connected(), &subscribe, 103);
+    let claims = format!(r#"{{"sub":"ada","channel":"{channel}"}}"#);
+    let mut ada = with_token(r#"{"sub":"ada"}"#);
+    assert_eq!(ada.handle_token(&subscribe, verify(&claims).1).unwrap(), "Subscribe");
+}
+
+#[test]
+fn nobody_subscribes_where_the_namespace_allows_nobody() {
+    for (access, code) in [(Access::Nobody, true), (Access::Token, false)] {
+        let config = with_options(|options| options.allow_subscribe = access);
+        let mut client = Client::with_config(config);
+        client.handle_token(CONNECT, verify(r#"{"sub":"ada"}"#).0).unwrap();
+        for channel in ["c", "$c", "c#ada"] {
+            let subscribe = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}","token":"t"}}}}"#);
+            match code {
+                true => check_error(&mut client, &subscribe, 103),
+                false => {
+                    let claims = format!(r#"{{"sub":"ada","channel":"{channel}"}}"#);
+                    assert_eq!(client.handle_token(&subscribe, verify(&claims).1).unwrap(), "Subscribe");
+                }
+            }
+        }
+        let own = r#"{"id":2,"subscribe":{"channel":"d#ada"}}"#;
+        match code {
+            true => check_error(&mut client, own, 103),
+            false => assert_eq!(client.handle_frame(own).unwrap(), ["Subscribe"]),
+        }
+    }
+}
+
+#[test]
+fn a_stricter_configuration_revokes_subscriptions() {
+    let mut client = Client::with_config(Config::default());
+    let connect = verify(r#"{"sub":"ada","channels":["server"]}"#).0;
+    client.handle_token(CONNECT, connect).unwrap();
+    for channel in ["open", "own#ada", "chat:x"] {
+        let subscribe = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#);
+        assert_eq!(client.handle_frame(&subscribe).unwrap(), ["Subscribe"]);
+    }
+    let subscribe = r#"{"id":3,"subscribe":{"channel":"token","token":"t"}}"#;
+    let claims = r#"{"sub":"ada","channel":"token"}"#;
+    assert_eq!(client.handle_token(subscribe, verify(claims).1).unwrap(), "Subscribe");
+
+    let revoked = |client: &mut Client, change: &dyn Fn(&mut Config)| {
+        let mut config = Config::default();
+        change(&mut config);
+        client.session.set_config(Arc::new(config));
+        let revoked = client.session.revoked().into_iter();
+        revoked
+            .map(|(channel, code)| (channel.to_string(), code.code()))
+            .collect::<Vec<_>>()
+    };
+    let expect = |list: &[(&str, u32)]| {
+        list.iter()
+            .map(|(name, code)| ((*name).to_owned(), *code))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(revoked(&mut client, &|_| {}), expect(&[]));
+    let without_chat = |config: &mut Config| drop(config.namespaces.remove("chat"));
+    assert_eq!(revoked(&mut client, &without_chat), expect(&[("chat:x", 2000)]));
+    let subscribe = |access| move |config: &mut Config| config.channels.as_mut().unwrap().allow_subscribe = access;
+    assert_eq!(revoked(&mut client, &subscribe(Access::Authenticated)), expect(&[]));
+    assert_eq!(
+        revoked(&mut client, &subscribe(Access::Token)),
+        expect(&[("open", 2502)])
+    );
+    let nobody = expect(&[("open", 2502), ("own#ada", 2502), ("token", 2502)]);
+    assert_eq!(revoked(&mut client, &subscribe(Access::Nobody)), nobody);
+}
+
+#[test]
 fn a_connection_token_subscribes_to_its_channels() {
     let mut client = Client::opening();
     let claims = r#"{"sub":"ada","channels":["$a","b"]}"#;

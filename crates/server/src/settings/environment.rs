@@ -9,10 +9,28 @@ const PREFIX: &str = "SOCKEYE_";
 /// Variables with the names of flags.
 const ALIASES: [(&str, &str); 2] = [("API_KEY", "api_keys"), ("TOKEN_HMAC_SECRET", "tokens.hmac_secret")];
 
+/// Variables that are no options: the program reads them itself.
+const OF_PROGRAM: [&str; 2] = ["CONFIG", "LOG"];
+
+/// Variables that the tests of this repository read. A `_` at the end stands for any end.
+const OF_TESTS: [&str; 11] = [
+    "ARTIFACTS",
+    "AUTOBAHN_",
+    "BIN",
+    "BLESS",
+    "CASE",
+    "DIFFERENTIAL_",
+    "ECHO",
+    "MODEL_",
+    "PEERS",
+    "TEST_",
+    "TOOL_",
+];
+
 pub(super) fn apply(
     settings: &mut Settings,
     variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<Vec<String>, SettingsError> {
+) -> Result<(), SettingsError> {
     let mut variables: Vec<_> = variables
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX))
@@ -20,23 +38,42 @@ pub(super) fn apply(
     // The order of the environment is arbitrary.
     variables.sort();
     let names = names(settings);
-    let mut suspicious = Vec::new();
     for (variable, value) in variables {
+        let fail = |message| SettingsError { line: None, message };
         let name = &variable[PREFIX.len()..];
         match path(name, &names) {
-            Some(path) => settings.set(&path, &value).map_err(|error| SettingsError {
-                line: None,
-                message: format!("{variable}: {}", error.message),
-            })?,
-            // Container platforms also set such variables, for example SOCKEYE_PORT, so an unknown one is no error.
+            Some(path) => settings
+                .set(&path, &value)
+                .map_err(|error| fail(format!("{variable}: {}", error.message)))?,
+            None if is_foreign(name, &value) => {}
             None => {
-                if let Some(known) = nearest(name, names.iter().map(|(name, _)| name.as_str())) {
-                    suspicious.push(format!("{variable} is unknown; did you mean {PREFIX}{known}?"));
-                }
+                let known = nearest(name, names.iter().map(|(name, _)| name.as_str()));
+                return Err(fail(match known {
+                    Some(known) => format!("unknown variable {variable}; did you mean {PREFIX}{known}?"),
+                    None => format!("unknown variable {variable}; `sockeye config default` lists all options"),
+                }));
             }
         }
     }
-    Ok(suspicious)
+    Ok(())
+}
+
+/// Whether a variable is meant for others: for the program, for tests, or set by a container platform.
+fn is_foreign(name: &str, value: &str) -> bool {
+    let is_of_tests = |known: &str| name == known || known.ends_with('_') && name.starts_with(known);
+    OF_PROGRAM.contains(&name) || OF_TESTS.iter().any(|known| is_of_tests(known)) || is_service_link(name, value)
+}
+
+/// Whether Kubernetes or Docker set a variable for a service whose name begins with `sockeye`, such as `SOCKEYE_SERVICE_HOST`,
+/// `SOCKEYE_API_SERVICE_PORT_HTTP`, `SOCKEYE_PORT=tcp://…` and `SOCKEYE_PORT_8080_TCP_ADDR`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let name = format!("_{name}");
+    let has_number = |after: &str| after.starts_with(|c: char| c.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.ends_with("_PORT") && value.contains("://")
+        || name.split_once("_PORT_").is_some_and(|(_, after)| has_number(after))
 }
 
 /// The variables of all options without their prefix, and the paths of the options.

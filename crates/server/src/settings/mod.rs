@@ -30,10 +30,14 @@ use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 
 use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
-use crate::config::{Config, ConsoleOptions, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
+use crate::config::{
+    Config, ConfigError, ConsoleOptions, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces,
+    demo_namespaces,
+};
 use crate::engine::{JournalConfig, JournalRepair};
 use crate::hooks::HookOptions;
 
+pub use crate::config::options::parse_duration;
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
 
 /// All settings of the program.
@@ -103,15 +107,15 @@ impl Settings {
     }
 
     /// Applies environment variables: `SOCKEYE_` and the path of an option in capitals, with `_` between its parts, such as
-    /// `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Other variables are ignored; those that
-    /// look like a typing error are returned.
+    /// `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Variables without the prefix are ignored,
+    /// and so are those that Kubernetes and Docker set for a service with this name, such as `SOCKEYE_SERVICE_HOST`.
     ///
     /// # Errors
-    /// Fails if a value is not valid.
+    /// Fails if a value is not valid, or if no option has the name of a variable.
     pub fn apply_environment(
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Vec<String>, SettingsError> {
+    ) -> Result<(), SettingsError> {
         environment::apply(self, variables)
     }
 
@@ -175,6 +179,11 @@ impl Settings {
         config.timeouts.drain = program.drain * 4 / 5;
         config.channels = Some(self.channels.clone());
         config.namespaces.clone_from(&self.namespaces);
+        if program.demos {
+            for (name, options) in demo_namespaces() {
+                config.namespaces.entry(name).or_insert(options);
+            }
+        }
         if program.tls_cert.is_some() != program.tls_key.is_some() {
             let path = if program.tls_cert.is_some() {
                 "tls_cert"
@@ -183,11 +192,22 @@ impl Settings {
             };
             return Err(self.error(path, "needs both tls_cert and tls_key"));
         }
-        config.check().map_err(|error| SettingsError {
-            line: self.lines.get(error.field()).copied(),
-            message: error.to_string(),
-        })?;
+        config.check().map_err(|error| self.config_error(&error))?;
         Ok(config)
+    }
+
+    /// Lists what is valid although it is probably a mistake, with the line of each: see [`Config::warnings`].
+    pub fn warnings(&self, config: &Config) -> Vec<SettingsError> {
+        let warnings = config.warnings();
+        warnings.iter().map(|warning| self.config_error(warning)).collect()
+    }
+
+    fn config_error(&self, error: &ConfigError) -> SettingsError {
+        let line = |path: &str| self.lines.get(path).copied();
+        SettingsError {
+            line: line(error.field()).or_else(|| line(error.cause()?)),
+            message: error.to_string(),
+        }
     }
 
     /// A commented file with these settings. Without secrets: those are left to the reader.
@@ -225,7 +245,8 @@ impl Settings {
         Ok((!hosts.is_empty()).then_some(HostPolicy::List(hosts)))
     }
 
-    fn error(&self, path: &str, problem: impl fmt::Display) -> SettingsError {
+    /// An error in the option at a path, with its line if the file sets it.
+    pub fn error(&self, path: &str, problem: impl fmt::Display) -> SettingsError {
         SettingsError {
             line: self.lines.get(path).copied(),
             message: format!("{path} {problem}"),
@@ -240,6 +261,11 @@ impl Settings {
         };
         let options = table.options();
         if !options.iter().any(|option| option.name == name) {
+            if matches!(path, "timeouts.drain" | "timeouts.shutdown") {
+                return fail(format!(
+                    "{path} must not be set: it is derived from drain, which is not in a table"
+                ));
+            }
             let prefix = &path[..path.len() - name.len()];
             let known: Vec<_> = options
                 .iter()
@@ -250,9 +276,11 @@ impl Settings {
         if let Err(kind) = table.set(name, value) {
             return fail(format!("{path} must be {}", kind.replace('`', "")));
         }
-        if let Some(line) = line {
-            self.lines.insert(path.to_owned(), line);
-        }
+        match line {
+            Some(line) => self.lines.insert(path.to_owned(), line),
+            // A variable or a flag overrides the file.
+            None => self.lines.remove(path),
+        };
         Ok(())
     }
 

@@ -28,7 +28,7 @@ options! {
         /// serves this node alone.
         pub engine: Option<Secret> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
-        /// reconnect at once. Sets `timeouts.drain` and `timeouts.shutdown`.
+        /// reconnect at once.
         pub drain: Duration = Duration::from_secs(10),
         /// Format of log lines.
         pub log_format: LogFormat = LogFormat::Text,

@@ -94,12 +94,20 @@ const HEAD: &str = "\
 Settings come from a TOML file (`--config FILE`), then from environment variables, then from flags; later ones override
 earlier ones. Each option is also an environment variable: `SOCKEYE_` and its path in capitals with `_` between the parts, such
 as `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Lists in variables are separated by commas.
+Any other variable that starts with `SOCKEYE_` is an error, except `SOCKEYE_CONFIG` and `SOCKEYE_LOG` (the flags `--config` and
+`--log-level`) and the variables that Kubernetes and Docker set for a service named `sockeye`, such as `SOCKEYE_SERVICE_HOST`.
+
+Times are numbers with units in descending order, such as `\"1m30s\"`, or a number of seconds without a unit. Sizes are numbers
+of bytes, or have a unit: `\"64KiB\"`, `\"1MB\"`.
 
 `sockeye config default` prints a commented file with the settings of a server without a file. `sockeye serve --config FILE
---check` checks a file and exits. On SIGHUP, the server rereads the file and the variables and logs what changed.
+--check` checks the settings, the certificate and the `data` folder, without changing anything, and exits. It also prints
+warnings, which a server logs when it starts: an HMAC secret of less than 32 bytes, a console password of less than 16
+characters, and a `history_size` that `limits.history_bytes_per_channel_max` cannot hold. Empty keys and passwords are errors.
+On SIGHUP, the server rereads the file and the variables and logs what changed.
 
 Without a file the server is open, for a first try: anonymous clients may connect, subscribe, publish, and read history and
-presence. A file sets the permissions. Everything else is denied.
+presence. A file sets the permissions. Nothing else is allowed.
 ";
 
 const TOKENS: &str = "\
@@ -116,6 +124,23 @@ const CHANNELS: &str = "\
 `[channels]` are the options of channels without a namespace, `[namespaces.chat]` those of channels whose names start with
 `chat:` or `$chat:`. Commands for channels of other namespaces fail with error 102. Publishing, history and presence of a
 private channel (`$`) also need a subscription, and a subscription needs a token.
+
+The values of `allow_…` say which clients may do it. The server is not restricted by them: a connection token, the connect hook
+and the HTTP API subscribe a client to any channel.
+
+| value | `allow_subscribe` | `allow_publish`, `allow_history`, `allow_presence` |
+|---|---|---|
+| `nobody` | no client, not even with a subscription token | no client |
+| `token` | clients with a subscription token for the channel | clients whose subscription a token, a hook or the HTTP API granted |
+| `subscriber` | the same as `token` | subscribers of the channel |
+| `authenticated` | clients with a user | clients with a user, subscribed or not |
+| `anyone` | every client, also an anonymous one | every client, subscribed or not |
+
+A subscription token is accepted with every value but `nobody`. A channel named `name#u1,u2` admits exactly these users, with and
+without a token, unless the value is `nobody`. With `subscribe_hook`, the backend decides instead of `allow_subscribe`.
+
+On SIGHUP, subscriptions that are not allowed any more end, and the log says how many: with 2000 if the namespace was removed; with
+2502 if `allow_subscribe` forbids them, after which SDKs subscribe again and present a token if they have one.
 
 ";
 

@@ -21,7 +21,7 @@ fn a_file_sets_every_kind_of_option() {
         listen = "0.0.0.0:9000"
         api_keys = ["a", "b"]
         anonymous = true
-        drain = "3s"
+        drain = "3"
         compression = "off"
 
         [tokens]
@@ -100,7 +100,7 @@ fn errors_name_the_line_and_the_nearest_key() {
     );
     check(
         "[limits]\nconnections_max = -1",
-        "line 2: limits.connections_max must be a number, or a size such as \"64KiB\"",
+        "line 2: limits.connections_max must be a number",
     );
     check(
         "[channels]\nallow_publish = 'all'",
@@ -124,6 +124,39 @@ fn errors_name_the_line_and_the_nearest_key() {
         "line 2: tls_cert needs both tls_cert and tls_key",
     );
     check(
+        "[limits]\nqueue_bytes_max = '1 KB'\nmessage_size_max = 'x'",
+        "line 3: limits.message_size_max must be a number of bytes, or a size such as \"64KiB\"",
+    );
+    check(
+        "[timeouts]\ndrain = '5s'",
+        "line 2: timeouts.drain must not be set: it is derived from drain, which is not in a table",
+    );
+    check(
+        "[tokens]\nissuer = 'x'\nrsa_public_key = 'nonsense'",
+        "line 3: tokens.rsa_public_key is not an RSA public key of 2048 to 8192 bits in PEM (-----BEGIN PUBLIC KEY-----)",
+    );
+    check(
+        "[subscription_tokens]\njwks_url = 'ftp://x/'",
+        "line 2: subscription_tokens.jwks_url has neither https:// nor http://",
+    );
+    check(
+        "[hooks]\nrpc_url = 'x'",
+        "line 2: hooks.rpc_url has neither https:// nor http://",
+    );
+    check(
+        "[namespaces.chat]\nhistory_size = 1\nsubscribe_hook = true",
+        "line 3: namespaces.chat.subscribe_hook needs hooks.subscribe_url, which is not set",
+    );
+    check(
+        "[channels]\npublish_hook = true",
+        "line 2: channels.publish_hook needs hooks.publish_url, which is not set",
+    );
+    check(
+        "[timeouts]\nping_interval = '5s'",
+        "line 2: timeouts.pong is 8s, but must be shorter than timeouts.ping_interval, 5s",
+    );
+    check("api_keys = ['']", "line 1: api_keys must not contain an empty key");
+    check(
         "[timeouts]\npong = '30s'",
         "line 2: timeouts.pong is 30s, but must be shorter than timeouts.ping_interval, 25s",
     );
@@ -140,16 +173,23 @@ fn variables_override_the_file() {
         ("SOCKEYE_NAMESPACES_MY_CHAT_HISTORY_SIZE", "4"),
         ("SOCKEYE_NAMESPACES_NEWS_ALLOW_SUBSCRIBE", "anyone"),
         ("SOCKEYE_SUBSCRIPTION_TOKENS_ISSUER", "me"),
-        ("SOCKEYE_PORT", "tcp://10.0.0.1:80"),
-        ("SOCKEYE_LIMITS_CONECTIONS_MAX", "8"),
         ("OTHER", "x"),
+        // The program and tests read these.
+        ("SOCKEYE_CONFIG", "x"),
+        ("SOCKEYE_LOG", "debug"),
+        ("SOCKEYE_BLESS", "1"),
+        ("SOCKEYE_TEST_PATIENCE", "2"),
+        // Kubernetes and Docker set these for a service named sockeye or sockeye-api.
+        ("SOCKEYE_SERVICE_HOST", "10.0.0.1"),
+        ("SOCKEYE_SERVICE_PORT", "80"),
+        ("SOCKEYE_SERVICE_PORT_HTTP", "80"),
+        ("SOCKEYE_PORT", "tcp://10.0.0.1:80"),
+        ("SOCKEYE_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("SOCKEYE_API_SERVICE_HOST", "10.0.0.1"),
+        ("SOCKEYE_API_PORT_80_TCP", "tcp://10.0.0.1:80"),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let suspicious = settings.apply_environment(variables).unwrap();
-    assert_eq!(
-        suspicious,
-        ["SOCKEYE_LIMITS_CONECTIONS_MAX is unknown; did you mean SOCKEYE_LIMITS_CONNECTIONS_MAX?"]
-    );
+    settings.apply_environment(variables).unwrap();
     let config = settings.config().unwrap();
     assert_eq!(settings.program.listen, "b:2");
     assert_eq!(config.api_keys, ["one".into(), "two".into()]);
@@ -159,10 +199,70 @@ fn variables_override_the_file() {
     assert_eq!(config.namespaces["news"].allow_subscribe, Access::Anyone);
     assert_eq!(config.subscription_tokens.unwrap().issuer.as_deref(), Some("me"));
 
-    let bad = [("SOCKEYE_LIMITS_CONNECTIONS_MAX".to_owned(), "many".to_owned())];
-    let error = settings.apply_environment(bad).unwrap_err().to_string();
-    let expect = "SOCKEYE_LIMITS_CONNECTIONS_MAX: limits.connections_max must be a number, or a size such as \"64KiB\"";
-    assert_eq!(error, expect);
+    for (name, value, expect) in [
+        (
+            "SOCKEYE_LIMITS_CONNECTIONS_MAX",
+            "many",
+            "SOCKEYE_LIMITS_CONNECTIONS_MAX: limits.connections_max must be a number",
+        ),
+        (
+            "SOCKEYE_LIMITS_CONECTIONS_MAX",
+            "8",
+            "unknown variable SOCKEYE_LIMITS_CONECTIONS_MAX; did you mean SOCKEYE_LIMITS_CONNECTIONS_MAX?",
+        ),
+        (
+            "SOCKEYE_PORT",
+            "8080",
+            "unknown variable SOCKEYE_PORT; `sockeye config default` lists all options",
+        ),
+        (
+            "SOCKEYE_TOKENS_HMAC_SECRT",
+            "x",
+            "unknown variable SOCKEYE_TOKENS_HMAC_SECRT; did you mean SOCKEYE_TOKENS_HMAC_SECRET?",
+        ),
+    ] {
+        let error = settings
+            .apply_environment([(name.to_owned(), value.to_owned())])
+            .unwrap_err();
+        assert_eq!(error.to_string(), expect);
+    }
+}
+
+#[test]
+fn an_error_of_a_variable_has_no_line_of_the_file() {
+    let mut settings = Settings::parse("[timeouts]\npong = '5s'").unwrap();
+    let variable = ("SOCKEYE_TIMEOUTS_PONG".to_owned(), "30s".to_owned());
+    settings.apply_environment([variable]).unwrap();
+    let error = settings.config().unwrap_err();
+    assert_eq!(error.line(), None, "{error}");
+}
+
+#[test]
+fn warnings_have_the_line_of_the_file() {
+    let settings = Settings::parse("[tokens]\nhmac_secret = 'short'\n[namespaces.a]\nhistory_size = 5000").unwrap();
+    let warnings = settings.warnings(&settings.config().unwrap());
+    let starts = [
+        "line 2: tokens.hmac_secret has 5 bytes",
+        "line 4: namespaces.a.history_size is 5000",
+    ];
+    assert_eq!(warnings.len(), starts.len());
+    for (warning, start) in warnings.iter().zip(starts) {
+        assert!(warning.to_string().starts_with(start), "{warning}");
+    }
+}
+
+#[test]
+fn the_namespaces_of_the_market_belong_to_the_demonstrations() {
+    let names = |text: &str| {
+        let config = Settings::parse(text).unwrap().config().unwrap();
+        config.namespaces.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(names("demos = true"), ["market_drop_oldest", "market_latest"]);
+    assert_eq!(names(""), Vec::<String>::new());
+    let file = Settings::default().to_toml();
+    assert!(file.contains("[namespaces.market]"), "{file}");
+    assert!(!file.contains("market_"), "{file}");
+    assert!(!file.contains("shutdown = "), "{file}");
 }
 
 #[test]
@@ -181,11 +281,7 @@ fn every_option_is_a_variable() {
             let value = value.trim_matches(['"', '[', ']']).to_owned();
             let name = format!("SOCKEYE_{}", path.to_ascii_uppercase().replace(['.', '-'], "_"));
             let mut changed = settings.clone();
-            assert_eq!(
-                changed.apply_environment([(name.clone(), value)]),
-                Ok(Vec::new()),
-                "{name}"
-            );
+            assert_eq!(changed.apply_environment([(name.clone(), value)]), Ok(()), "{name}");
             assert_eq!(changed, settings, "{name}");
         }
     }

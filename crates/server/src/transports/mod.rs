@@ -77,7 +77,7 @@ impl Sessions {
         if request.method() == Method::OPTIONS {
             return (preflight(), false);
         }
-        let size_max = node.config().limits.message_size_max;
+        let size_max = node.startup_config().limits.message_size_max;
         let is_get = request.method() == Method::GET;
         let is_protobuf = request
             .headers()
@@ -99,7 +99,7 @@ impl Sessions {
             },
             false => {
                 let body = Limited::new(request.into_body(), size_max).collect();
-                match timeout(node.config().timeouts.connect, body).await {
+                match timeout(node.startup_config().timeouts.connect, body).await {
                     Ok(Ok(body)) => body.to_bytes(),
                     Ok(Err(_)) => {
                         let reason = "the body is incomplete, or larger than limits.message_size_max\n";

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Framing;
 use crate::client::Client;
 use crate::codes::DisconnectCode;
+use crate::connection::log_permanent_disconnect;
 use crate::node::Node;
 use crate::protocol::{Encoding, Push, PushTarget, WireClose, bytes};
 
@@ -38,9 +39,9 @@ pub(super) async fn run(
     let (id, request_id) = client.ids();
     match code.allows_reconnect() {
         // SDKs do not reconnect after these codes, so the operator should see them.
-        false => node.refusals().log(
-            || tracing::info!(client = %id, %request_id, %code, "disconnecting a client, which will not reconnect"),
-        ),
+        false => node
+            .refusals()
+            .log(|| log_permanent_disconnect(&id, &request_id, code, client.refusal_reason())),
         true => tracing::debug!(client = %id, %request_id, %code, "disconnecting a client"),
     }
     let write_timeout = client.write_timeout();

@@ -75,7 +75,7 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         places.centrifugo = step("Centrifugo", || tools::centrifugo::prepare(workspace))?;
     }
     if has(|server| server.engine() == Some(Engine::Redis)) {
-        places.engines.redis = step("Redis", tools::redis_server)?;
+        places.engines.redis = step("Redis", tools::redis)?;
     }
     if has(|server| server.engine() == Some(Engine::Nats)) {
         places.engines.nats = step("NATS", || tools::nats_server(workspace))?;

@@ -70,7 +70,10 @@ async fn answer_one(mut io: impl AsyncRead + AsyncWrite + Unpin, answer: Option<
 }
 
 fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn config(url: &str) -> TokenConfig {

@@ -198,17 +198,6 @@ fn the_signature_check_can_be_skipped_for_development() {
 }
 
 #[test]
-fn the_configuration_is_read_from_text() {
-    let config: TokenConfig = serde_json::from_value(json!({
-        "hmac_secret": SECRET, "audience": "here", "leeway_seconds": 5, "insecure_skip_signature_check": false,
-    }))
-    .unwrap();
-    assert_eq!(config.hmac_secret, Some(SECRET.into()));
-    assert_eq!((config.leeway_seconds, config.size_max), (5, 16 * 1024));
-    assert!(serde_json::from_value::<TokenConfig>(json!({"hmac_key": SECRET})).is_err());
-}
-
-#[test]
 fn the_provider_refuses_keys_of_another_family() {
     provider::install();
     let provider = jsonwebtoken::crypto::CryptoProvider::try_get_default().unwrap();

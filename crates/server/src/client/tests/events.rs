@@ -131,6 +131,33 @@ fn has_subscribers(node: &Node, channel: &str) -> bool {
 }
 
 #[tokio::test]
+async fn an_unsubscribe_of_the_server_cancels_a_subscription_that_waits_for_the_backend() {
+    let (node, script) = asking(|_| {});
+    let handle = crate::ServerHandle::new(node.clone());
+    let mut ada = client(&node).await;
+    assert!(
+        ada.feed(&[subscribe(2, "a"), subscribe(3, "b")].join("\n"))
+            .await
+            .is_empty()
+    );
+    // A command that waits for the first decision.
+    assert!(ada.feed(&publish(4, "a")).await.is_empty());
+    handle.unsubscribe("", "a").await.unwrap();
+    let denied = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
+    assert_eq!(ada.settle().await.unwrap(), [denied]);
+    assert_eq!(script.waiting(), ["a", "b", "a"]);
+    // The late decision changes nothing.
+    script.answer("{}");
+    assert!(ada.settle().await.unwrap().is_empty());
+    assert!(!has_subscribers(&node, "a"));
+    handle.unsubscribe("", "").await.unwrap();
+    assert_eq!(ada.settle().await.unwrap().len(), 1);
+    script.answer("{}");
+    ada.settle().await.unwrap();
+    assert!(!has_subscribers(&node, "b"));
+}
+
+#[tokio::test]
 async fn a_pending_decision_delays_only_its_own_channel() {
     let (node, script) = asking(|_| {});
     let mut ada = client(&node).await;

@@ -75,11 +75,9 @@ async fn read_missing(shared: &Shared, channel: &ChannelName) -> bool {
         };
         deliver.catch_up(channel, &seen, &start);
     } else if top.offset < seen.offset {
-        tracing::warn!(%channel, seen = seen.offset, top = top.offset, "the engine has lost publications; the channel gets a new epoch");
-        if timeout(CALL_TIMEOUT, shared.store.replace_epoch(channel, &seen.epoch))
-            .await
-            .is_err()
-        {
+        tracing::warn!(%channel, seen = seen.offset, top = top.offset, "the engine seems to have lost publications");
+        let replaced = timeout(CALL_TIMEOUT, shared.store.replace_epoch(channel, limits, &seen)).await;
+        if !matches!(replaced, Ok(Ok(()))) {
             sleep(RETRY_PAUSE).await;
         }
         return false;

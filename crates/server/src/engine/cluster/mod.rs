@@ -35,8 +35,8 @@ pub(crate) use self::outage::{OutagePolicy, OutagePolicyOf};
 pub(crate) use self::presence::ClusterPresence;
 use self::probe::DeliveryProbe;
 pub(crate) use self::store::{
-    Event, LEASE_TTL, Membership, MembershipKind, NodeEntry, PresenceEntry, Store, StoreError,
-    StoreFuture, StorePublish, StorePublished, StoredPage, StoredPublication,
+    Event, LEASE_TTL, Membership, MembershipKind, NodeEntry, PresenceEntry, Store, StoreError, StoreFuture,
+    StorePublish, StorePublished, StoredPage, StoredPublication,
 };
 use super::{
     Broker, ChannelPositions, ClusterStats, EngineError, EngineFuture, EngineStats, Health, History, HistoryLimits,

@@ -452,8 +452,13 @@ impl Store for SimStore {
         })
     }
 
-    fn replace_epoch<'a>(&'a self, channel: &'a ChannelName, lost: &'a Epoch) -> StoreFuture<'a, ()> {
-        let (channel, lost) = (channel.clone(), lost.clone());
+    fn replace_epoch<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        _: HistoryLimits,
+        seen: &'a Position,
+    ) -> StoreFuture<'a, ()> {
+        let (channel, lost) = (channel.clone(), seen.epoch.clone());
         self.call(move |state| {
             state.epochs += 1;
             let epoch = Epoch::new(format!("sim-{}", state.epochs));

@@ -62,8 +62,14 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Returns the newest positions of channels, in their order.
     fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>>;
 
-    /// Gives a stream a new epoch if it is still in this one: a node has seen a publication that the store has lost.
-    fn replace_epoch<'a>(&'a self, channel: &'a ChannelName, lost: &'a Epoch) -> StoreFuture<'a, ()>;
+    /// Gives a stream a new epoch if it is still in the epoch of `seen` and has lost the publication at this position, which a
+    /// node has received. A store whose replicas may lag behind checks that first, and does nothing if it has not lost it.
+    fn replace_epoch<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        limits: HistoryLimits,
+        seen: &'a Position,
+    ) -> StoreFuture<'a, ()>;
 
     /// Adds or replaces the presence of a client in a channel, unless there is one of a later generation.
     fn presence_put<'a>(&'a self, channel: &'a ChannelName, entry: PresenceEntry) -> StoreFuture<'a, ()>;

@@ -24,6 +24,10 @@ use std::str::FromStr;
 /// | `ca` | file with the certificates, in PEM, that sign those of the servers, instead of the platform's |
 /// | `sentinel_user`, `sentinel_password` | credentials for Sentinel, which are not those of the server |
 ///
+/// A user with limited rights (`ACL SETUSER`) needs the keys and channels that start with the prefix, and the commands of
+/// `@read`, `@write`, `@pubsub`, `@scripting`, `@connection`, `INFO`, and in a cluster `CLUSTER`. With `CONFIG GET` as well, the
+/// nodes see by themselves whether the server syncs every write.
+///
 /// `Debug` and `Display` leave out the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisConfig {

@@ -222,7 +222,10 @@ impl Subscriptions {
         if let Some(subscription) = self.by_name.lock().get_mut(name)
             && let Subscription::Waiting(waiting) = std::mem::replace(subscription, Subscription::Confirmed)
         {
-            waiting.into_iter().for_each(|waiting| drop(waiting.send(())));
+            for waiting in waiting {
+                // The caller may have given up.
+                let _ = waiting.send(());
+            }
         }
     }
 

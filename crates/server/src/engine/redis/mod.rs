@@ -61,7 +61,7 @@ use super::cluster::{
     Event, Inbox, Membership, NodeEntry, PresenceEntry, Store, StoreError, StoreFuture, StorePublish, StorePublished,
     StoredPage,
 };
-use super::{Epoch, HistoryLimits, HistoryQuery, Position};
+use super::{HistoryLimits, HistoryQuery, Position};
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Generation};
 
@@ -391,8 +391,13 @@ impl Store for RedisStore {
         Box::pin(self.shared.positions(channels))
     }
 
-    fn replace_epoch<'a>(&'a self, channel: &'a ChannelName, lost: &'a Epoch) -> StoreFuture<'a, ()> {
-        Box::pin(self.shared.replace_epoch(channel, lost))
+    fn replace_epoch<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        _: HistoryLimits,
+        seen: &'a Position,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(self.shared.replace_epoch(channel, &seen.epoch))
     }
 
     fn presence_put<'a>(&'a self, channel: &'a ChannelName, entry: PresenceEntry) -> StoreFuture<'a, ()> {

@@ -150,6 +150,10 @@ async fn connect(shared: &Arc<Shared>, is_connected: bool) -> Result<Connected, 
     }
     let view = Arc::new(View::new(primaries, made));
     let mut moved = subscribe_missing(shared, &view, &mut incomplete).await;
+    if let (false, Some(reason)) = (shared.is_cluster(), &incomplete) {
+        view.links.iter().for_each(|link| link.close());
+        return Err(reason.clone());
+    }
     if is_new {
         shared.begin_lease(&view).await?;
     }

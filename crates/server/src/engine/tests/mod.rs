@@ -4,6 +4,7 @@ mod cluster_model;
 mod durable;
 mod memory;
 mod model;
+mod nats;
 mod redis;
 mod servers;
 mod suite;
@@ -117,6 +118,8 @@ struct Fixture<B: Broker + ?Sized> {
     engine: Engine,
     broker: Arc<B>,
     folder: Option<TempDir>,
+    /// The task of a node of a cluster engine.
+    running: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl<B: Broker + 'static> Fixture<B> {
@@ -127,6 +130,7 @@ impl<B: Broker + 'static> Fixture<B> {
             engine: Engine::new(broker.clone(), Arc::new(MemoryPresence::new())),
             broker,
             folder,
+            running: None,
         }
     }
 }
@@ -158,6 +162,7 @@ impl<B: Broker + 'static> Fixture<B> {
             engine: self.engine,
             broker: self.broker,
             folder: self.folder,
+            running: self.running,
         }
     }
 }
@@ -181,7 +186,7 @@ impl Fixture<ClusterBroker> {
         let presence = broker.presence();
         let broker = Arc::new(broker);
         let running = broker.clone();
-        tokio::spawn(async move { running.run().await });
+        let running = tokio::spawn(async move { running.run().await });
         let engine = Engine::new(broker.clone(), presence);
         while engine.health() != Health::Ready {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -195,6 +200,7 @@ impl Fixture<ClusterBroker> {
             engine,
             broker,
             folder: None,
+            running: Some(running),
         }
     }
 }

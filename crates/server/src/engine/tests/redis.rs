@@ -59,7 +59,7 @@ impl Server {
 
     /// Runs a command, and waits until the server is ready for it.
     async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
-        let mut connection = self.connection().await;
+        let connection = self.connection().await;
         eventually(async || {
             match Cmd::new()
                 .arg(command)
@@ -171,6 +171,14 @@ impl Fixture<ClusterBroker> {
         tokio::time::timeout(PATIENCE, Self::over(setup, Arc::new(store), uid))
             .await
             .unwrap()
+    }
+
+    /// Ends the tasks of the node as if its process had died.
+    async fn kill(mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+            assert!(running.await.unwrap_err().is_cancelled());
+        }
     }
 }
 

@@ -370,3 +370,62 @@ fn killed_process_loses_nothing_acknowledged() {
         }
     }
 }
+
+/// What is in a folder: names and contents.
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn a_check_changes_nothing_in_the_folder() {
+    let parent = folder();
+    let path = parent.path().join("new/log");
+    let options = options(&path);
+    assert_eq!(Journal::check(&options).unwrap(), JournalCheck::Empty);
+    assert!(!path.exists());
+
+    let (journal, ..) = open(&options);
+    for offset in 1..=20 {
+        journal.append(&Owned::publication("a", offset).record()).await.unwrap();
+    }
+    assert_eq!(Journal::check(&options).unwrap(), JournalCheck::InUse);
+    journal.close().await.unwrap();
+    drop(journal);
+
+    std::fs::write(path.join("rewrite.tmp"), "a rewrite that was interrupted").unwrap();
+    let before = contents(&path);
+    assert_eq!(Journal::check(&options).unwrap(), JournalCheck::Usable { records: 20 });
+    assert_eq!(contents(&path), before);
+
+    // Damage in the middle.
+    let segment = path.join("0000000001-0000000001.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let before = contents(&path);
+    let damaged = Journal::check(&options);
+    assert!(matches!(damaged, Err(OpenError::Damaged(_))), "{damaged:?}");
+    assert_eq!(contents(&path), before);
+    let repairing = JournalOptions {
+        repair: JournalRepair::KeepValid,
+        ..options.clone()
+    };
+    assert!(Journal::check(&repairing).is_ok());
+    assert_eq!(contents(&path), before);
+
+    let file = JournalOptions {
+        folder: segment,
+        ..options
+    };
+    assert!(matches!(Journal::check(&file), Err(OpenError::Io { .. })));
+}

@@ -1,1 +1,329 @@
+//! Streams, presence and messages between nodes on a single server.
 
+use super::*;
+use crate::ids::Generation;
+
+/// A server of its own, and two nodes on it.
+struct Pair {
+    server: Server,
+    one: Fixture<ClusterBroker>,
+    two: Fixture<ClusterBroker>,
+}
+
+impl Pair {
+    async fn start(setup: Setup) -> Self {
+        let server = Server::start(&[]);
+        let config = server.config("");
+        let one = Fixture::redis_node(setup, &config, "one").await;
+        let two = Fixture::redis_node(setup, &config, "two").await;
+        Self { server, one, two }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn publications_reach_all_nodes() {
+    let pair = Pair::start(Setup::ten()).await;
+    let bytes: Vec<u8> = (0..=255).collect();
+    let content = Content {
+        data: Data::from(bytes.clone()),
+        ..content("0")
+    };
+    pair.one.engine.publish(&name("a"), content).await.unwrap();
+    pair.two.publish("a", "2").await;
+    pair.one.publish("plain", "3").await;
+    for node in [&pair.one, &pair.two] {
+        let delivered = node.settled().await;
+        assert_eq!(delivered.len(), 3, "{delivered:?}");
+        assert_eq!(delivered[1..], ["a 2 2 true", "plain 0 3 false"]);
+    }
+    let stored = pair.two.history("a").await.publications;
+    assert_eq!(stored[0].content.data.as_bytes(), bytes);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn the_server_keeps_no_more_than_the_limits() {
+    let server = Server::start(&[]);
+    let setup = Setup {
+        ttl: Duration::from_millis(400),
+        ..Setup::ten()
+    };
+    let node = Fixture::redis_node(setup, &server.config(""), "node").await;
+    for n in 1..=25 {
+        node.publish("a", &n.to_string()).await;
+    }
+    assert_eq!(server.run::<usize>(&["LLEN", "sockeye:{a}:h"]).await, 10);
+    let pttl: Duration = Duration::from_millis(server.run::<u64>(&["PTTL", "sockeye:{a}:m"]).await);
+    assert!(pttl > Duration::from_secs(3500), "the state outlives the publications");
+
+    tokio::time::sleep(setup.ttl).await;
+    assert_eq!(node.stored("a").await, [""; 0]);
+    assert_eq!(node.publish("a", "26").await.offset, 26);
+    assert_eq!(node.stored("a").await, ["26"]);
+
+    // Larger than the history of a channel may be: numbered and delivered, but not kept.
+    let limit = Limits::default().history_bytes_per_channel_max;
+    node.publish("b", "1").await;
+    let large = format!("\"{}\"", "x".repeat(limit));
+    assert_eq!(node.publish("b", &large).await.offset, 2);
+    let history = node.history("b").await;
+    assert_eq!((history.publications.len(), history.top.offset), (0, 2));
+    assert_eq!(node.publish("b", "3").await.offset, 3);
+    assert_eq!(node.stored("b").await, ["3"]);
+    let bytes: usize = server.run(&["HGET", "sockeye:{b}:m", "b"]).await;
+    assert!(bytes < 100, "{bytes}");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_stream_without_its_state_starts_with_a_new_epoch() {
+    let server = Server::start(&[]);
+    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
+    let before = node.publish("a", "1").await;
+    node.publish("a", "2").await;
+    let _: () = server.run(&["DEL", "sockeye:{a}:m"]).await;
+    let after = node.publish("a", "3").await;
+    assert_ne!(before.epoch, after.epoch);
+    assert_eq!((after.offset, node.stored("a").await), (1, vec!["3".to_owned()]));
+    let _: () = server.run(&["DEL", "sockeye:{a}:m"]).await;
+    assert!(node.stored("a").await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn idempotency_keys_expire() {
+    let server = Server::start(&[]);
+    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
+    for channel in ["a", "plain"] {
+        let publish = async |data: &str| {
+            let publish = Publish {
+                idempotency_key: Some("k".into()),
+                ..content(data).into()
+            };
+            node.engine.publish(&name(channel), publish).await.unwrap()
+        };
+        let first = publish("1").await;
+        node.publish(channel, "2").await;
+        let repeated = publish("3").await;
+        assert_eq!(
+            (&first.outcome, &repeated.outcome),
+            (&PublishOutcome::Delivered, &PublishOutcome::Duplicate)
+        );
+        assert_eq!(repeated.position, first.position);
+        let key = format!("sockeye:{{{channel}}}:i:k");
+        let pttl: u64 = server.run(&["PTTL", &key]).await;
+        assert!((290_000..=300_000).contains(&pttl), "{pttl}");
+        let _: () = server.run(&["PEXPIRE", &key, "1"]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(publish("4").await.outcome, PublishOutcome::Delivered);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn versions_are_compared_exactly() {
+    let node = Fixture::redis(Setup::ten()).await;
+    let publish = async |number: u64| {
+        let version = Some(Version {
+            number,
+            epoch: "e".into(),
+        });
+        let publish = Publish {
+            version,
+            ..content("1").into()
+        };
+        node.engine.publish(&name("a"), publish).await.unwrap().outcome
+    };
+    let near_max = u64::MAX - 1;
+    assert_eq!(publish(9).await, PublishOutcome::Delivered);
+    assert_eq!(publish(10).await, PublishOutcome::Delivered);
+    assert_eq!(publish(near_max).await, PublishOutcome::Delivered);
+    assert_eq!(publish(near_max).await, PublishOutcome::Suppressed);
+    assert_eq!(publish(u64::MAX).await, PublishOutcome::Delivered);
+    assert_eq!(publish(near_max).await, PublishOutcome::Suppressed);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_flushed_script_cache_is_filled_again() {
+    let pair = Pair::start(Setup::ten()).await;
+    pair.one.publish("a", "1").await;
+    let _: () = pair.server.run(&["SCRIPT", "FLUSH"]).await;
+    pair.one.publish("a", "2").await;
+    assert_eq!(pair.two.stored("a").await, ["1", "2"]);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn without_memory_publications_are_refused_and_have_no_effect() {
+    let server = Server::start(&["--maxmemory-policy", "noeviction"]);
+    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
+    node.publish("a", "1").await;
+    let _: () = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for channel in ["a", "new"] {
+        let result = node.engine.publish(&name(channel), content("2")).await;
+        assert_eq!(result.unwrap_err(), EngineError::Full);
+    }
+    let _: () = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(node.publish("a", "3").await.offset, 2);
+    assert_eq!(node.stored("a").await, ["1", "3"]);
+    assert_eq!(node.publish("new", "3").await.offset, 1);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn nodes_know_and_reach_each_other() {
+    let pair = Pair::start(Setup::ten()).await;
+    let bus = pair.one.engine.nodes().unwrap();
+    let uids = eventually(async || {
+        let mut uids: Vec<_> = bus.nodes().await.ok()?.into_iter().map(|node| node.uid).collect();
+        uids.sort_unstable();
+        (uids.len() == 2).then_some(uids)
+    });
+    assert_eq!(uids.await, ["one", "two"]);
+    bus.send(Some("two"), Bytes::from_static(b"{}")).await.unwrap();
+    let received = tokio::time::timeout(PATIENCE, pair.two.engine.nodes().unwrap().next()).await;
+    assert_eq!(received.unwrap(), b"{}"[..]);
+    pair.two.engine.close().await.unwrap();
+    assert_eq!(bus.nodes().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_dead_node_leaves_presence_and_each_leave_is_announced_once() {
+    let server = Server::start(&[]);
+    for config in [server.config(""), shared_cluster().await.config(&own_prefix())] {
+        let fixture = Fixture::redis_node(Setup::ten(), &config, "one").await;
+        let channels: Vec<_> = (0..20).map(|n| name(&format!("room{n}"))).collect();
+        let subscription = |channel: &ChannelName| Subscription {
+            channel: channel.clone(),
+            generation: Generation::default(),
+        };
+        for channel in channels.iter().chain([&name("a")]) {
+            for bits in 1..=3 {
+                let info = member(bits, if bits == 3 { "bob" } else { "ada" });
+                let added = fixture
+                    .engine
+                    .presence_add(&subscription(channel), info, bits != 2)
+                    .await;
+                added.unwrap();
+            }
+        }
+        assert_eq!(fixture.engine.presence(&name("a"), 9).await.unwrap().unwrap().len(), 3);
+        let stats = fixture.engine.presence_stats(&name("a")).await.unwrap();
+        assert_eq!(stats, PresenceStats { clients: 3, users: 2 });
+
+        // The survivors have the same prefix, and remove the entries at the same time.
+        let nodes = [
+            Fixture::redis_node(Setup::ten(), &config, "two").await,
+            Fixture::redis_node(Setup::ten(), &config, "three").await,
+        ];
+        fixture.kill().await;
+        for channel in channels.iter().chain([&name("a")]) {
+            eventually(async || {
+                let stats = nodes[0].engine.presence_stats(channel).await.unwrap();
+                (stats.clients == 0 && stats.users == 0).then_some(())
+            })
+            .await;
+        }
+        let mut leaves = nodes[1].settled().await;
+        leaves.sort_unstable();
+        assert_eq!(leaves, ["a leave ada", "a leave bob"]);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_node_that_changes_its_mind_leaves_no_trace_of_presence() {
+    let server = Server::start(&[]);
+    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
+    let mut subscription = Subscription {
+        channel: name("a"),
+        generation: Generation::default().next(),
+    };
+    let earlier = Subscription {
+        generation: Generation::default(),
+        ..subscription.clone()
+    };
+    let client = member(1, "ada").client;
+    node.engine
+        .presence_add(&subscription, member(1, "ada"), true)
+        .await
+        .unwrap();
+    node.engine
+        .presence_add(&subscription, member(1, "bob"), true)
+        .await
+        .unwrap();
+    node.engine.presence_remove(&earlier, client).await.unwrap();
+    let stats = node.engine.presence_stats(&name("a")).await.unwrap();
+    assert_eq!(stats, PresenceStats { clients: 1, users: 1 });
+    subscription.generation = subscription.generation.next();
+    node.engine.presence_remove(&subscription, client).await.unwrap();
+    let keys: Vec<String> = server.run(&["KEYS", "sockeye:{a}:*"]).await;
+    assert_eq!(keys, [""; 0]);
+    let keys: Vec<String> = server.run(&["KEYS", "sockeye!node:*"]).await;
+    assert_eq!(keys, [""; 0]);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_user_with_limited_rights_and_tls_are_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("cert"), ca.cert.pem()).unwrap();
+    std::fs::write(path("key"), ca.signing_key.serialize_pem()).unwrap();
+    let tls_port = free_port();
+    let server = Server::start(&[
+        "--tls-port",
+        &tls_port.to_string(),
+        "--tls-cert-file",
+        &path("cert"),
+        "--tls-key-file",
+        &path("key"),
+        "--tls-ca-cert-file",
+        &path("cert"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let rules = [
+        "ACL",
+        "SETUSER",
+        "chat",
+        "on",
+        ">s3cr:t@",
+        "~sockeye*",
+        "&sockeye*",
+        "+@all",
+        "-@dangerous",
+        "+info",
+    ];
+    let _: () = server.run(&rules).await;
+    let url = format!("rediss://chat:s3cr%3At%40@127.0.0.1:{tls_port}?ca={}", path("cert"));
+    let node = Fixture::redis_node(Setup::ten(), &url.parse().unwrap(), "node").await;
+    node.publish("a", "1").await;
+    assert_eq!(node.settled().await, ["a 1 1 true"]);
+
+    let wrong = url.replace("s3cr", "wrong");
+    let config: RedisConfig = wrong.parse().unwrap();
+    let store = RedisStore::new(&config, "node".into()).unwrap();
+    let broker = disconnected(Arc::new(store));
+    let reason = eventually(async || match broker.health() {
+        Health::NotReady(reason) if reason.contains("WRONGPASS") || reason.contains("uthentication") => Some(reason),
+        _ => None,
+    })
+    .await;
+    assert!(!reason.contains("wrong:") && !reason.contains("t@"), "{reason}");
+}
+
+/// A running node that is not expected to connect.
+fn disconnected(store: Arc<dyn Store>) -> Arc<ClusterBroker> {
+    let refuse = Arc::new(|_: &ChannelName| OutagePolicy::Refuse);
+    let recorder = Arc::new(Recorder::default());
+    let broker = ClusterBroker::new(store, recorder, Setup::ten().limits(), refuse, "node".into());
+    let broker = Arc::new(broker);
+    let running = broker.clone();
+    tokio::spawn(async move { running.run().await });
+    broker
+}

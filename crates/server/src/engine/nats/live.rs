@@ -1,0 +1,268 @@
+//! Live delivery: one core NATS subscription for each channel with subscribers on this node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use super::super::cluster::{Event, Inbox, Membership, MembershipKind, StoreError, StoredPublication};
+use super::super::{Epoch, Position, unix_time_ms};
+use super::api::{parse_time_ms, publish_error, unavailable};
+use super::history::{MARKER, publisher_time};
+use super::{Link, Shared};
+use crate::channel::ChannelName;
+
+/// Header of messages that are not publications: `join` or `leave`.
+const KIND: &str = "Sockeye-Kind";
+
+/// Time for other servers of a cluster to learn of a subscription.
+pub(super) const PROPAGATION: Duration = Duration::from_millis(500);
+
+/// The channels to which this node is subscribed.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    channels: Mutex<HashMap<ChannelName, Subscription>>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    state: Arc<State>,
+    task: AbortHandle,
+}
+
+/// What is known about a channel.
+#[derive(Debug, Default)]
+struct State {
+    confirmed: Mutex<Option<Confirmed>>,
+}
+
+/// The newest position of a channel, which the stream has confirmed.
+#[derive(Clone, Debug)]
+struct Confirmed {
+    position: Position,
+    at: Instant,
+}
+
+impl State {
+    fn confirm(&self, position: &Position) {
+        let mut confirmed = self.confirmed.lock();
+        // A replica may lag behind.
+        if let Some(known) = &*confirmed
+            && known.position.epoch == position.epoch
+            && known.position.offset > position.offset
+        {
+            return;
+        }
+        *confirmed = Some(Confirmed {
+            position: position.clone(),
+            at: Instant::now(),
+        });
+    }
+
+    /// The offset that was confirmed in this epoch less than `age_max` ago.
+    fn confirmed(&self, epoch: &Epoch, age_max: Duration) -> Option<u64> {
+        let confirmed = self.confirmed.lock();
+        let known = confirmed.as_ref()?;
+        (known.position.epoch == *epoch && known.at.elapsed() < age_max).then_some(known.position.offset)
+    }
+}
+
+impl Subscriptions {
+    /// Ends all subscriptions.
+    pub(super) fn clear(&self) {
+        for (_, subscription) in self.channels.lock().drain() {
+            subscription.task.abort();
+        }
+    }
+}
+
+impl Shared {
+    pub(super) async fn subscribe(self: &Arc<Self>, channel: &ChannelName) -> Result<(), StoreError> {
+        let link = self.link()?;
+        let is_new = self.subscribe_if_missing(link, channel).await?;
+        self.barrier(link).await?;
+        if is_new && link.client.server_info().cluster.is_some() {
+            // Other servers learn of the subscription a little later, and until then do not send.
+            let (shared, channel) = (self.clone(), channel.clone());
+            tokio::spawn(async move {
+                sleep(PROPAGATION).await;
+                if shared.subscriptions.channels.lock().contains_key(&channel)
+                    && let Some(inbox) = shared.inbox.get()
+                {
+                    inbox.doubt(&channel);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Subscribes to a channel, unless this node is subscribed. Returns whether it was not.
+    pub(super) async fn subscribe_if_missing(
+        self: &Arc<Self>,
+        link: &Link,
+        channel: &ChannelName,
+    ) -> Result<bool, StoreError> {
+        if self.subscriptions.channels.lock().contains_key(channel) {
+            return Ok(false);
+        }
+        let subscriber = link.client.subscribe(self.subjects.live(channel)).await;
+        let subscriber = subscriber.map_err(|error| StoreError::Unavailable(error.to_string().into()))?;
+        let state = Arc::new(State::default());
+        let receive = receive(self.clone(), channel.clone(), state.clone(), subscriber);
+        let task = tokio::spawn(receive).abort_handle();
+        let subscription = Subscription { state, task };
+        if let Some(old) = self.subscriptions.channels.lock().insert(channel.clone(), subscription) {
+            old.task.abort();
+        }
+        Ok(true)
+    }
+
+    pub(super) fn unsubscribe(&self, channel: &ChannelName) {
+        let mut channels = self.subscriptions.channels.lock();
+        if let Some(subscription) = channels.remove(channel) {
+            // The task drops the subscriber, which unsubscribes.
+            subscription.task.abort();
+        }
+        if channels.len() < channels.capacity() / 4 {
+            channels.shrink_to_fit();
+        }
+    }
+
+    /// Returns when the server has processed everything that this node has sent to it.
+    pub(super) async fn barrier(&self, link: &Link) -> Result<(), StoreError> {
+        let number = link.next_barrier();
+        let mut passed = link.barriers.subscribe();
+        let subject = self.subjects.barrier(&self.uid);
+        let published = link.client.publish(subject, number.to_string().into()).await;
+        published.map_err(|error| publish_error(&error))?;
+        let arrived = tokio::time::timeout(super::api::REQUEST_TIMEOUT, passed.wait_for(|passed| *passed >= number));
+        match arrived.await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(unavailable("no response in time").into()),
+        }
+    }
+
+    pub(super) async fn announce(&self, channel: &ChannelName, membership: Membership) -> Result<(), StoreError> {
+        let link = self.link()?;
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(KIND, kind_name(membership.kind));
+        let subject = self.subjects.live(channel);
+        let published = link.client.publish_with_headers(subject, headers, membership.info);
+        published.await.map_err(|error| publish_error(&error))
+    }
+
+    /// Remembers the newest position of a channel, if this node is subscribed to it.
+    pub(super) fn confirm(&self, channel: &ChannelName, position: &Position) {
+        if let Some(subscription) = self.subscriptions.channels.lock().get(channel) {
+            subscription.state.confirm(position);
+        }
+    }
+
+    /// The offset of the channel that this node has confirmed in this epoch less than `age_max` ago. Nothing that was published
+    /// since then has expired.
+    pub(super) fn confirmed(&self, channel: &ChannelName, epoch: &Epoch, age_max: Duration) -> Option<u64> {
+        let channels = self.subscriptions.channels.lock();
+        channels.get(channel)?.state.confirmed(epoch, age_max)
+    }
+}
+
+fn kind_name(kind: MembershipKind) -> &'static str {
+    match kind {
+        MembershipKind::Join => "join",
+        MembershipKind::Leave => "leave",
+    }
+}
+
+/// Passes the messages of a channel on to the inbox, which never blocks.
+async fn receive(shared: Arc<Shared>, channel: ChannelName, state: Arc<State>, mut subscriber: Subscriber) {
+    let Some(inbox) = shared.inbox.get().cloned() else {
+        return;
+    };
+    let mut marker = None;
+    while let Some(message) = subscriber.next().await {
+        push(&shared, &inbox, &channel, &state, &mut marker, message);
+    }
+}
+
+/// A marker: its sequence, and the position of the channel.
+type Marker = Option<(u64, u64)>;
+
+fn push(shared: &Shared, inbox: &Inbox, channel: &ChannelName, state: &State, marker: &mut Marker, message: Message) {
+    let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str());
+    if let Some(kind) = header(KIND) {
+        let kind = match kind {
+            "join" => MembershipKind::Join,
+            "leave" => MembershipKind::Leave,
+            _ => return,
+        };
+        let membership = Membership {
+            kind,
+            info: message.payload,
+        };
+        inbox.push(Event::Membership {
+            channel: channel.clone(),
+            membership,
+        });
+        return;
+    }
+    let time_ms = message
+        .headers
+        .as_ref()
+        .and_then(publisher_time)
+        .unwrap_or_else(unix_time_ms);
+    let stored = header("Nats-Subject").and_then(|subject| shared.subjects.parse_stored(subject));
+    let Some((key, epoch)) = stored else {
+        inbox.push(Event::Publication {
+            channel: channel.clone(),
+            epoch: None,
+            publication: StoredPublication {
+                offset: 0,
+                previous: 0,
+                time_ms,
+                payload: message.payload,
+            },
+        });
+        return;
+    };
+    let number = |name| header(name)?.parse::<u64>().ok();
+    let (Some(offset), Some(before)) = (number("Nats-Sequence"), number("Nats-Last-Sequence")) else {
+        // Another server version, or another program: the stream shows what it is.
+        inbox.doubt(channel);
+        return;
+    };
+    if let Some(stream) = shared.streams.known(key, &epoch)
+        && let Some(time_ms) = header("Nats-Time-Stamp").and_then(parse_time_ms)
+    {
+        stream.saw(offset, time_ms);
+    }
+    if let Some(position) = number(MARKER) {
+        *marker = Some((offset, position));
+        return;
+    }
+    let previous = match before {
+        // Either the channel had no message, or they have expired.
+        0 => state.confirmed(&epoch, key.class.age_max()).unwrap_or(offset - 1),
+        before => marker
+            .filter(|(marker, _)| *marker == before)
+            .map_or(before, |(_, position)| position),
+    };
+    state.confirm(&Position {
+        epoch: epoch.clone(),
+        offset,
+    });
+    inbox.push(Event::Publication {
+        channel: channel.clone(),
+        epoch: Some(epoch),
+        publication: StoredPublication {
+            offset,
+            previous,
+            time_ms,
+            payload: message.payload,
+        },
+    });
+}

@@ -1,0 +1,261 @@
+//! The streams of publications, and their epochs.
+//!
+//! A stream is created when it is first needed. Its epoch is a part of its subject: each publication is stored in the epoch
+//! that its publisher knows, or not at all, and readers find only publications of the epoch that they ask for. A stream that is
+//! deleted and created again gets another epoch.
+//!
+//! JetStream may lose the newest publications in a crash, unless it syncs each write. So each node remembers the newest
+//! publication of each stream that it has received. After each connection it compares it with the stream. If the stream
+//! ends before it, or has another message with its sequence, the stream gets a new epoch. The new epoch is a hash of the old
+//! one, so that nodes that notice the loss at the same time agree.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_nats::Client;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::super::{Epoch, unix_time_ms};
+use super::api::{self, ApiError, StreamInfo};
+use super::direct;
+use super::subject::{StreamKey, Subjects};
+use crate::engine::idempotency::KEY_TTL;
+
+/// How long the state of a stream may be used again.
+const INFO_AGE_MAX: Duration = Duration::from_millis(200);
+
+/// A stream in an epoch.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) key: StreamKey,
+    pub(super) name: String,
+    pub(super) epoch: Epoch,
+    /// The newest publication that this node has received: its sequence, and its time in milliseconds.
+    newest: Mutex<(u64, u64)>,
+    bounds: tokio::sync::Mutex<Option<(Instant, Bounds)>>,
+}
+
+/// The sequences of the oldest and the newest message of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) oldest: u64,
+    pub(super) newest: u64,
+}
+
+/// The streams that this node has used.
+#[derive(Debug)]
+pub(super) struct Streams {
+    subjects: Subjects,
+    replicas: u8,
+    bytes_max: u64,
+    known: Mutex<HashMap<StreamKey, Arc<Stream>>>,
+    /// Held while a stream is looked up or created.
+    opening: tokio::sync::Mutex<()>,
+    /// Clock of the server minus clock of this node, in milliseconds.
+    clock_difference_ms: AtomicI64,
+}
+
+impl Stream {
+    /// Remembers a publication that was received.
+    pub(super) fn saw(&self, sequence: u64, time_ms: u64) {
+        let mut newest = self.newest.lock();
+        if sequence > newest.0 {
+            *newest = (sequence, time_ms);
+        }
+    }
+}
+
+impl Streams {
+    pub(super) fn new(subjects: Subjects, replicas: u8, bytes_max: u64) -> Self {
+        Self {
+            subjects,
+            replicas,
+            bytes_max,
+            known: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            clock_difference_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// The time of the server's clock.
+    pub(super) fn server_time_ms(&self) -> u64 {
+        unix_time_ms().saturating_add_signed(self.clock_difference_ms.load(Ordering::Relaxed))
+    }
+
+    /// Whether reads must ask the leader to be sure that a message does not exist.
+    pub(super) fn has_replicas(&self) -> bool {
+        self.replicas > 1
+    }
+
+    /// The stream, if this node has used it in this epoch.
+    pub(super) fn known(&self, key: StreamKey, epoch: &Epoch) -> Option<Arc<Stream>> {
+        let stream = self.known.lock().get(&key).cloned()?;
+        (stream.epoch == *epoch).then_some(stream)
+    }
+
+    /// Returns a stream, which is looked up or created if this node has not used it.
+    pub(super) async fn open(&self, client: &Client, key: StreamKey) -> Result<Arc<Stream>, ApiError> {
+        if let Some(stream) = self.known.lock().get(&key) {
+            return Ok(stream.clone());
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(stream) = self.known.lock().get(&key) {
+            return Ok(stream.clone());
+        }
+        let name = self.subjects.stream(key);
+        let info = match api::info(client, &name).await {
+            Err(ApiError::NoStream) => match self.create(client, key, &name).await {
+                // Another node was faster.
+                Err(ApiError::Exists) => api::info(client, &name).await?,
+                info => info?,
+            },
+            info => info?,
+        };
+        self.adopt(key, name, &info)
+    }
+
+    /// Forgets a stream, because it may have another epoch.
+    pub(super) fn forget(&self, stream: &Stream) {
+        let mut known = self.known.lock();
+        if known.get(&stream.key).is_some_and(|known| known.epoch == stream.epoch) {
+            known.remove(&stream.key);
+        }
+    }
+
+    /// Returns the oldest and newest sequence of a stream. The newest one is at least as new as when this was called, less
+    /// [`INFO_AGE_MAX`].
+    ///
+    /// # Errors
+    /// [`ApiError::NoStream`] if the stream has another epoch, or is gone.
+    pub(super) async fn bounds(&self, client: &Client, stream: &Stream) -> Result<Bounds, ApiError> {
+        let mut cached = stream.bounds.lock().await;
+        if let Some((at, bounds)) = *cached
+            && at.elapsed() < INFO_AGE_MAX
+        {
+            return Ok(bounds);
+        }
+        let asked = Instant::now();
+        let info = api::info(client, &stream.name).await?;
+        self.set_clock(&info);
+        if self.epoch_of(stream.key, &info)? != stream.epoch {
+            return Err(ApiError::NoStream);
+        }
+        let bounds = Bounds {
+            oldest: info.state.oldest(),
+            newest: info.state.last_seq,
+        };
+        *cached = Some((asked, bounds));
+        Ok(bounds)
+    }
+
+    /// Compares all streams with what this node has received. After each connection.
+    pub(super) async fn verify(&self, client: &Client) -> Result<(), ApiError> {
+        let known: Vec<_> = self.known.lock().values().cloned().collect();
+        for stream in known {
+            match self.has_lost(client, &stream).await {
+                Ok(true) => self.replace_epoch(client, &stream).await?,
+                Ok(false) => {}
+                Err(ApiError::NoStream) => self.forget(&stream),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a stream has lost a publication that this node has received.
+    async fn has_lost(&self, client: &Client, stream: &Stream) -> Result<bool, ApiError> {
+        *stream.bounds.lock().await = None;
+        let bounds = self.bounds(client, stream).await?;
+        let (sequence, time_ms) = *stream.newest.lock();
+        if sequence == 0 || bounds.newest < sequence {
+            return Ok(bounds.newest < sequence);
+        }
+        // If it was removed, because it has expired or the channel has newer ones, nothing is known.
+        let found = direct::at(client, &stream.name, sequence).await?;
+        Ok(found.is_some_and(|found| found.time_ms != time_ms))
+    }
+
+    /// Gives a stream the next epoch, unless it has another one already.
+    pub(super) async fn replace_epoch(&self, client: &Client, stream: &Stream) -> Result<(), ApiError> {
+        let mut info = api::info(client, &stream.name).await?;
+        if self.epoch_of(stream.key, &info)? == stream.epoch {
+            tracing::warn!(
+                stream = stream.name,
+                "NATS has lost publications; the stream gets a new epoch"
+            );
+            let next = next_epoch(&stream.epoch);
+            let subject = self.subjects.of_epoch(stream.key, &next);
+            info.config["subjects"] = json!([subject]);
+            info.config["republish"] = json!({ "src": subject, "dest": self.subjects.live_all() });
+            let update = format!("STREAM.UPDATE.{}", stream.name);
+            api::call::<Value>(client, &update, &info.config).await?;
+        }
+        self.forget(stream);
+        Ok(())
+    }
+
+    async fn create(&self, client: &Client, key: StreamKey, name: &str) -> Result<StreamInfo, ApiError> {
+        let subject = self
+            .subjects
+            .of_epoch(key, &Epoch::new(format!("{:016x}", rand::random::<u64>())));
+        let config = json!({
+            "name": name,
+            "subjects": [subject],
+            "storage": "file",
+            "discard": "old",
+            "num_replicas": self.replicas,
+            "max_bytes": self.bytes_max,
+            "max_msgs_per_subject": key.class.messages_max(),
+            "max_age": nanos(key.class.age_max()),
+            "duplicate_window": nanos(KEY_TTL),
+            "allow_direct": true,
+            "republish": { "src": subject, "dest": self.subjects.live_all() },
+        });
+        api::call(client, &format!("STREAM.CREATE.{name}"), &config).await
+    }
+
+    fn adopt(&self, key: StreamKey, name: String, info: &StreamInfo) -> Result<Arc<Stream>, ApiError> {
+        self.set_clock(info);
+        let stream = Arc::new(Stream {
+            key,
+            name,
+            epoch: self.epoch_of(key, info)?,
+            newest: Mutex::default(),
+            bounds: tokio::sync::Mutex::default(),
+        });
+        self.known.lock().insert(key, stream.clone());
+        Ok(stream)
+    }
+
+    fn epoch_of(&self, key: StreamKey, info: &StreamInfo) -> Result<Epoch, ApiError> {
+        let epoch = info.subject().and_then(|subject| self.subjects.epoch_of(key, subject));
+        epoch.ok_or(ApiError::Exists)
+    }
+
+    fn set_clock(&self, info: &StreamInfo) {
+        if let Some(time) = info.server_time_ms() {
+            let difference = time as i64 - unix_time_ms() as i64;
+            self.clock_difference_ms.store(difference, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The epoch after a loss. Nodes that notice it at the same time choose the same.
+fn next_epoch(epoch: &Epoch) -> Epoch {
+    let hash = ring::digest::digest(&ring::digest::SHA256, epoch.as_str().as_bytes());
+    Epoch::new(
+        hash.as_ref()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>(),
+    )
+}
+
+/// A duration as JetStream writes it.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
