@@ -12,6 +12,7 @@ mod fuzz;
 mod hostile;
 mod interop;
 mod process;
+mod scale;
 mod spec;
 mod suites;
 mod test;
@@ -51,6 +52,8 @@ enum Command {
     Bench(bench::Options),
     /// Count the instructions of the inner loops and compare them with a budget.
     Count(count::Options),
+    /// Compute what 1 million and 10 million connections would take, and write docs/server/internet-scale.md.
+    Scale,
     /// Check that every RFC requirement is marked in the code and in a test.
     Spec(spec::Options),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Faults(options) => faults::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Count(options) => count::run(&workspace, &options),
+        Command::Scale => scale::run(&workspace),
         Command::Spec(options) => spec::run(&workspace, &options),
     });
     match result {

@@ -1,6 +1,11 @@
 //! Processor time and memory of a process, read from `/proc`.
 
-use std::{fs, io::ErrorKind, ops::Sub, time::Duration};
+use std::{
+    fs,
+    io::ErrorKind,
+    ops::{Add, Sub},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
@@ -15,6 +20,19 @@ pub(crate) struct Used {
     /// User and system time, counted in clock ticks and therefore rough.
     pub(crate) user: Duration,
     pub(crate) system: Duration,
+}
+
+impl Add for Used {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            cpu: self.cpu + more.cpu,
+            waited: self.waited + more.waited,
+            user: self.user + more.user,
+            system: self.system + more.system,
+        }
+    }
 }
 
 impl Sub for Used {

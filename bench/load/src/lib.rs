@@ -37,7 +37,7 @@ mod self_check;
 mod transport;
 mod wire;
 
-pub use channels::{ChannelsPlan, Scenario, channels};
+pub use channels::{ChannelsPlan, Node, Scenario, channels};
 pub use idle::{IdlePlan, IdleReport, idle};
 pub use plan::{Drive, Kind, Plan, Protocol, Target, Verify, trust};
 pub use report::{Cpu, Generator, Latency, Report, Server, Verdict};

@@ -4,7 +4,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Dura
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use load::{ChannelsPlan, Check, Drive, IdlePlan, Kind, Plan, Protocol, Scenario, Target, Verify};
+use load::{ChannelsPlan, Check, Drive, IdlePlan, Kind, Node, Plan, Protocol, Scenario, Target, Verify};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
@@ -151,12 +151,16 @@ struct ChannelsOptions {
     /// What to measure.
     #[arg(value_enum)]
     scenario: ScenarioName,
-    /// The address of the server.
-    address: SocketAddr,
-    /// Process id of the server.
-    #[arg(long)]
-    pid: u32,
-    /// Number of clients; of `publish`, the number of publishers.
+    /// The addresses of the nodes.
+    #[arg(required = true, value_delimiter = ',')]
+    addresses: Vec<SocketAddr>,
+    /// Process ids of the nodes, in the same order.
+    #[arg(long, required = true, value_name = "PID", value_delimiter = ',')]
+    pid: Vec<u32>,
+    /// Process id of the engine that the nodes share.
+    #[arg(long, value_name = "PID")]
+    engine_pid: Option<u32>,
+    /// Number of clients; of `publish`, the number of publishers; of `relay`, of publishers and of subscribers.
     #[arg(short, long, default_value_t = 10_000)]
     clients: usize,
     /// Number of channels.
@@ -168,6 +172,9 @@ struct ChannelsOptions {
     /// Measured time in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     duration: f64,
+    /// Publications per second of `relay`.
+    #[arg(long, default_value_t = 1000.0)]
+    rate: f64,
     /// Number of source addresses, from 127.0.0.1 up.
     #[arg(long, value_name = "N", default_value_t = 4)]
     sources: u8,
@@ -183,6 +190,10 @@ enum ScenarioName {
     Publish,
     /// All clients connect again at once and recover.
     Storm,
+    /// Publications through one node to subscribers of another.
+    Relay,
+    /// Kill the first node; its clients connect to the second and recover.
+    NodeLoss,
 }
 
 fn main() -> ExitCode {
@@ -279,19 +290,28 @@ impl Options {
 
 impl ChannelsOptions {
     fn plan(&self) -> Result<ChannelsPlan> {
+        ensure!(
+            self.addresses.len() == self.pid.len(),
+            "each node needs an address and a process id"
+        );
+        let nodes = self.addresses.iter().zip(&self.pid);
+        let nodes = nodes.map(|(&address, &pid)| Node { address, pid }).collect();
         Ok(ChannelsPlan {
             scenario: match self.scenario {
                 ScenarioName::Idle => Scenario::Idle,
                 ScenarioName::Broadcast => Scenario::Broadcast,
                 ScenarioName::Publish => Scenario::Publish,
                 ScenarioName::Storm => Scenario::Storm,
+                ScenarioName::Relay => Scenario::Relay,
+                ScenarioName::NodeLoss => Scenario::NodeLoss,
             },
-            address: self.address,
-            pid: self.pid,
+            nodes,
+            engine_pid: self.engine_pid,
             clients: self.clients,
             channels: self.channels,
             size: self.size,
             duration: Duration::try_from_secs_f64(self.duration).context("invalid duration")?,
+            rate: self.rate,
             sources: self.sources,
         })
     }

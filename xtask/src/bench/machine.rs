@@ -41,6 +41,12 @@ pub(super) fn describe() -> Machine {
     }
 }
 
+/// The load average of the last minute: how many threads ran or waited for a processor.
+pub(super) fn load_average() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
 /// The measured commit, with a plus if files differ from it.
 pub(super) fn commit(workspace: &Workspace) -> Result<String> {
     let git = |arguments: &[&str]| {

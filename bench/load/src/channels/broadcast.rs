@@ -50,7 +50,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
     // The number of the last publication that each client has received.
     let mut seen = vec![0; count];
     let mut times = Histogram::<u64>::new(3)?;
-    let mut account = Account::open(plan.pid)?;
+    let mut account = Account::open(plan)?;
     let mut end = Instant::now() + plan.duration;
     let mut number = 0;
     let mut complete = Duration::ZERO;
@@ -58,7 +58,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
         if number == WARM_UP {
             times.clear();
             complete = Duration::ZERO;
-            account = Account::open(plan.pid)?;
+            account = Account::open(plan)?;
             end = Instant::now() + plan.duration;
         }
         number += 1;
@@ -88,7 +88,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
         }
         complete += sent_at.elapsed();
     }
-    let (_, cpu, shares) = account.close()?;
+    let period = account.close()?;
     let publications = number - WARM_UP;
     Ok(Report {
         clients: count,
@@ -96,7 +96,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
         deliveries: times.len(),
         latency: Percentiles::of(&times),
         complete_ns: complete.as_nanos() as f64 / publications as f64,
-        cpu_ns: cpu.as_nanos() as f64 / times.len() as f64,
-        shares,
+        cpu_ns: period.nodes_ns(times.len()),
+        shares: period.shares,
     })
 }

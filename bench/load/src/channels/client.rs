@@ -1,6 +1,7 @@
 //! One connection of a client: everything that arrives is split into frames and lines.
 
 use std::{
+    fmt,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     os::fd::{AsFd, BorrowedFd},
@@ -35,6 +36,32 @@ pub(super) enum Line<'a> {
     /// A ping, which was answered.
     Ping,
 }
+
+/// The server did not accept the opening handshake.
+#[derive(Debug)]
+pub(super) struct Refused {
+    head: String,
+}
+
+impl Refused {
+    /// Whether the server has too many clients or handshakes, and the client may try again.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.head.starts_with("HTTP/1.1 503 ") || self.head.starts_with("HTTP/1.1 429 ")
+    }
+
+    /// Whether the response says when to try again.
+    pub(super) fn has_retry_after(&self) -> bool {
+        self.head.to_ascii_lowercase().contains("\r\nretry-after: ")
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server refused the handshake: {}", self.head)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// A connection that was opened by [`Client::connect`].
 #[derive(Debug)]
@@ -155,10 +182,9 @@ impl Client {
                 return Ok(0);
             };
             let head = String::from_utf8_lossy(&input[..end]);
-            ensure!(
-                head.starts_with("HTTP/1.1 101 "),
-                "the server refused the handshake: {head}"
-            );
+            if !head.starts_with("HTTP/1.1 101 ") {
+                return Err(Refused { head: head.into() }.into());
+            }
             self.is_open = true;
             used = end + 4;
             each(self, Line::Open)?;

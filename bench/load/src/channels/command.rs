@@ -62,6 +62,11 @@ pub(super) fn id(reply: &[u8]) -> Option<u32> {
     Some(digits.fold(0, |id, digit| id * 10 + u32::from(digit - b'0')))
 }
 
+/// Whether the reply is an error after which SDKs try again.
+pub(super) fn is_temporary_error(reply: &[u8]) -> bool {
+    check(reply).is_err() && reply.windows(16).any(|bytes| bytes == b"\"temporary\":true")
+}
+
 /// Fails if the reply is an error.
 pub(super) fn check(reply: &[u8]) -> Result<()> {
     let is_error = reply.windows(9).take(16).any(|bytes| bytes == b"\"error\":{");
@@ -105,7 +110,7 @@ pub(super) fn subscribed(reply: &[u8]) -> Result<Subscribed> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Position, check, connect_and_subscribe, data, id, number, publish, subscribed};
+    use super::{Position, check, connect_and_subscribe, data, id, is_temporary_error, number, publish, subscribed};
 
     #[test]
     fn commands_are_lines_of_json() {
@@ -141,6 +146,10 @@ mod tests {
         assert_eq!((read.epoch.as_str(), read.offset, read.recovered), ("x", 3, true));
         assert_eq!((read.publications[0].offset, read.publications[0].data.n), (4, 4));
         check(br#"{"id":2,"error":{"code":103}}"#).expect_err("an error");
+        assert!(!is_temporary_error(br#"{"id":2,"error":{"code":103}}"#));
+        assert!(is_temporary_error(
+            br#"{"id":2,"error":{"code":100,"message":"x","temporary":true}}"#
+        ));
         subscribed(br#"{"id":1,"connect":{}}"#).expect_err("another reply");
     }
 }

@@ -36,7 +36,8 @@ const ROOM_LEN: usize = 256 << 10;
 pub(super) struct Crowd {
     epoll: OwnedFd,
     clients: Vec<Option<Client>>,
-    address: SocketAddr,
+    /// The nodes, over which clients are spread evenly.
+    addresses: Vec<SocketAddr>,
     sources: u8,
     room: Vec<u8>,
     events: Vec<Event>,
@@ -49,7 +50,7 @@ impl Crowd {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             clients: Vec::new(),
-            address: plan.address,
+            addresses: plan.nodes.iter().map(|node| node.address).collect(),
             sources: plan.sources.max(1),
             room: vec![0; ROOM_LEN],
             events: Vec::with_capacity(EVENTS),
@@ -57,10 +58,15 @@ impl Crowd {
         })
     }
 
-    /// Starts to open the client with this index.
+    /// Starts to open the client with this index, on the node with the index modulo the number of nodes.
     pub(super) fn connect(&mut self, idx: usize) -> Result<()> {
+        self.connect_to(idx, idx % self.addresses.len())
+    }
+
+    /// Starts to open the client with this index on this node.
+    pub(super) fn connect_to(&mut self, idx: usize, node: usize) -> Result<()> {
         let source = (idx % usize::from(self.sources)) as u8 + 1;
-        let client = Client::connect(self.address, source)?;
+        let client = Client::connect(self.addresses[node], source)?;
         epoll::add(
             &self.epoll,
             &client,
@@ -99,11 +105,21 @@ impl Crowd {
         Ok(())
     }
 
-    /// Handles what arrives within this time, and returns after the first batch of events.
+    /// Handles what arrives within this time, and returns after the first batch of events. Fails if a connection ends.
     pub(super) fn turn(
         &mut self,
         within: Duration,
+        each: impl FnMut(usize, &mut Client, Line<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.turn_with_losses(within, each, |idx, error| Err(error.context(format!("client {idx}"))))
+    }
+
+    /// Like [`turn`](Self::turn), and passes the clients whose connections end to `lose`.
+    pub(super) fn turn_with_losses(
+        &mut self,
+        within: Duration,
         mut each: impl FnMut(usize, &mut Client, Line<'_>) -> Result<()>,
+        mut lose: impl FnMut(usize, anyhow::Error) -> Result<()>,
     ) -> Result<()> {
         let timeout = Timespec {
             tv_sec: within.as_secs() as i64,
@@ -130,7 +146,10 @@ impl Crowd {
                 }
                 Ok::<_, anyhow::Error>(())
             };
-            handle().with_context(|| format!("client {idx}"))?;
+            if let Err(error) = handle() {
+                self.clients[idx] = None;
+                lose(idx, error)?;
+            }
         }
         self.events = events;
         Ok(())

@@ -42,22 +42,23 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
     // The first client makes the server allocate what all clients share. It has the last index and a channel of its own.
     open(&mut crowd, plan, count..count + 1)?;
     crowd.run_until(Instant::now() + SETTLE, |_, _, _| Ok(()))?;
-    let before = account::memory(plan.pid)?;
+    let pid = plan.nodes[0].pid;
+    let before = account::memory(pid)?;
 
-    let opening = Account::open(plan.pid)?;
+    let opening = Account::open(plan)?;
     open(&mut crowd, plan, 0..count)?;
-    let (_, opening_cpu, _) = opening.close()?;
+    let opening = opening.close()?;
     crowd.run_until(Instant::now() + SETTLE, |_, _, _| Ok(()))?;
-    let open = account::memory(plan.pid)?;
+    let open = account::memory(pid)?;
 
-    let account = Account::open(plan.pid)?;
+    let account = Account::open(plan)?;
     let mut pings = 0;
     crowd.run_until(Instant::now() + plan.duration, |_, _, line| {
         pings += u64::from(line == Line::Ping);
         Ok(())
     })?;
-    let (took, cpu, shares) = account.close()?;
-    let after = account::memory(plan.pid)?;
+    let period = account.close()?;
+    let after = account::memory(pid)?;
 
     let each = |now: Memory, of: fn(Memory) -> u64| (of(now) as f64 - of(before) as f64) / count as f64;
     Ok(Report {
@@ -66,11 +67,11 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
         open: each(open, |memory| memory.anonymous),
         after: each(after, |memory| memory.anonymous),
         after_resident: each(after, |memory| memory.resident),
-        open_cpu_ns: opening_cpu.as_nanos() as f64 / count as f64,
-        idle_cpu_ns: cpu.as_nanos() as f64 / count as f64 / took.as_secs_f64(),
+        open_cpu_ns: opening.nodes_ns(count as u64),
+        idle_cpu_ns: period.nodes_ns(count as u64) / period.took.as_secs_f64(),
         pings,
-        seconds: took.as_secs_f64(),
-        shares,
+        seconds: period.took.as_secs_f64(),
+        shares: period.shares,
     })
 }
 

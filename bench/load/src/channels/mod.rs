@@ -5,14 +5,20 @@
 //! | `client` | one connection: its opening handshake, its frames and their lines |
 //! | `crowd` | many connections on one epoll loop |
 //! | `command` | the commands that clients send, and what is read from the replies |
-//! | `idle`, `broadcast`, `publish`, `storm` | the measurements |
+//! | `account` | processor time of the nodes, of their engine, and of other programs |
+//! | `recovery` | what clients that lost their connections have received, and what is missing |
+//! | `idle`, `broadcast`, `publish`, `storm`, `relay`, `node_loss` | the measurements |
 
+mod account;
 mod broadcast;
 mod client;
 mod command;
 mod crowd;
 mod idle;
+mod node_loss;
 mod publish;
+mod recovery;
+mod relay;
 mod storm;
 
 use std::{net::SocketAddr, time::Duration};
@@ -21,7 +27,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::account::{self, Used};
+use self::account::{Account, Shares};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,19 @@ pub enum Scenario {
     Publish,
     /// All clients lose their connections, connect again at once and recover.
     Storm,
+    /// Publications through one node to subscribers of another, at a fixed rate.
+    Relay,
+    /// One of two nodes is killed; its clients connect to the other and recover.
+    NodeLoss,
+}
+
+/// A process of the measured server.
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its process id.
+    pub pid: u32,
 }
 
 /// One measurement of a server of channels.
@@ -41,10 +60,10 @@ pub enum Scenario {
 pub struct ChannelsPlan {
     /// What to measure.
     pub scenario: Scenario,
-    /// Address of the server.
-    pub address: SocketAddr,
-    /// Process id of the server.
-    pub pid: u32,
+    /// The nodes. Clients are spread over them evenly.
+    pub nodes: Vec<Node>,
+    /// Process id of the engine that the nodes share.
+    pub engine_pid: Option<u32>,
     /// Number of clients.
     pub clients: usize,
     /// Number of channels, over which the clients are spread evenly.
@@ -53,6 +72,8 @@ pub struct ChannelsPlan {
     pub size: usize,
     /// Measured time.
     pub duration: Duration,
+    /// Publications per second of [`Scenario::Relay`].
+    pub rate: f64,
     /// Number of source addresses, from 127.0.0.1 up.
     pub sources: u8,
 }
@@ -75,12 +96,25 @@ pub fn channels(plan: &ChannelsPlan) -> Result<Value> {
         (32..=32 << 10).contains(&plan.size),
         "the size of a publication must be between 32 bytes and 32 KiB"
     );
+    ensure!(!plan.nodes.is_empty(), "there must be a node");
+    ensure!(
+        !plan.scenario.needs_two_nodes() || plan.nodes.len() == 2,
+        "this scenario needs two nodes"
+    );
     Ok(match plan.scenario {
         Scenario::Idle => serde_json::to_value(idle::run(plan)?)?,
         Scenario::Broadcast => serde_json::to_value(broadcast::run(plan)?)?,
         Scenario::Publish => serde_json::to_value(publish::run(plan)?)?,
         Scenario::Storm => serde_json::to_value(storm::run(plan)?)?,
+        Scenario::Relay => serde_json::to_value(relay::run(plan)?)?,
+        Scenario::NodeLoss => serde_json::to_value(node_loss::run(plan)?)?,
     })
+}
+
+impl Scenario {
+    fn needs_two_nodes(self) -> bool {
+        matches!(self, Self::Relay | Self::NodeLoss)
+    }
 }
 
 impl ChannelsPlan {
@@ -92,52 +126,6 @@ impl ChannelsPlan {
     /// The channel of a client.
     fn channel_of(&self, client: usize) -> usize {
         client % self.channels
-    }
-}
-
-/// Processor time that a server and this generator used in a period.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Shares {
-    /// Share of one processor that the server used.
-    server: f64,
-    /// Share of the time in which the server could run and another process did.
-    server_waited: f64,
-    /// The same two of this generator.
-    generator: f64,
-    generator_waited: f64,
-}
-
-/// Measures the processor time of a period.
-struct Account {
-    pid: u32,
-    began_at: std::time::Instant,
-    server: Used,
-    generator: Used,
-}
-
-impl Account {
-    fn open(pid: u32) -> Result<Self> {
-        Ok(Self {
-            pid,
-            server: account::of_process(pid)?,
-            generator: account::of_this_thread()?,
-            began_at: std::time::Instant::now(),
-        })
-    }
-
-    /// The length of the period, the time that the server used, and all shares.
-    fn close(&self) -> Result<(Duration, Duration, Shares)> {
-        let took = self.began_at.elapsed();
-        let server = account::of_process(self.pid)? - self.server;
-        let generator = account::of_this_thread()? - self.generator;
-        let share = |time: Duration| time.as_secs_f64() / took.as_secs_f64();
-        let shares = Shares {
-            server: share(server.cpu),
-            server_waited: share(server.waited),
-            generator: share(generator.cpu),
-            generator_waited: share(generator.waited),
-        };
-        Ok((took, server.cpu, shares))
     }
 }
 

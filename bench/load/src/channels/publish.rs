@@ -29,8 +29,13 @@ pub(super) struct Report {
     publications: u64,
     /// Publications that subscribers received in the same time.
     deliveries: u64,
-    /// Processor time of the server per publication, with its delivery, in nanoseconds.
+    /// Processor time of the nodes per publication, with its delivery, in nanoseconds.
     cpu_ns: f64,
+    /// Processor time of the engine per publication, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine_cpu_ns: Option<f64>,
+    /// Publications per second of processor time, of the nodes and the engine together.
+    rate_per_core: f64,
     shares: Shares,
 }
 
@@ -75,7 +80,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
     loop {
         let now = Instant::now();
         if state.is_none() && now >= warm {
-            state = Some((Account::open(plan.pid)?, acknowledged, delivered));
+            state = Some((Account::open(plan)?, acknowledged, delivered));
         }
         if now >= end {
             break;
@@ -108,7 +113,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
     let Some((account, acknowledged_before, delivered_before)) = state else {
         anyhow::bail!("the measurement has no duration");
     };
-    let (took, cpu, shares) = account.close()?;
+    let period = account.close()?;
     let publications = acknowledged - acknowledged_before;
     ensure!(publications > 0, "no publication was acknowledged");
 
@@ -136,11 +141,13 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
     Ok(Report {
         publishers: plan.clients,
         channels: plan.channels,
-        rate: publications as f64 / took.as_secs_f64(),
+        rate: publications as f64 / period.took.as_secs_f64(),
         publications,
         deliveries,
-        cpu_ns: cpu.as_nanos() as f64 / publications as f64,
-        shares,
+        cpu_ns: period.nodes_ns(publications),
+        engine_cpu_ns: period.engine_ns(publications),
+        rate_per_core: 1e9 / (period.nodes_ns(publications) + period.engine_ns(publications).unwrap_or(0.0)),
+        shares: period.shares,
     })
 }
 

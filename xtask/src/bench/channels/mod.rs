@@ -1,15 +1,18 @@
-//! `cargo xtask bench --server`: compares `sockeye serve` with Centrifugo, which speaks the same client protocol.
+//! `cargo xtask bench --server`: compares `sockeye serve` with Centrifugo, which speaks the same client protocol: one node,
+//! and two nodes that share an engine.
 //!
-//! Each measurement starts a new server process on one processor and the load generator on another. Each round measures
+//! Each measurement starts new server processes on one processor and the load generator on another. Each round measures
 //! all servers, every other round in reverse order. A goal compares the median of the ratios within rounds.
 //!
 //! | file | contents |
 //! |---|---|
 //! | `servers` | the servers, their configuration, and how each is started |
+//! | `engines` | Redis and NATS, which the nodes of a server share |
 //! | `workload` | the measurements, and the figures that are compared |
 //! | `results` | the results, as stored in `target/bench/channels/*.json`, and the goals |
-//! | `render`, `page.md` | the results as docs/performance-server.md |
+//! | `render`, `page.md`, `cluster.md` | the results as docs/performance-server.md and docs/performance-cluster.md |
 
+mod engines;
 mod render;
 mod results;
 mod servers;
@@ -25,8 +28,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use self::{
+    engines::{Engine, Programs},
     results::{Results, Round},
-    servers::{Kind, Process},
+    servers::{Deployment, Kind, Process},
     workload::{WORKLOADS, Workload},
 };
 use super::{Options, machine};
@@ -41,6 +45,7 @@ use crate::{
 pub(super) struct Places {
     sockeye: PathBuf,
     centrifugo: PathBuf,
+    engines: Programs,
     load: PathBuf,
     /// Configuration files and logs of the servers.
     work: PathBuf,
@@ -61,10 +66,20 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         return Ok(());
     }
     fs::create_dir_all(&results)?;
-    let places = Places {
-        centrifugo: step("Centrifugo", || tools::centrifugo::prepare(workspace))?,
-        ..build(workspace, results)?
+    let mut places = build(workspace, results)?;
+    let has = |is_wanted: fn(Kind) -> bool| {
+        let mut servers = workloads.iter().flat_map(|workload| workload.servers);
+        servers.any(|server| is_wanted(*server))
     };
+    if has(Kind::is_centrifugo) {
+        places.centrifugo = step("Centrifugo", || tools::centrifugo::prepare(workspace))?;
+    }
+    if has(|server| server.engine() == Some(Engine::Redis)) {
+        places.engines.redis = step("Redis", tools::redis)?;
+    }
+    if has(|server| server.engine() == Some(Engine::Nats)) {
+        places.engines.nats = step("NATS", || tools::nats_server(workspace))?;
+    }
     let machine = machine::describe();
     let commit = machine::commit(workspace)?;
     for workload in workloads {
@@ -86,6 +101,7 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
                 servers.reverse();
             }
             for server in servers {
+                let load_average = machine::load_average();
                 let (report, failure) = match measure(workload, server, &places, options) {
                     Ok(report) => (Some(report), None),
                     Err(error) => (None, Some(format!("{error:#}"))),
@@ -95,6 +111,7 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
                     server: server.name().into(),
                     report,
                     failure,
+                    load_average,
                 };
                 println!("    {}", round.line(workload));
                 measured.rounds.push(round);
@@ -148,6 +165,7 @@ fn build(workspace: &Workspace, results: PathBuf) -> Result<Places> {
     Ok(Places {
         sockeye: workspace.target.join("release/sockeye"),
         centrifugo: PathBuf::new(),
+        engines: Programs::default(),
         load: folders.binary("load"),
         work,
         results,
@@ -156,18 +174,19 @@ fn build(workspace: &Workspace, results: PathBuf) -> Result<Places> {
 
 /// Starts a server, runs the load generator, and returns its report.
 fn measure(workload: &Workload, server: Kind, places: &Places, options: &Options) -> Result<Value> {
-    let process = on_cpu(options.server_cpu, || Process::start(server, places))?;
+    let server = on_cpu(options.server_cpu, || {
+        Deployment::start(server, workload.handshakes_max, places)
+    })?;
+    let list = |of: fn(&Process) -> String| server.nodes.iter().map(of).collect::<Vec<_>>().join(",");
+    let engine = server.engine.as_ref().map(|engine| engine.pid().to_string());
     let load = on_cpu(options.load_cpu, || {
         Command::new(&places.load)
             .arg("channels")
             .arg(workload.scenario)
-            .arg(&process.address)
-            .args([
-                "--pid",
-                &process.pid().to_string(),
-                "--cpu",
-                &options.load_cpu.to_string(),
-            ])
+            .arg(list(|node| node.address.clone()))
+            .args(["--pid", &list(|node| node.pid().to_string())])
+            .args(["--cpu", &options.load_cpu.to_string()])
+            .args(engine.iter().flat_map(|pid| ["--engine-pid", pid]))
             .args(workload.arguments(options.quick))
             .stdin(Stdio::null())
             .output()
@@ -178,7 +197,7 @@ fn measure(workload: &Workload, server: Kind, places: &Places, options: &Options
         load.status.success(),
         "{}{}",
         stderr.trim().trim_start_matches("error: "),
-        process.last_words(&places.work)
+        server.last_words()
     );
     serde_json::from_slice(&load.stdout).context("the report of the load generator is not JSON")
 }

@@ -28,6 +28,8 @@ pub(super) struct Round {
     pub(super) server: String,
     pub(super) report: Option<Value>,
     pub(super) failure: Option<String>,
+    /// The load average of the minute before; older results have none.
+    pub(super) load_average: Option<f64>,
 }
 
 /// A median with the smallest and the largest value.
@@ -82,8 +84,12 @@ impl Round {
     }
 
     /// Whether other programs kept the server or the load generator from its processor for more than a twentieth of the
-    /// time.
+    /// time, or, as several nodes wait for each other, used more than a tenth of a processor.
     fn is_disturbed(&self) -> bool {
+        let is_alone = self.number("/shares/server_waited").is_some();
+        if !is_alone && self.number("/shares/others").is_some_and(|others| others > 0.1) {
+            return true;
+        }
         self.waited().any(|share| share > 0.05)
     }
 
@@ -148,12 +154,14 @@ impl Results {
     }
 
     /// The value of a goal; `None` if a server failed in every round.
-    pub(super) fn outcome(&self, goal: &Goal) -> Option<Outcome> {
+    pub(super) fn outcome(&self, workload: &Workload, goal: &Goal) -> Option<Outcome> {
+        let subject = workload.servers[0];
+        let rival = workload.servers.iter().copied().find(|server| server.is_centrifugo());
         let number = |round, server| self.number(round, server, goal.pointer);
         let ratio = |round, server, other| Some(number(round, server)? / number(round, other)?);
         let in_round = |round| match goal.bound {
-            Bound::Max(_) => number(round, Kind::Sockeye),
-            Bound::OfCentrifugoMax(_) | Bound::OfCentrifugoMin(_) => ratio(round, Kind::Sockeye, Kind::Centrifugo),
+            Bound::Max(_) => number(round, subject),
+            Bound::OfCentrifugoMax(_) | Bound::OfCentrifugoMin(_) => ratio(round, subject, rival?),
             Bound::WithLogMin(_) => ratio(round, Kind::SockeyeLog, Kind::Sockeye),
         };
         let is_reached = |value: f64| match goal.bound {
@@ -164,7 +172,7 @@ impl Results {
         let values: Vec<_> = self.rounds_by_quiet().into_iter().filter_map(in_round).collect();
         let quietest = *values.first()?;
         let value = Spread::of(values)?;
-        let is_complete = self.failure(Kind::Sockeye).is_none();
+        let is_complete = self.failure(subject).is_none();
         Some(Outcome {
             value,
             is_reached: is_reached(value.median) && is_complete,
@@ -176,7 +184,7 @@ impl Results {
     pub(super) fn summary(&self, workload: &Workload) -> String {
         let mut text = String::new();
         for goal in workload.goals {
-            let _ = match self.outcome(goal) {
+            let _ = match self.outcome(workload, goal) {
                 Some(outcome) => writeln!(
                     text,
                     "    goal {}: {} {}",
@@ -213,7 +221,7 @@ pub(super) fn cell(results: &Results, server: Kind, figure: &Figure) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{Bound, Goal, Kind, Results, Round, Spread};
+    use super::{super::workload::WORKLOADS, Bound, Goal, Kind, Results, Round, Spread};
     use crate::bench::machine;
 
     fn results(values: &[(u16, Kind, f64)]) -> Results {
@@ -222,6 +230,7 @@ mod tests {
             server: server.name().into(),
             report: Some(json!({ "value": value, "shares": { "server_waited": 0.06 } })),
             failure: None,
+            load_average: None,
         });
         Results {
             workload: "idle".into(),
@@ -247,7 +256,7 @@ mod tests {
                 pointer: "/value",
                 bound,
             };
-            results.outcome(&goal)
+            results.outcome(&WORKLOADS[0], &goal)
         };
         let reached = |bound| outcome(bound).expect("it was measured").is_reached;
         assert!(reached(Bound::OfCentrifugoMax(0.5)));
@@ -272,7 +281,12 @@ mod tests {
             pointer: "/value",
             bound: Bound::Max(5.0),
         };
-        let verdict = |results: &Results| results.outcome(&goal).expect("it was measured").verdict();
+        let verdict = |results: &Results| {
+            results
+                .outcome(&WORKLOADS[0], &goal)
+                .expect("it was measured")
+                .verdict()
+        };
         assert_eq!(verdict(&results), "reached");
         results.rounds[2].report = Some(json!({ "value": 9.0, "shares": { "server_waited": 0.01 } }));
         assert_eq!(verdict(&results), "reached; missed in the quietest round");
@@ -286,10 +300,20 @@ mod tests {
             pointer: "/value",
             bound: Bound::Max(5.0),
         };
-        assert!(results.outcome(&goal).expect("it was measured").is_reached);
+        assert!(
+            results
+                .outcome(&WORKLOADS[0], &goal)
+                .expect("it was measured")
+                .is_reached
+        );
         results.rounds[0].report = None;
         results.rounds[0].failure = Some("it ended".into());
-        assert!(!results.outcome(&goal).expect("it was measured").is_reached);
+        assert!(
+            !results
+                .outcome(&WORKLOADS[0], &goal)
+                .expect("it was measured")
+                .is_reached
+        );
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -12,7 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Places, tail};
+use super::{
+    Places,
+    engines::{Engine, EngineProcess},
+    tail,
+};
 
 /// A server to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,12 @@ pub(super) enum Kind {
     SockeyeLog,
     /// Centrifugo with its memory engine.
     Centrifugo,
+    /// Two nodes of `sockeye serve` with one Redis.
+    SockeyeRedis,
+    /// Two nodes of `sockeye serve` with one NATS server.
+    SockeyeNats,
+    /// Two nodes of Centrifugo with one Redis.
+    CentrifugoRedis,
 }
 
 impl Kind {
@@ -31,6 +41,22 @@ impl Kind {
             Self::Sockeye => "sockeye",
             Self::SockeyeLog => "sockeye, log at 50ms",
             Self::Centrifugo => "centrifugo",
+            Self::SockeyeRedis => "sockeye, redis",
+            Self::SockeyeNats => "sockeye, nats",
+            Self::CentrifugoRedis => "centrifugo, redis",
+        }
+    }
+
+    pub(super) fn is_centrifugo(self) -> bool {
+        matches!(self, Self::Centrifugo | Self::CentrifugoRedis)
+    }
+
+    /// The engine that the nodes share.
+    pub(super) fn engine(self) -> Option<Engine> {
+        match self {
+            Self::Sockeye | Self::SockeyeLog | Self::Centrifugo => None,
+            Self::SockeyeRedis | Self::CentrifugoRedis => Some(Engine::Redis),
+            Self::SockeyeNats => Some(Engine::Nats),
         }
     }
 }
@@ -74,45 +100,93 @@ allow_subscribe = "anyone"
 allow_publish = "anyone"
 "#;
 
+/// The line of [`SOCKEYE_CONFIG`] that a workload may replace.
+const HANDSHAKES_UNLIMITED: &str = "handshakes_per_second_max = 1000000";
+
 /// How long a server may take to start.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// A running server on the loopback interface; killed when dropped.
+/// The processes of a server: one, or two nodes with the engine that they share.
+#[derive(Debug)]
+pub(super) struct Deployment {
+    pub(super) nodes: Vec<Process>,
+    // Dropped after the nodes.
+    pub(super) engine: Option<EngineProcess>,
+}
+
+impl Deployment {
+    /// Starts a server on the processors of this process and waits until each node takes clients.
+    pub(super) fn start(kind: Kind, handshakes_max: u32, places: &Places) -> Result<Self> {
+        let engine = kind.engine();
+        let engine = engine.map(|engine| EngineProcess::start(engine, &places.engines, &places.work));
+        let engine = engine.transpose()?;
+        let setting = Setting {
+            kind,
+            handshakes_max,
+            engine_url: engine.as_ref().map(|engine| engine.url.as_str()),
+            places,
+        };
+        let count = if engine.is_some() { 2 } else { 1 };
+        let nodes: Result<_> = (0..count).map(|idx| Process::start(&setting, idx)).collect();
+        Ok(Self { nodes: nodes?, engine })
+    }
+
+    /// What the nodes wrote to standard error last, for messages.
+    pub(super) fn last_words(&self) -> String {
+        self.nodes.iter().map(Process::last_words).collect()
+    }
+}
+
+/// How to start a node.
+#[derive(Debug)]
+struct Setting<'a> {
+    kind: Kind,
+    handshakes_max: u32,
+    engine_url: Option<&'a str>,
+    places: &'a Places,
+}
+
+/// A running node on the loopback interface; killed when dropped.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     pub(super) address: String,
     data: Option<PathBuf>,
+    /// What it writes to standard error.
+    log: PathBuf,
 }
 
 impl Process {
-    /// Starts a server on the processors of this process and waits until it listens.
-    pub(super) fn start(kind: Kind, places: &Places) -> Result<Self> {
-        match kind {
-            Kind::Sockeye => Self::start_sockeye(places, None),
-            Kind::SockeyeLog => {
-                let data = places.work.join("log");
-                if data.exists() {
-                    fs::remove_dir_all(&data)?;
-                }
-                Self::start_sockeye(places, Some(data))
-            }
-            Kind::Centrifugo => Self::start_centrifugo(places),
-        }
+    fn start(setting: &Setting<'_>, idx: usize) -> Result<Self> {
+        let log = setting.places.work.join(format!("stderr-{idx}.txt"));
+        let process = match setting.kind.is_centrifugo() {
+            true => Self::start_centrifugo(setting, log)?,
+            false => Self::start_sockeye(setting, log)?,
+        };
+        Ok(process)
     }
 
-    fn start_sockeye(places: &Places, data: Option<PathBuf>) -> Result<Self> {
+    fn start_sockeye(setting: &Setting<'_>, log: PathBuf) -> Result<Self> {
+        let places = setting.places;
+        let data = (setting.kind == Kind::SockeyeLog).then(|| places.work.join("log"));
+        if let Some(data) = data.as_ref().filter(|data| data.exists()) {
+            fs::remove_dir_all(data)?;
+        }
         let config = places.work.join("sockeye.toml");
-        fs::write(&config, SOCKEYE_CONFIG)?;
+        let handshakes = format!("handshakes_per_second_max = {}", setting.handshakes_max);
+        fs::write(&config, SOCKEYE_CONFIG.replace(HANDSHAKES_UNLIMITED, &handshakes))?;
         let mut command = Command::new(&places.sockeye);
         command.arg("serve").arg("--config").arg(&config);
+        if let Some(url) = setting.engine_url {
+            command.args(["--engine", url]);
+        }
         if let Some(data) = &data {
             command.arg("--data").arg(data).args(["--fsync", "50ms"]);
         }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(log(&places.work))?)
+            .stderr(File::create(&log)?)
             .spawn()
             .context("cannot start sockeye")?;
         let mut line = String::new();
@@ -124,43 +198,67 @@ impl Process {
             child,
             address: String::new(),
             data,
+            log,
         };
         let Some(address) = address else {
             bail!(
                 "sockeye did not print its address, but {line:?}{}",
-                process.last_words(&places.work)
+                process.last_words()
             );
         };
         process.address = address.trim_end_matches('/').to_owned();
+        process.wait_for("/health/ready", b"HTTP/1.1 200")?;
         Ok(process)
     }
 
-    fn start_centrifugo(places: &Places) -> Result<Self> {
+    fn start_centrifugo(setting: &Setting<'_>, log: PathBuf) -> Result<Self> {
+        let places = setting.places;
         // Centrifugo does not print which free port it got, so a port is chosen for it.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let config = places.work.join("centrifugo.json");
-        fs::write(&config, CENTRIFUGO_CONFIG.replace("PORT", &port.to_string()))?;
+        let config = places.work.join(format!("centrifugo-{port}.json"));
+        let mut text = CENTRIFUGO_CONFIG.replace("PORT", &port.to_string());
+        if let Some(url) = setting.engine_url {
+            let engine =
+                format!("{{\n  \"engine\": {{ \"type\": \"redis\", \"redis\": {{ \"address\": \"{url}\" }} }},");
+            text = text.replacen('{', &engine, 1);
+        }
+        fs::write(&config, text)?;
         let child = Command::new(&places.centrifugo)
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(log(&places.work))?)
+            .stderr(File::create(&log)?)
             .spawn()
             .context("cannot start centrifugo")?;
         let process = Self {
             child,
             address: format!("127.0.0.1:{port}"),
             data: None,
+            log,
+        };
+        process.wait_for("/", b"HTTP/1.1 ")?;
+        Ok(process)
+    }
+
+    /// Waits until the node answers a request for this path with a response that starts so.
+    fn wait_for(&self, path: &str, start: &[u8]) -> Result<()> {
+        let is_ready = || {
+            let mut stream = TcpStream::connect(&self.address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address)?;
+            let mut status = [0; 12];
+            stream.read_exact(&mut status)?;
+            Ok::<_, std::io::Error>(status.starts_with(start))
         };
         let began_at = Instant::now();
-        while TcpStream::connect(&process.address).is_err() {
+        while !is_ready().unwrap_or(false) {
             if began_at.elapsed() > START_MAX {
-                bail!("centrifugo does not listen{}", process.last_words(&places.work));
+                bail!("the server is not ready{}", self.last_words());
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Ok(process)
+        Ok(())
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -168,16 +266,12 @@ impl Process {
     }
 
     /// What the server wrote to standard error last, for messages.
-    pub(super) fn last_words(&self, work: &Path) -> String {
-        match tail(&log(work)) {
+    fn last_words(&self) -> String {
+        match tail(&self.log) {
             words if words.is_empty() => words,
             words => format!(" (the server wrote: {words})"),
         }
     }
-}
-
-fn log(work: &Path) -> PathBuf {
-    work.join("stderr.txt")
 }
 
 impl Drop for Process {

@@ -17,6 +17,18 @@ pub(super) struct Workload {
     pub(super) rounds: u16,
     pub(super) figures: &'static [Figure],
     pub(super) goals: &'static [Goal],
+    pub(super) page: Page,
+    /// Handshakes per second that a node of Sockeye admits.
+    pub(super) handshakes_max: u32,
+}
+
+/// The page with the results of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    /// docs/performance-server.md: one node.
+    Server,
+    /// docs/performance-cluster.md: two nodes that share an engine.
+    Cluster,
 }
 
 /// A number of the report.
@@ -30,7 +42,7 @@ pub(super) struct Figure {
     pub(super) decimals: usize,
 }
 
-/// A bound on a figure of Sockeye.
+/// A bound on a figure of the first server of a workload, which is Sockeye.
 #[derive(Debug)]
 pub(super) struct Goal {
     pub(super) text: &'static str,
@@ -64,6 +76,12 @@ const fn figure(title: &'static str, pointer: &'static str, unit: f64, decimals:
 const fn goal(text: &'static str, pointer: &'static str, bound: Bound) -> Goal {
     Goal { text, pointer, bound }
 }
+
+/// Two nodes with Redis. Centrifugo has no history with NATS.
+const CLUSTERS: &[Kind] = &[Kind::SockeyeRedis, Kind::CentrifugoRedis, Kind::SockeyeNats];
+
+/// No limit that a measurement reaches.
+const UNLIMITED: u32 = 1_000_000;
 
 const KIB: f64 = 1024.0;
 const MS: f64 = 1e6;
@@ -108,6 +126,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         rounds: 3,
         figures: IDLE_FIGURES,
         goals: MEMORY_GOALS,
+        page: Page::Server,
+        handshakes_max: UNLIMITED,
     },
     Workload {
         name: "idle-shared",
@@ -119,6 +139,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         rounds: 3,
         figures: IDLE_FIGURES,
         goals: MEMORY_GOALS,
+        page: Page::Server,
+        handshakes_max: UNLIMITED,
     },
     Workload {
         name: "broadcast",
@@ -151,6 +173,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
                 Bound::OfCentrifugoMax(0.5),
             ),
         ],
+        page: Page::Server,
+        handshakes_max: UNLIMITED,
     },
     Workload {
         name: "publish",
@@ -176,6 +200,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
                 Bound::WithLogMin(0.7),
             ),
         ],
+        page: Page::Server,
+        handshakes_max: UNLIMITED,
     },
     Workload {
         name: "storm",
@@ -197,7 +223,85 @@ pub(super) const WORKLOADS: &[Workload] = &[
             goal("no publication lost", "/lost", Bound::Max(0.0)),
             goal("every client recovers", "/not_recovered", Bound::Max(0.0)),
         ],
+        page: Page::Server,
+        handshakes_max: UNLIMITED,
     },
+    Workload {
+        name: "relay",
+        title: "two nodes: 1,000 publications per second through one node, to subscribers of the other",
+        scenario: "relay",
+        load: "--clients 10 --channels 100 --rate 1000 --duration 10",
+        quick: "--clients 10 --channels 100 --rate 1000 --duration 1",
+        servers: CLUSTERS,
+        rounds: 5,
+        figures: &[
+            figure("p50 (ms)", "/latency/p50", MS, 2),
+            figure("p99 (ms)", "/latency/p99", MS, 2),
+            figure("p99 of the reply (ms)", "/acknowledged/p99", MS, 2),
+            figure("CPU of the nodes per publication (µs)", "/cpu_ns", US, 1),
+            figure("CPU of the engine per publication (µs)", "/engine_cpu_ns", US, 1),
+        ],
+        goals: &[goal(
+            "p99 at most Centrifugo's",
+            "/latency/p99",
+            Bound::OfCentrifugoMax(1.0),
+        )],
+        page: Page::Cluster,
+        handshakes_max: UNLIMITED,
+    },
+    Workload {
+        name: "cluster-publish",
+        title: "two nodes: 100 publishers with 16 publications in flight each, 1,000 channels with history",
+        scenario: "publish",
+        load: "--clients 100 --channels 1000 --duration 5",
+        quick: "--clients 20 --channels 1000 --duration 1",
+        servers: CLUSTERS,
+        rounds: 5,
+        figures: &[
+            figure("publications per second", "/rate", 1.0, 0),
+            figure("CPU of the nodes per publication (µs)", "/cpu_ns", US, 1),
+            figure("CPU of the engine per publication (µs)", "/engine_cpu_ns", US, 1),
+            figure("publications per core and second", "/rate_per_core", 1.0, 0),
+        ],
+        goals: &[goal(
+            "publications per core and second at least 1.5 times Centrifugo's",
+            "/rate_per_core",
+            Bound::OfCentrifugoMin(1.5),
+        )],
+        page: Page::Cluster,
+        handshakes_max: UNLIMITED,
+    },
+    Workload {
+        name: "node-loss",
+        title: "10,000 clients on two nodes; one node is killed, and its clients recover on the other",
+        scenario: "node-loss",
+        load: "--clients 10000 --channels 100",
+        quick: "--clients 1000 --channels 10",
+        servers: CLUSTERS,
+        rounds: 3,
+        figures: NODE_LOSS_FIGURES,
+        goals: NODE_LOSS_GOALS,
+        page: Page::Cluster,
+        handshakes_max: UNLIMITED,
+    },
+];
+
+const NODE_LOSS_FIGURES: &[Figure] = &[
+    figure("until all are back (ms)", "/all_back_ns", MS, 0),
+    figure("median client (ms)", "/back/p50", MS, 0),
+    figure("handshakes refused", "/refused", 1.0, 0),
+    figure("subscriptions repeated", "/temporary_errors", 1.0, 0),
+    figure("p99 for the clients of the other node (ms)", "/survivors/p99", MS, 0),
+    figure("CPU of the node per client (µs)", "/cpu_ns", US, 0),
+    figure("CPU of the engine per client (µs)", "/engine_cpu_ns", US, 0),
+    figure("publications recovered", "/recovered_publications", 1.0, 0),
+    figure("clients not recovered", "/not_recovered", 1.0, 0),
+    figure("publications lost", "/lost", 1.0, 0),
+];
+
+const NODE_LOSS_GOALS: &[Goal] = &[
+    goal("nothing lost", "/lost", Bound::Max(0.0)),
+    goal("every client recovers", "/not_recovered", Bound::Max(0.0)),
 ];
 
 impl Workload {
