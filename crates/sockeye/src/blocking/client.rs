@@ -11,7 +11,7 @@ use sockeye_proto::handshake::{ClientProgress, ClientRequest, Uri};
 use super::WebSocket;
 use crate::client::Client;
 use crate::client::address::Address;
-use crate::client::dial::{Dialer, interleave, target};
+use crate::client::dial::{interleave, target};
 use crate::client::request::RequestBuilder;
 use crate::error::connect::{Attempt, ConnectFailure};
 use crate::error::{ConnectError, Error, Kind};
@@ -28,16 +28,20 @@ impl RequestBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`connect`](Self::connect). A client with a [resolver](crate::ClientBuilder::resolver) or a [local
-    /// address](crate::ClientBuilder::local_address) cannot connect in this way ([`Error::is_invalid_input`]): use
+    /// Those of [`connect`](Self::connect). With a [proxy](crate::ClientBuilder::proxy) for the URL,
+    /// [redirects](crate::ClientBuilder::redirects), a [resolver](crate::ClientBuilder::resolver) or a [local
+    /// address](crate::ClientBuilder::local_address) it fails ([`Error::is_invalid_input`]): use
     /// [`connect_blocking_over`](Self::connect_blocking_over).
     pub fn connect_blocking(self) -> Result<WebSocket, Error> {
         let (address, request) = self.build()?;
+        if !self.is_direct(address.uri()) || !self.client().dialer().is_default() {
+            return Err(Error::invalid_input(NeedsRuntime));
+        }
         let timeouts = self.client().timeouts();
         let total = self.total_timeout();
         let limit = total.map_or(timeouts.connect, |total| total.min(timeouts.connect));
         let start = Instant::now();
-        let tcp = connect_tcp(self.client().dialer(), address.uri(), limit)?;
+        let tcp = connect_tcp(address.uri(), limit)?;
         let left = total.map(|total| total.saturating_sub(start.elapsed()));
         open(self.client(), tcp, &address, request, left)
     }
@@ -88,7 +92,8 @@ fn open(
             ClientProgress::Incomplete(next) => next,
             ClientProgress::Connected(connected) => {
                 let settings = client.blocking_settings();
-                let (ws, _response) = client.connected(Box::new(io), connected, settings)?;
+                let (ws, response) = client.connected(Box::new(io), connected, settings)?;
+                client.keep_cookies(address.uri(), response.headers());
                 return Ok(WebSocket::new(ws, tcp));
             }
             ClientProgress::Rejected(response) => return Err(Client::rejected(&response)),
@@ -99,9 +104,11 @@ fn open(
 
 #[cfg(feature = "tls")]
 fn start_tls(client: &Client, io: &mut BlockingStream, address: &Address, deadline: Instant) -> Result<(), Error> {
+    use crate::client::TlsPeer;
     use crate::transport::tls;
 
-    let session = tls::client_session(client.tls_config()?, address.uri().host())?;
+    let (config, name) = client.tls_parameters(address.uri(), TlsPeer::Server)?;
+    let session = tls::client_session(config, name)?;
     super::server::finish_tls(io, session.into(), deadline)
 }
 
@@ -113,10 +120,7 @@ fn start_tls(_: &Client, _: &mut BlockingStream, _: &Address, _: Instant) -> Res
 }
 
 /// Resolves the host and tries its addresses one after the other, within `limit`.
-fn connect_tcp(dialer: &Dialer, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
-    if !dialer.is_default() {
-        return Err(Error::invalid_input(CustomDialer));
-    }
+fn connect_tcp(uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
     let deadline = Instant::now() + limit;
     let mut attempts = vec![];
     let cause = match resolve(uri, limit) {
@@ -168,12 +172,14 @@ fn resolve(uri: &Uri, limit: Duration) -> Result<Vec<SocketAddr>, ConnectFailure
 }
 
 #[derive(Debug)]
-struct CustomDialer;
+struct NeedsRuntime;
 
-impl std::fmt::Display for CustomDialer {
+impl std::fmt::Display for NeedsRuntime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("connect_blocking does not support a resolver or a local address: use connect_blocking_over")
+        f.write_str(
+            "connect_blocking supports no proxy, no redirects, no resolver and no local address: use connect_blocking_over",
+        )
     }
 }
 
-impl std::error::Error for CustomDialer {}
+impl std::error::Error for NeedsRuntime {}

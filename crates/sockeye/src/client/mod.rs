@@ -273,6 +273,17 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let (config, name) = self.tls_parameters(uri, peer)?;
+        Ok(Box::new(crate::transport::tls::connect(config, name, io).await?))
+    }
+
+    /// The TLS configuration, and the name that the certificate of the peer must have.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_parameters(
+        &self,
+        uri: &Uri,
+        peer: TlsPeer,
+    ) -> Result<(Arc<rustls::ClientConfig>, rustls::pki_types::ServerName<'static>), Error> {
         let tls = &self.options.tls;
         let config = match (&tls.invalid, &tls.config) {
             (Some(error), _) => return Err(error.clone()),
@@ -283,7 +294,7 @@ impl Client {
             (Some(name), TlsPeer::Server) => name.clone(),
             _ => uri.host().to_owned().try_into().map_err(Error::invalid_url)?,
         };
-        Ok(Box::new(crate::transport::tls::connect(config, name, io).await?))
+        Ok((config, name))
     }
 
     #[cfg(not(feature = "tls"))]
@@ -367,14 +378,6 @@ impl Client {
     #[cfg(all(unix, feature = "blocking"))]
     pub(crate) fn blocking_settings(&self) -> Arc<Settings> {
         self.options.common.settings_for(crate::runtime::Runtime::Blocking)
-    }
-
-    #[cfg(all(unix, feature = "blocking", feature = "tls"))]
-    pub(crate) fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
-        match &self.options.tls {
-            Some(config) => Ok(config.clone()),
-            None => crate::transport::tls::default_client_config(),
-        }
     }
 }
 

@@ -176,6 +176,14 @@ impl RequestBuilder {
         }
     }
 
+    /// Whether the connection to a URI uses no proxy, and follows no redirects.
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn is_direct(&self, uri: &sockeye_proto::handshake::Uri) -> bool {
+        let proxies = self.proxy.as_ref().unwrap_or(self.client.proxy_choice());
+        let redirects_max = self.redirects_max.unwrap_or(self.client.redirects_max());
+        redirects_max == 0 && matches!(proxies.proxy(uri), Ok(None))
+    }
+
     /// Connects to the host of an address, directly or through a proxy, and performs the handshakes.
     async fn open(
         &self,

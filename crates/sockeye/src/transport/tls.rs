@@ -67,8 +67,10 @@ where
 
 /// A TLS session of a client that is driven by a thread.
 #[cfg(all(unix, feature = "blocking"))]
-pub(crate) fn client_session(config: Arc<ClientConfig>, host: &str) -> Result<rustls::ClientConnection, Error> {
-    let name = ServerName::try_from(host.to_owned()).map_err(Error::invalid_url)?;
+pub(crate) fn client_session(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<rustls::ClientConnection, Error> {
     rustls::ClientConnection::new(config, name).map_err(|error| tls_error(io::Error::other(error)))
 }
 
