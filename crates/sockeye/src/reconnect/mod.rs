@@ -111,8 +111,8 @@ pub struct Reconnecting {
 }
 
 enum State {
-    /// The next attempt is later.
-    Waiting(Pin<Box<Sleep>>),
+    /// The next attempt is after this delay; `None` before the first one.
+    Waiting(Option<Pin<Box<Sleep>>>),
     /// An attempt, including the hook.
     Connecting(ConnectFuture),
     Open(Box<Open>),
@@ -210,7 +210,7 @@ impl Reconnecting {
             retry_if: Box::new(Error::is_retryable),
             backoff: Backoff::default(),
             attempts_max: None,
-            state: State::Waiting(Box::pin(sleep(Duration::ZERO))),
+            state: State::Waiting(None),
             delays: 0,
             attempts: 0,
             ledger: Ledger::new(KEPT_SIZE_MAX),
@@ -438,7 +438,9 @@ impl Reconnecting {
     async fn advance(&mut self) {
         match &mut self.state {
             State::Waiting(delay) => {
-                delay.as_mut().await;
+                if let Some(delay) = delay {
+                    delay.as_mut().await;
+                }
                 self.attempts = self.attempts.saturating_add(1);
                 self.state = State::Connecting(self.attempt());
             }
@@ -486,7 +488,7 @@ impl Reconnecting {
     fn wait_after(&mut self, error: &Error) -> Duration {
         let delay = self.backoff.delay(self.delays, error, random());
         self.delays = self.delays.saturating_add(1);
-        self.state = State::Waiting(Box::pin(sleep(delay)));
+        self.state = State::Waiting(Some(Box::pin(sleep(delay))));
         delay
     }
 
