@@ -14,7 +14,9 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 fn sockeye(tcp: TcpStream) {
-    let Ok(mut ws) = sockeye::blocking::accept(tcp) else { return };
+    let Ok(mut ws) = sockeye::blocking::accept(tcp) else {
+        return;
+    };
     while let Ok(Some(message)) = ws.recv() {
         if ws.feed(message).is_err() {
             return;
@@ -123,7 +125,10 @@ fn main() -> std::io::Result<()> {
         ("messages/s", |it| it.rate),
     ] {
         let (ours, theirs) = (median(ours, value), median(theirs, value));
-        println!("median {what}: {ours:.3} beside {theirs:.3}, ratio {:.2}", theirs / ours);
+        println!(
+            "median {what}: {ours:.3} beside {theirs:.3}, ratio {:.2}",
+            theirs / ours
+        );
     }
     Ok(())
 }
