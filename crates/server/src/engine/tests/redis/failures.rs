@@ -285,13 +285,13 @@ async fn a_failover_that_loses_writes_begins_a_new_epoch() {
     assert_eq!(stored, ["1", "2", "3", "6"]);
 }
 
-/// A sentinel that watches a server as `main`.
+/// A sentinel that watches a server as `main`. On a busy machine, a healthy server may not answer for a second.
 fn sentinel(primary: &Server) -> Server {
     let port = free_port();
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
         "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
-         sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n",
+         sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 5000\n",
         primary.port
     );
     let path = folder.path().join("sentinel.conf");
