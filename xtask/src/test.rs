@@ -27,26 +27,16 @@ pub(crate) struct Options {
 /// skipped; it is printed at the end and does not make the run fail.
 pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<String>) -> Result<()> {
     let suites = options.suites()?;
-    let skipped_before = skipped.len();
-    let mut total = TestCounts {
-        skipped: skipped_before,
-        ..TestCounts::default()
-    };
+    let mut total = TestCounts::with_skipped(skipped.len());
     step("build", || {
         // Includes dev-dependencies, so that the tests later find the same build.
         call(&mut workspace.cargo(["build", "--workspace", "--all-targets"]))
     })?;
     if options.only.is_empty() {
-        total.add(judged_step(
-            "tests that need Rust alone",
-            || rust_tests(workspace),
-            TestCounts::is_good,
-        )?);
-        total.add(judged_step(
-            "frameworks",
-            || frameworks(workspace),
-            TestCounts::is_good,
-        )?);
+        let name = "tests that need Rust alone";
+        total.add(name, judged_step(name, || rust_tests(workspace), TestCounts::is_good)?);
+        let name = "frameworks";
+        total.add(name, judged_step(name, || frameworks(workspace), TestCounts::is_good)?);
     }
 
     let mut environment = Environment::new(workspace)?;
@@ -63,11 +53,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
             suites_missing += usize::from(!suite.is_optional());
             continue;
         }
-        total.add(judged_step(
-            suite.name,
-            || suite.run(workspace, &environment, Profile::Debug, ""),
-            TestCounts::is_good,
-        )?);
+        let run = || suite.run(workspace, &environment, Profile::Debug, "");
+        total.add(suite.name, judged_step(suite.name, run, TestCounts::is_good)?);
         ran.push(suite.name);
         if suite.name == AUTOBAHN.name {
             autobahn::print_tables(workspace)?;
@@ -75,6 +62,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
     }
 
     println!();
+    total.failures().iter().for_each(|failure| println!("{failure}"));
     skipped.iter().for_each(|what| println!("skipped: {what}"));
     println!("{total}");
     if total.failed > 0 {

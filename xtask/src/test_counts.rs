@@ -2,19 +2,45 @@
 
 use std::fmt;
 
-/// Number of tests that passed, failed and were skipped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Number of tests that passed, failed and were skipped, and what the failed ones printed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TestCounts {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) skipped: usize,
+    /// The output of the failed tests, each under a line with the test's name.
+    failures: Vec<String>,
+    /// The lines that follow are the output of a failed test.
+    in_failure: bool,
 }
 
+/// Lines kept of the output of one failed test, so that the summary stays readable.
+const FAILURE_LINES_MAX: usize = 40;
+
 impl TestCounts {
+    pub(crate) fn with_skipped(skipped: usize) -> Self {
+        Self {
+            skipped,
+            ..Self::default()
+        }
+    }
+
     /// Adds one line of a test program's output.
     ///
     /// Tests that are ignored because `cargo xtask` runs them later are not counted here.
     pub(crate) fn add_line(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+            self.in_failure = true;
+            self.failures.push(line.to_owned());
+        } else if line == "failures:" {
+            self.in_failure = false;
+        } else if self.in_failure
+            && let Some(failure) = self.failures.last_mut()
+            && failure.lines().count() <= FAILURE_LINES_MAX
+        {
+            failure.push('\n');
+            failure.push_str(line);
+        }
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += number_before(result, " passed");
             self.failed += number_before(result, " failed");
@@ -27,10 +53,21 @@ impl TestCounts {
         self.failed == 0
     }
 
-    pub(crate) fn add(&mut self, other: Self) {
+    /// What the failed tests printed.
+    pub(crate) fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// Adds the results of the step or suite `name`.
+    pub(crate) fn add(&mut self, name: &str, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        if other.failed > 0 && other.failures.is_empty() {
+            self.failures.push(format!("{name} failed before a test reported its failure"));
+        }
+        self.failures
+            .extend(other.failures.into_iter().map(|failure| format!("{name}: {failure}")));
     }
 }
 
@@ -73,7 +110,7 @@ mod tests {
             TestCounts {
                 passed: 13,
                 failed: 2,
-                skipped: 0
+                ..TestCounts::default()
             }
         );
     }
@@ -88,8 +125,45 @@ mod tests {
             TestCounts {
                 passed: 0,
                 failed: 0,
-                skipped: 1
+                skipped: 1,
+                ..TestCounts::default()
             }
         );
+    }
+    #[test]
+    fn output_of_failed_tests_is_kept_for_the_summary() {
+        let mut suite = TestCounts::default();
+        for line in [
+            "test a ... FAILED",
+            "",
+            "failures:",
+            "",
+            "---- a stdout ----",
+            "thread 'a' panicked at a.rs:1:1:",
+            "expected 3",
+            "",
+            "failures:",
+            "    a",
+            "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            suite.add_line(line);
+        }
+        let mut total = TestCounts::default();
+        total.add("peers", suite);
+        assert_eq!(
+            total.failures(),
+            ["peers: ---- a stdout ----\nthread 'a' panicked at a.rs:1:1:\nexpected 3\n"]
+        );
+    }
+
+    #[test]
+    fn failure_without_output_is_named() {
+        let mut total = TestCounts::default();
+        let suite = TestCounts {
+            failed: 1,
+            ..TestCounts::default()
+        };
+        total.add("peers", suite);
+        assert_eq!(total.failures(), ["peers failed before a test reported its failure"]);
     }
 }
