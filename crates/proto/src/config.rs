@@ -17,7 +17,8 @@ pub struct Limits {
     /// written.
     ///
     /// With [`ReceiveMode::Chunks`](crate::ReceiveMode::Chunks), uncompressed messages are not stored, and this limit
-    /// only bounds their total length.
+    /// only bounds their total length. With [`ReceiveMode::Stream`](crate::ReceiveMode::Stream), no message is stored,
+    /// and the limit does not apply.
     // [6455-10.4-2]
     pub message_size_max: u64,
     /// Maximum number of consecutive empty fragments in a message. Default 1,000; one more closes the connection with

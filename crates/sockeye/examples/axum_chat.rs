@@ -98,7 +98,7 @@ async fn talk(ws: WebSocket, rooms: Rooms, room: String, name: String) -> Result
         Entry::Vacant(vacant) => {
             vacant.insert(sender);
         }
-        // Since the handshake, which had the answer for it.
+        // The name was taken between the handshake and now.
         Entry::Occupied(_) => return Err(Error::other("the name was taken by somebody else")),
     }
     say(&rooms, &room, format!("{name} is here"));

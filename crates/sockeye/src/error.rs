@@ -397,24 +397,26 @@ impl fmt::Display for Error {
             Kind::Closed(close_info) => {
                 fmt::Display::fmt(close_info, f)?;
                 match close_info.cause() {
-                    CloseCause::KeepaliveTimeout => f.write_str("; `keepalive` of the builder sets the time"),
-                    CloseCause::CloseTimeout => f.write_str("; Timeouts::close sets the time"),
+                    CloseCause::KeepaliveTimeout => {
+                        f.write_str("; the limit is ClientBuilder::keepalive or ServerBuilder::keepalive")
+                    }
+                    CloseCause::CloseTimeout => f.write_str("; the limit is Timeouts::close"),
                     _ => Ok(()),
                 }
             }
             Kind::Io(error) => write!(f, "connection lost: {error}"),
-            Kind::Timeout { of, setting } => write!(f, "{of} timed out; {setting} sets the time"),
+            Kind::Timeout { of, setting } => write!(f, "{of} timed out; the limit is {setting}"),
             Kind::Connect(error) => {
                 write!(f, "cannot connect to {}: {error}", error.target())?;
                 match error.is_timeout() {
-                    true => f.write_str("; Timeouts::connect sets the time"),
+                    true => f.write_str("; the limit is Timeouts::connect"),
                     false => Ok(()),
                 }
             }
             Kind::Proxy(error) => {
                 fmt::Display::fmt(error, f)?;
                 match error.failure {
-                    ProxyFailure::TimedOut(_) => f.write_str("; Timeouts::connect sets the time"),
+                    ProxyFailure::TimedOut(_) => f.write_str("; the limit is Timeouts::connect"),
                     _ => Ok(()),
                 }
             }

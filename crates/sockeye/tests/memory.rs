@@ -335,3 +335,17 @@ async fn unread_echoes_cost_the_queue_limit() {
         assert!(held <= WRITE_BUFFER_MAX + MESSAGE_LEN + 8 * 1024, "{held} bytes");
     }
 }
+
+/// The sizes that the documentation states: 270 KiB to compress, 64 KiB to inflate.
+#[test]
+fn codecs_have_the_documented_sizes() {
+    use sockeye_proto::deflate::{Deflater, Inflater};
+    const KIB: usize = 1024;
+    let (deflater, inflater) = (
+        held_by(Deflater::new(&DeflateConfig::default())),
+        held_by(Inflater::new()),
+    );
+    println!("deflater: {deflater} bytes, inflater: {inflater} bytes");
+    assert!((250 * KIB..=270 * KIB).contains(&deflater), "{deflater} bytes");
+    assert!((40 * KIB..=64 * KIB).contains(&inflater), "{inflater} bytes");
+}

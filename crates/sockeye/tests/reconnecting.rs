@@ -391,7 +391,7 @@ async fn hook_that_fails_or_hangs_is_a_failed_attempt() {
         (1, "connection lost: connection refused"),
         (
             2,
-            "the hook after connecting timed out; Reconnecting::on_connect_timeout sets the time",
+            "the hook after connecting timed out; the limit is Reconnecting::on_connect_timeout",
         ),
     ] {
         match next(&mut client).await {

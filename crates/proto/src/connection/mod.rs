@@ -92,6 +92,9 @@ impl MessageKind {
 }
 
 /// How received messages are delivered.
+///
+/// Take [`Stream`](Self::Stream) for messages of any size. Take [`Chunks`](Self::Chunks) to process messages as they
+/// arrive, but to reject those of more than [`Limits::message_size_max`](crate::Limits::message_size_max).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ReceiveMode {
     /// As complete messages: [`Event::Message`].
@@ -297,8 +300,8 @@ impl Connection {
     ///
     /// After taking the payload, continue [after the frame](MaskedMessage::frame_len). In all other cases pass `input`
     /// to [`handle_bytes`](Self::handle_bytes), which checks every rule: if this returns `None` (which says nothing
-    /// about the input), or if [`MaskedMessage`] rejects the payload. Always returns `None` in [`ReceiveMode::Chunks`]
-    /// and once the connection is [`State::Draining`] or [`State::Closed`].
+    /// about the input), or if [`MaskedMessage`] rejects the payload. Returns `None` unless the receive mode is
+    /// [`ReceiveMode::Whole`], and once the connection is [`State::Draining`] or [`State::Closed`].
     ///
     /// A message that is found counts as progress for the keepalive and changes [`poll_timeout`](Self::poll_timeout).
     // Forced inlining keeps a small message in registers.

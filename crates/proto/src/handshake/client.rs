@@ -291,7 +291,7 @@ impl AwaitingResponse {
         }
     }
 
-    /// Handles the end of the time for the handshake. Returns the rejecting response with the body received so far,
+    /// Handles the expiry of the handshake deadline. Returns the rejecting response with the body received so far,
     /// marked as [truncated](Response::is_body_truncated).
     ///
     /// # Errors

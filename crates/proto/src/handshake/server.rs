@@ -79,7 +79,7 @@ impl ServerHandshake {
         }
     }
 
-    /// Handles the end of the time for the handshake. Returns the 408 response to send before closing the connection.
+    /// Handles the expiry of the handshake deadline. Returns the 408 response to send before closing the connection.
     ///
     /// Returns `None` if the client sent nothing: there is no request to answer, so just close the connection.
     #[must_use]
@@ -96,7 +96,7 @@ impl ServerHandshake {
         self.head.bytes().len()
     }
 
-    /// The parts of a head that is whole.
+    /// Parses a complete head.
     fn parts(&self) -> Result<UpgradeParts<'_>, HandshakeError> {
         let (line, _) = self.head.split();
         let RequestLine {

@@ -105,7 +105,7 @@ pub enum TunnelProgress {
     /// The tunnel is open.
     Open {
         /// Bytes received after the response head. They come from the host behind the tunnel, or from a proxy that
-        /// pretends so. A WebSocket server, with or without TLS, sends nothing before the client does.
+        /// impersonates it. A WebSocket server, with or without TLS, sends nothing before the client does.
         read_buf: Vec<u8>,
     },
     /// The proxy answered with a status that is not 2xx. The body is not read. Close the connection.

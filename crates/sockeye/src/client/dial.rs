@@ -435,7 +435,7 @@ mod tests {
         let error = connect(&dialer, "wss://h.example/").await;
         assert_eq!(
             error.to_string(),
-            "cannot connect to h.example:443: the host name was not resolved within 10s; Timeouts::connect sets the time"
+            "cannot connect to h.example:443: the host name was not resolved within 10s; the limit is Timeouts::connect"
         );
         assert!(error.is_timeout() && !error.is_io());
         let error = error.connect_error().unwrap();
@@ -452,7 +452,8 @@ mod tests {
         let error = connect(&dialer, "ws://[::1]:9/").await;
         assert!(error.is_invalid_input() && !error.is_io() && !error.is_closed());
         let error = error.connect_error().unwrap();
-        assert_eq!(error.to_string(), "the local address is of another family than ::1");
+        let expected = "the local address and the host's addresses are of different families: ::1";
+        assert_eq!(error.to_string(), expected);
         assert_eq!(error.target(), "[::1]:9");
         assert!(!error.is_unresolved() && !error.is_timeout());
     }

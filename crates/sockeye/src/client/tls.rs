@@ -291,7 +291,8 @@ fn webpki_verifier(
     WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build()
 }
 
-/// Verifier that also accepts the trusted certificates themselves, which a certificate authority is only for others.
+/// Verifier that also accepts a trusted certificate presented by the server itself, which webpki accepts only as an
+/// issuer.
 #[derive(Debug)]
 struct TrustedServers {
     inner: Arc<dyn ServerCertVerifier>,

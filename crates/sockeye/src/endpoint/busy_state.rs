@@ -21,7 +21,8 @@ pub(super) struct BusyState {
     pub(super) drained_at: Option<Instant>,
     /// Messages received while a send waited.
     pub(super) ahead: ReadAhead,
-    /// When a message was first refused or made to wait since the queue was last empty or a message was last accepted.
+    /// When the queue became full: the time of the first message that was refused or delayed. Reset when a message is
+    /// accepted or the queue is empty.
     pub(super) full_since: Option<Instant>,
     pub(super) reservations: Reservations,
     /// Messages that are encoded once everything encoded before is written.

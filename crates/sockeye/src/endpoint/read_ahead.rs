@@ -21,8 +21,8 @@ pub(super) struct ReadAhead {
 
 pub(super) enum Entry {
     Event(Event),
-    /// A message of which no reader has taken the beginning, or what is left of the one that a reader has begun. Only
-    /// the last entry of this kind can be incomplete.
+    /// A message that is delivered in chunks and not completely read yet. Only the last entry of this kind can be
+    /// incomplete.
     Part(Part),
 }
 

@@ -1,4 +1,4 @@
-//! The state of a connection's transport, and how much of the end the application has seen.
+//! The state of a connection's transport, and whether the end was reported to the application.
 
 use std::task::Poll;
 
@@ -173,7 +173,7 @@ impl TransportState {
     }
 }
 
-/// How much of the end the application has seen.
+/// Whether the end was reported to the application.
 ///
 /// `recv` reports the end again to a caller that ignores it, but lets other tasks run in between. A stream reports an
 /// error once, then `None`.

@@ -186,7 +186,7 @@ impl fmt::Display for ProxyError {
             ProxyFailure::EarlyBytes => {
                 write!(
                     f,
-                    "proxy {proxy} sent bytes after its response, before the client sent any to {target}"
+                    "proxy {proxy} sent unexpected data after opening the tunnel to {target}"
                 )
             }
             ProxyFailure::Closed => write!(f, "proxy {proxy} closed the connection before it answered for {target}"),
@@ -200,7 +200,7 @@ impl fmt::Display for ProxyError {
             ProxyFailure::SocksMethods { has_credentials } => match has_credentials {
                 true => write!(
                     f,
-                    "proxy {proxy} accepts neither a user name and password nor clients without"
+                    "proxy {proxy} supports neither authentication by user name and password nor anonymous access"
                 ),
                 false => write!(
                     f,

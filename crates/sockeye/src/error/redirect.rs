@@ -19,7 +19,7 @@ pub(crate) enum Redirect {
     Invalid(UriError),
     /// Too many redirects. Holds their number, and the next URL.
     TooMany(usize, String),
-    /// From TLS to a URL without.
+    /// A redirect from `wss` to `ws`. Holds the URL.
     Downgrade(String),
 }
 

@@ -49,7 +49,7 @@ impl TaskTracker {
         })
     }
 
-    /// Registers a new task. Dropping it ends the registration.
+    /// Registers a new task. Dropping the token ends the registration.
     pub(crate) fn track(self: &Arc<Self>) -> TaskToken {
         let mut registry = self.registry();
         let id = registry.next_id;

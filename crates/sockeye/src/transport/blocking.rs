@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Maximum length of a read. The buffer may have to be zeroed first.
 const READ_LEN_MAX: usize = 128 * 1024;
 
-/// From this on, a timeout of the socket is set to less than what is needed, so that it need not be set for each read:
-/// most deadlines move later with each message. A read that ends early is repeated.
+/// Waits longer than this use a shorter socket timeout, so that one `setsockopt` serves several reads: most deadlines
+/// move later with each message. A read that ends early is repeated.
 const COARSE_WAIT_MIN: Duration = Duration::from_secs(2);
 
 /// What reads may do during one call of a connection.
@@ -27,9 +27,9 @@ const COARSE_WAIT_MIN: Duration = Duration::from_secs(2);
 pub(crate) enum Reads {
     /// The first read waits for the peer, until this time.
     WaitUntil(Instant),
-    /// They return what has arrived.
+    /// Reads return what has arrived, without waiting.
     NonBlocking,
-    /// They return nothing, because another thread receives.
+    /// Reads return nothing, because another thread receives.
     Never,
 }
 
@@ -109,7 +109,7 @@ impl BlockingStream {
         }
     }
 
-    /// Reads all bytes into `buffer` that one read returns, until `deadline`. For the opening handshake.
+    /// Reads once, waiting until `deadline` at most. For the opening handshake.
     pub(crate) fn read_until(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         loop {
             let mut read = ReadBuf::new(buffer);

@@ -1,4 +1,4 @@
-//! Information about transports that the caller connected: their TCP socket and their TLS session.
+//! Socket options, addresses and TLS data of a transport, found by downcasting.
 
 use std::any::Any;
 use std::io;

@@ -17,8 +17,8 @@ pub(super) type CommandQueue = Option<Box<CommandQueueState>>;
 #[derive(Debug, Default)]
 pub(super) struct CommandQueueState {
     pub(super) commands: Vec<Command>,
-    /// The total length of the messages and new reservations, plus [`COMMAND_OVERHEAD`] for each, and what messages
-    /// exceed their permits by.
+    /// The total length of the messages and new reservations, plus [`COMMAND_OVERHEAD`] each, plus the part of messages
+    /// beyond their permits.
     pub(super) len: usize,
     /// The total length of the messages for which room was already reserved.
     pub(super) reserved_len: usize,

@@ -145,8 +145,8 @@ impl WebSocket {
     /// call. Pings are answered and the round-trip time is measured as with [`recv`](Self::recv), which skips control
     /// frames.
     ///
-    /// If another method reads ahead, it keeps control frames for this one only if this was the last method that
-    /// received.
+    /// While `send` or another method reads ahead, control frames are kept only if the last receiving call was
+    /// `recv_event`.
     ///
     /// # Errors
     ///

@@ -12,8 +12,8 @@ use crate::websocket::try_send::TrySendError;
 /// Reserved room in the send queue of a connection for one message, made by [`Sender::reserve`](crate::Sender::reserve)
 /// and [`Sender::try_reserve`](crate::Sender::try_reserve).
 ///
-/// Dropping it releases the room. Costs one reference count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a
-/// slower path.
+/// Dropping it releases the capacity. Costs one reference count. While a permit exists, the connection keeps about 300
+/// bytes of state, and received messages take a slower path.
 #[must_use = "dropping a permit releases its room"]
 pub struct Permit {
     shared: Arc<Shared>,

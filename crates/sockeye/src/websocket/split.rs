@@ -591,8 +591,8 @@ impl Receiver {
     }
 }
 
-/// Drops the waker of its task, so that the connection does not keep that task alive.
-/// Closes an open connection, because nobody would notice its end: see [`Receiver`].
+/// Removes its waker, so that the connection does not keep the task alive. Then closes an open connection, because
+/// nobody would notice its end: see [`Receiver`].
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);

@@ -17,8 +17,8 @@ pub enum TrySendError {
         message: Outbound,
         /// The number of bytes that wait to be written: see [`Sender::queued_bytes`](crate::Sender::queued_bytes).
         queued_bytes: usize,
-        /// Since when the queue has been full, with a resolution of one millisecond: the first refused or delayed
-        /// message since the queue was last empty or a message was last accepted.
+        /// When the queue became full: the time of the first message that was refused or delayed, with a resolution of
+        /// one millisecond. Reset when a message is accepted or the queue is empty.
         since: Instant,
     },
     /// The connection is closed or lost.

@@ -81,6 +81,7 @@ pub(crate) struct WriteOutcome {
 /// The position up to which a flush writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum FlushEnd {
+    /// Not determined yet.
     #[default]
     Unknown,
     /// The end of the message that is being compressed, identified by its [`CompressJob::start`].

@@ -140,7 +140,7 @@ impl Driver {
                 return Poll::Ready(Ok(read));
             }
             if self.is_receive_closed() {
-                // A normal end is none here: the message is incomplete.
+                // A normal close is an error here: the message is incomplete.
                 let ended = ready!(self.poll_end(cx));
                 return Poll::Ready(Err(ended.err().unwrap_or_else(|| self.send_error(SendError::Closed))));
             }
@@ -246,7 +246,7 @@ impl Driver {
                     if self.connection.set_receive_mode(ReceiveMode::Whole) {
                         return self.parse_message().map(Event::Message);
                     }
-                    // A reader was leaked.
+                    // A `MessageReader` was leaked (`mem::forget`).
                     self.abandon_stream();
                 }
                 Some((_, PartReader::None, _)) if self.front_part_len() as u64 > size_max => {
