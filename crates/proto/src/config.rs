@@ -89,8 +89,8 @@ impl Keepalive {
 
 /// Configuration of a [`Connection`](crate::Connection).
 ///
-/// All limits and timeouts have finite defaults. The `Arc` in [`Connection::new`](crate::Connection::new) lets many connections
-/// share one configuration.
+/// All limits and timeouts have finite defaults. The `Arc` in [`Connection::new`](crate::Connection::new) lets many
+/// connections share one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {

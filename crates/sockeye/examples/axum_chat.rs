@@ -1,5 +1,5 @@
-//! A chat in an axum application: rooms and names in the path, a page that lists the rooms, limits before the handlers, and
-//! a shutdown that closes every connection. Requires the feature `axum`.
+//! A chat in an axum application: rooms and names in the path, a page that lists the rooms, limits before the handlers,
+//! and a shutdown that closes every connection. Requires the feature `axum`.
 //!
 //! `cargo run -p sockeye --features axum --example axum_chat -- 127.0.0.1:9007`
 //!

@@ -208,7 +208,7 @@ async fn retry_after_of_the_server_lengthens_the_delay_up_to_the_maximum() {
         "HTTP/1.1 429 X\r\nRetry-After: 86400\r\nContent-Length: 0\r\n\r\n",
     ];
     let (client, _network) = Network::start(responses.map(Attempt::Rejected));
-    let mut client = client.backoff(Backoff::default().first_max(Duration::ZERO));
+    let mut client = client.backoff(Backoff::default().initial(Duration::ZERO));
     for expected in [30, 60] {
         match next(&mut client).await {
             ReconnectEvent::ConnectFailed { retry_in, .. } => assert_eq!(retry_in.as_secs(), expected),

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::error::connect::{Attempt, ConnectFailure};
 use crate::error::{ConnectError, Error, Kind};
-use crate::transport::socket::prepare_tcp;
+use crate::transport::socket::set_tcp_options;
 
 /// RFC 8305 §5: the recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -163,7 +163,7 @@ async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Resu
             socket.connect(address).await?
         }
     };
-    prepare_tcp(&tcp)?;
+    set_tcp_options(&tcp)?;
     Ok(tcp)
 }
 

@@ -84,9 +84,9 @@ impl ClientTls {
         Self::default()
     }
 
-    /// Uses the root certificates of Mozilla, compiled into the program by the crate `webpki-roots`, instead of those of
-    /// the platform. They are the same on every machine, also in a container without a CA store, and change only with a
-    /// new version of the crate.
+    /// Uses the root certificates of Mozilla, compiled into the program by the crate `webpki-roots`, instead of those
+    /// of the platform. They are the same on every machine, also in a container without a CA store, and change only
+    /// with a new version of the crate.
     #[cfg(feature = "webpki-roots")]
     pub fn webpki_roots(mut self) -> Self {
         self.roots = Roots::Webpki;
@@ -346,8 +346,8 @@ impl ServerCertVerifier for TrustedServers {
     }
 }
 
-/// Whether the only problem of a certificate is its issuer: it is unknown, or the certificate is itself an authority, as
-/// self-signed ones often are.
+/// Whether the only problem of a certificate is its issuer: it is unknown, or the certificate is itself an authority,
+/// as self-signed ones often are.
 fn is_issuer_missing(error: &CertificateError) -> bool {
     match error {
         CertificateError::UnknownIssuer => true,

@@ -131,7 +131,8 @@ impl ProxyError {
     }
 }
 
-/// Whether a response to CONNECT is about user name and password: 407 (RFC 9110 §15.5.8), or 401, which tinyproxy sends.
+/// Whether a response to CONNECT is about user name and password: 407 (RFC 9110 §15.5.8), or 401, which tinyproxy
+/// sends.
 fn is_challenge(status: http::StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 407)
 }

@@ -75,9 +75,9 @@ impl std::error::Error for TrySendAllError {
     }
 }
 
-/// Queues a message if there is room.
+/// Queues a message if there is capacity.
 pub(crate) fn try_send(driver: &mut Driver, message: Outbound) -> Result<(), TrySendError> {
-    if driver.has_room_for(message.len()) {
+    if driver.has_capacity_for(message.len()) {
         let queued = driver.queue(&message).map_err(TrySendError::Closed);
         driver.clear_queue_full();
         return queued;
