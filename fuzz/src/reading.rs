@@ -83,7 +83,7 @@ pub fn check(role: Role, input: &[u8]) {
 enum Method {
     /// With `handle_bytes`, unmasked in place.
     InPlace,
-    /// With `find_message`, unmasked while copying.
+    /// With `recognize_message`, unmasked while copying.
     Copied,
 }
 
@@ -114,7 +114,7 @@ fn run(
         loop {
             calls += 1;
             if method == Method::Copied
-                && let Some(found) = connection.find_message(now, piece)
+                && let Some(found) = connection.recognize_message(now, piece)
                 && let Some(payload) = found.to_vec()
             {
                 trace.message(found.kind(), &payload);

@@ -1,4 +1,8 @@
-//! The snippets of `docs/guide`, compiled (and where they can be, run) as doctests.
+//! The snippets of `README.md` and `docs/guide`, compiled (and where they can be, run) as doctests.
+
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct Readme;
 
 #[doc = include_str!("../../docs/guide/axum.md")]
 #[derive(Debug)]
@@ -31,6 +35,10 @@ pub struct GettingStarted;
 #[doc = include_str!("../../docs/guide/keepalive.md")]
 #[derive(Debug)]
 pub struct Keepalive;
+
+#[doc = include_str!("../../docs/guide/memory.md")]
+#[derive(Debug)]
+pub struct Memory;
 
 #[doc = include_str!("../../docs/guide/migrating-from-fastwebsockets.md")]
 #[derive(Debug)]

@@ -101,7 +101,7 @@ fn find(count: u64, payload_len: usize, is_text: bool) {
     let mut found = 0;
     while found < count {
         let mut rest = input.as_slice();
-        while let Some(message) = connection.find_message(Instant::default(), black_box(rest)) {
+        while let Some(message) = connection.recognize_message(Instant::default(), black_box(rest)) {
             match message.len() {
                 ..=24 => drop(black_box(message.to_array::<24>().expect("the payload is right"))),
                 _ => drop(black_box(message.to_vec().expect("the payload is right"))),

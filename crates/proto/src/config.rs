@@ -17,7 +17,8 @@ pub struct Limits {
     /// written.
     ///
     /// With [`ReceiveMode::Chunks`](crate::ReceiveMode::Chunks), uncompressed messages are not stored, and this limit
-    /// only bounds their total length.
+    /// only bounds their total length. With [`ReceiveMode::Stream`](crate::ReceiveMode::Stream), no message is stored,
+    /// and the limit does not apply.
     // [6455-10.4-2]
     pub message_size_max: u64,
     /// Maximum number of consecutive empty fragments in a message. Default 1,000; one more closes the connection with
@@ -88,8 +89,8 @@ impl Keepalive {
 
 /// Configuration of a [`Connection`](crate::Connection).
 ///
-/// All limits and timeouts have finite defaults. The `Arc` in [`Connection::new`](crate::Connection::new) lets many connections
-/// share one configuration.
+/// All limits and timeouts have finite defaults. The `Arc` in [`Connection::new`](crate::Connection::new) lets many
+/// connections share one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {

@@ -10,7 +10,7 @@ mod connection;
 #[cfg(feature = "deflate")]
 pub mod deflate;
 #[cfg(not(feature = "deflate"))]
-#[path = "deflate/absent.rs"]
+#[path = "deflate/disabled.rs"]
 mod deflate;
 pub mod frame;
 mod grow;
@@ -22,7 +22,7 @@ mod utf8;
 pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose, truncate_close_reason};
 pub use config::{Config, Keepalive, Limits};
 pub use connection::{
-    CloseCause, CloseInfo, Compress, Connection, Data, Event, Fragment, Framing, MaskedMessage, MessageKind,
+    CloseCause, CloseInfo, Compress, Connection, Data, Event, Fragment, FrameInfo, MessageKind, RawMessage,
     ReceiveMode, Received, Role, SendError, Side, State, TransportAction,
 };
 pub use frame::MaskingKey;

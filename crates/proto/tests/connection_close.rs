@@ -150,7 +150,10 @@ fn check_echo(local: Local, received: Frame, answer: Frame, known: CloseFrame) {
     );
     assert_eq!(endpoint.transmits(), [answer]);
     let close_info = endpoint.close_info();
-    assert_eq!((close_info.first(), close_info.cause()), (Side::Peer, CloseCause::Peer));
+    assert_eq!(
+        (close_info.initiator(), close_info.cause()),
+        (Side::Peer, CloseCause::Peer)
+    );
     assert_eq!(
         (close_info.code(), close_info.reason()),
         (known.code, known.reason.as_str())
@@ -205,7 +208,7 @@ fn server_half_closes_tcp_after_the_close_answer() {
     server.connection.handle_transport_end();
     server.is(State::Closed, TransportAction::Close);
     assert_eq!(
-        (server.close_info().first(), server.close_info().cause()),
+        (server.close_info().initiator(), server.close_info().cause()),
         (Side::Local, CloseCause::Local)
     );
     assert!(server.close_info().is_clean());
@@ -223,7 +226,7 @@ fn client_closes_and_waits_for_the_server_to_close_tcp() {
     client.connection.handle_transport_end();
     client.is(State::Closed, TransportAction::Close);
     assert_eq!(
-        (client.close_info().first(), client.close_info().cause()),
+        (client.close_info().initiator(), client.close_info().cause()),
         (Side::Local, CloseCause::Local)
     );
     assert!(client.close_info().is_clean());
@@ -276,7 +279,7 @@ fn check_both_frames_known(endpoint: &Endpoint) {
     assert_eq!(close_info.sent(), Some(&close_frame(1001, "ours")));
     assert_eq!(close_info.received(), Some(&close_frame(4000, "theirs")));
     assert_eq!((close_info.code().0, close_info.reason()), (4000, "theirs"));
-    assert_eq!((close_info.first(), close_info.is_clean()), (Side::Local, true));
+    assert_eq!((close_info.initiator(), close_info.is_clean()), (Side::Local, true));
 }
 
 #[test]
@@ -293,7 +296,7 @@ fn first_close_of_the_application_wins() {
         endpoint.receives([close(1000, "")]);
         endpoint.close(1011, "late");
         assert_eq!(endpoint.transmits(), [close(1000, "")]);
-        assert_eq!(endpoint.close_info().first(), Side::Peer);
+        assert_eq!(endpoint.close_info().initiator(), Side::Peer);
     }
 }
 
@@ -396,7 +399,7 @@ fn check_error_after_close(endpoint: &mut Endpoint, error: ProtocolError) {
     endpoint.is(State::Draining, TransportAction::HalfClose);
     let close_info = endpoint.close_info();
     assert_eq!(
-        (close_info.first(), close_info.cause()),
+        (close_info.initiator(), close_info.cause()),
         (Side::Local, CloseCause::ProtocolError(error))
     );
     assert_eq!(close_info.sent(), Some(&close_frame(1000, "")));

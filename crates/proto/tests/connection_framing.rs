@@ -6,7 +6,7 @@ mod common;
 
 use common::{Endpoint, Frame, Got, Local, text};
 use sockeye_proto::deflate::{CodecPool, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
-use sockeye_proto::{CloseCode, Compress, Data, Fragment, Framing, SendError};
+use sockeye_proto::{CloseCode, Compress, Data, Fragment, FrameInfo, SendError};
 
 fn config(bits: u8) -> DeflateConfig {
     let mut config = DeflateConfig::default();
@@ -28,14 +28,14 @@ fn deflating(local: Local, takeover: Takeover, bits: u8) -> Endpoint {
     endpoint
 }
 
-fn plain(message: Data<'_>) -> (Framing, Vec<u8>) {
+fn plain(message: Data<'_>) -> (FrameInfo, Vec<u8>) {
     let mut frame = vec![];
-    (Framing::plain(message, &mut frame), frame)
+    (FrameInfo::plain(message, &mut frame), frame)
 }
 
-fn compressed(message: Data<'_>, bits: u8) -> (Framing, Vec<u8>) {
+fn compressed(message: Data<'_>, bits: u8) -> (FrameInfo, Vec<u8>) {
     let mut frame = vec![];
-    let framing = Framing::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
+    let framing = FrameInfo::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
     (framing.expect("compression makes it smaller"), frame)
 }
 
@@ -74,7 +74,7 @@ fn incompressible_message_is_sent_uncompressed() {
     let mut frame = vec![];
     for bits in [8, 15] {
         let message = Data::Binary(b"\x00\x01\x02\x03");
-        let framing = Framing::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
+        let framing = FrameInfo::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
         assert!(framing.is_none() && frame.is_empty());
     }
 }

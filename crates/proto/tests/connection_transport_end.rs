@@ -89,7 +89,7 @@ fn end_of_tcp_in_answer_to_our_close_frame_is_normal() {
         endpoint.connection.handle_transport_end();
         check_abnormal(&endpoint, CloseCause::Local);
         assert_eq!(endpoint.close_info().sent(), Some(&close_frame(4001, "ours")));
-        assert_eq!(endpoint.close_info().first(), Side::Local);
+        assert_eq!(endpoint.close_info().initiator(), Side::Local);
         assert!(endpoint.close_info().is_normal());
     }
 }

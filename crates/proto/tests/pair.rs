@@ -426,7 +426,7 @@ fn simultaneous_close_lets_the_server_close_tcp_first() {
 
 #[track_caller]
 fn check_first(pair: &Pair, client: Side, server: Side) {
-    let first = |node: &Node| node.endpoint.connection.close_info().unwrap().first();
+    let first = |node: &Node| node.endpoint.connection.close_info().unwrap().initiator();
     assert_eq!((first(&pair.client), first(&pair.server)), (client, server));
 }
 

@@ -1,5 +1,5 @@
-//! A chat in an axum application: rooms and names in the path, a page that lists the rooms, limits before the handlers, and
-//! a shutdown that closes every connection. Requires the feature `axum`.
+//! A chat in an axum application: rooms and names in the path, a page that lists the rooms, limits before the handlers,
+//! and a shutdown that closes every connection. Requires the feature `axum`.
 //!
 //! `cargo run -p sockeye --features axum --example axum_chat -- 127.0.0.1:9007`
 //!
@@ -98,7 +98,7 @@ async fn talk(ws: WebSocket, rooms: Rooms, room: String, name: String) -> Result
         Entry::Vacant(vacant) => {
             vacant.insert(sender);
         }
-        // Since the handshake, which had the answer for it.
+        // The name was taken between the handshake and now.
         Entry::Occupied(_) => return Err(Error::other("the name was taken by somebody else")),
     }
     say(&rooms, &room, format!("{name} is here"));

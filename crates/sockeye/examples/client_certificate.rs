@@ -1,5 +1,5 @@
-//! TLS with client certificates: a server that accepts only clients with a certificate of its authority, and tells each one
-//! its name; and a client that shows one.
+//! TLS with client certificates: a server that accepts only clients with a certificate of its authority, and tells each
+//! client the size of its certificate; and a client that presents one.
 //!
 //! ```text
 //! cargo run -p sockeye --example client_certificate -- serve 127.0.0.1:9443 server.pem server.key ca.pem

@@ -23,7 +23,8 @@ async fn main() -> Result<(), Error> {
             Err(error) if error.is_retryable() => eprint!("{error}"),
             Err(error) => return Err(error),
         }
-        // The delay is short again after a connection that has worked, and random, so that clients do not return at once.
+        // The delay is short again after a connection that has worked, and random, so that clients do not return at
+        // once.
         let has_worked = started.elapsed() > Duration::from_secs(60);
         failures = if has_worked { 0 } else { (failures + 1).min(6) };
         let delay = Duration::from_secs(1 << failures).mul_f64(rand::random());

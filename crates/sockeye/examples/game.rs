@@ -124,7 +124,7 @@ async fn play(incoming: Incoming, game: Shared) -> Result<(), Error> {
                 Err(error) => break Err(error),
             },
             _ = second.tick() => {
-                // The result of the ping before.
+                // The result of the previous ping.
                 let latency = receiver.rtt();
                 game.lock().unwrap().players.get_mut(&number).expect("it leaves below").latency = latency;
                 if let Err(error) = sender.send_ping(b"").await {

@@ -1,5 +1,5 @@
-//! A client that stays connected: subscribes on each connection, numbers what it sends, sends again what may be lost, and
-//! closes on Ctrl+C.
+//! A client that stays connected: subscribes on each connection, numbers what it sends, sends again what may be lost,
+//! and closes on Ctrl+C.
 //!
 //! `cargo run -p sockeye --example reconnecting -- ws://127.0.0.1:9001/`
 

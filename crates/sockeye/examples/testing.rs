@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use sockeye::test::{self, Frame};
+use sockeye::test_util::{self, Frame};
 use sockeye::{CloseCode, Error, Limits, Server, WebSocket};
 
-/// The application: answers `price SYMBOL`, and closes with 4000 on anything else. Clients that say nothing for a minute
-/// are disconnected with 4001.
+/// The application: answers `price SYMBOL`, and closes with 4000 on anything else. Clients that say nothing for a
+/// minute are disconnected with 4001.
 async fn serve(mut ws: WebSocket) -> Result<(), Error> {
     loop {
         let received = tokio::time::timeout(Duration::from_secs(60), ws.recv()).await;
@@ -31,7 +31,7 @@ fn server() -> Server {
 }
 
 async fn prices_are_answered() -> Result<(), Error> {
-    let (mut client, ws) = test::pair().await;
+    let (mut client, ws) = test_util::pair().await;
     let serving = tokio::spawn(serve(ws));
     client.send("price SOCK").await?;
     assert_eq!(client.recv().await?.unwrap().as_text(), Some("SOCK 42.00"));
@@ -41,7 +41,7 @@ async fn prices_are_answered() -> Result<(), Error> {
 }
 
 async fn idle_client_is_disconnected() -> Result<(), Error> {
-    let (ws, mut peer) = test::scripted_client(&server()).await?;
+    let (ws, mut peer) = test_util::scripted_client(&server()).await?;
     let serving = tokio::spawn(serve(ws));
     // It answers pings, but says nothing.
     let close = loop {
@@ -59,16 +59,16 @@ async fn idle_client_is_disconnected() -> Result<(), Error> {
 
 async fn dead_and_slow_clients_are_noticed() -> Result<(), Error> {
     // No pong for the ping after 20 s.
-    let (ws, silent) = test::scripted_client(&server()).await?;
+    let (ws, silent) = test_util::scripted_client(&server()).await?;
     assert!(serve(ws).await.unwrap_err().is_timeout());
     drop(silent);
     // Killed in the middle of a message.
-    let (ws, mut killed) = test::scripted_client(&server()).await?;
+    let (ws, mut killed) = test_util::scripted_client(&server()).await?;
     killed.send_bytes([0x81, 0x85, 1, 2, 3, 4, b'h']).await;
     killed.abort();
     assert!(serve(ws).await.unwrap_err().is_closed());
     // Reads too slowly what it asks for.
-    let (ws, mut slow) = test::scripted_client(&server()).await?;
+    let (ws, mut slow) = test_util::scripted_client(&server()).await?;
     let serving = tokio::spawn(serve(ws));
     let asking = async {
         for _ in 0..2000 {
@@ -85,7 +85,7 @@ async fn dead_and_slow_clients_are_noticed() -> Result<(), Error> {
 
 async fn invalid_frames_are_rejected() -> Result<(), Error> {
     for (number, code) in [(0, 1002), (1, 1007), (2, 1009)] {
-        let (ws, mut peer) = test::scripted_client(&server()).await?;
+        let (ws, mut peer) = test_util::scripted_client(&server()).await?;
         let serving = tokio::spawn(serve(ws));
         match number {
             0 => peer.send_wrongly_masked("price SOCK").await,

@@ -8,6 +8,7 @@ mod endpoint;
 mod error;
 mod integration;
 mod message;
+mod num;
 mod reconnect;
 mod runtime;
 mod server;
@@ -15,12 +16,11 @@ mod settings;
 mod stats;
 mod sync;
 #[cfg(feature = "test-util")]
-pub mod test;
+pub mod test_util;
 mod transport;
 mod typed;
 mod websocket;
 
-pub use client::address::Address;
 #[cfg(feature = "cookie_store")]
 pub use client::cookies::CookieJar;
 pub use client::cookies::CookieStore;
@@ -28,8 +28,9 @@ pub use client::proxy::{InvalidProxy, Proxy};
 pub use client::request::RequestBuilder;
 #[cfg(feature = "tls")]
 pub use client::tls::ClientTls;
+pub use client::url::WebSocketUrl;
 pub use client::{Client, ClientBuilder, connect};
-pub use error::{ConnectError, Error, ErrorKind, ProxyError};
+pub use error::{ConnectError, Error, ErrorKind, InvalidUrl, ProxyError};
 #[cfg(feature = "axum")]
 pub use integration::axum;
 #[cfg(feature = "hyper")]

@@ -243,24 +243,24 @@ impl CommonOptions {
         limits
     }
 
-    pub(crate) fn settings(&self) -> Arc<Settings> {
-        self.settings_for(Runtime::default())
+    pub(crate) fn connection_group(&self) -> Arc<ConnectionGroup> {
+        self.connection_group_for(Runtime::default())
     }
 
-    pub(crate) fn settings_for(&self, runtime: Runtime) -> Arc<Settings> {
+    pub(crate) fn connection_group_for(&self, runtime: Runtime) -> Arc<ConnectionGroup> {
         let mut connection = Config::default();
         connection.limits.message_size_max = self.limits.message_size_max;
         connection.limits.empty_fragments_max = self.limits.empty_fragments_max;
         connection.keepalive = self.keepalive.clone();
         connection.close_timeout = self.timeouts.close;
         connection.inflate_step_max = INFLATE_STEP_MAX;
-        Arc::new(Settings {
+        Arc::new(ConnectionGroup {
             runtime,
             connection: Arc::new(connection),
             write_buffer_max: self.limits.write_buffer_max,
             read_ahead_max: self.limits.read_ahead_max,
             write_timeout: self.timeouts.write,
-            is_going_away: AtomicBool::new(false),
+            is_shutting_down: AtomicBool::new(false),
             write_taken_min: taken_min(self.limits.write_rate_min, self.timeouts.write),
         })
     }
@@ -271,9 +271,9 @@ fn taken_min(rate_min: u32, time: Duration) -> u32 {
     u32::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u32::MAX)
 }
 
-/// Settings shared by all connections of a client or server.
+/// The connections of one client or server: their shared settings, and whether they are shutting down.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct ConnectionGroup {
     pub(crate) runtime: Runtime,
     pub(crate) connection: Arc<Config>,
     pub(crate) write_buffer_max: usize,
@@ -281,18 +281,18 @@ pub(crate) struct Settings {
     pub(crate) write_timeout: Duration,
     /// The number of bytes that a peer must take within `write_timeout`.
     pub(crate) write_taken_min: u32,
-    is_going_away: AtomicBool,
+    is_shutting_down: AtomicBool,
 }
 
-impl Settings {
-    /// Makes every connection with these settings close with 1001 when it is next polled by a receiver.
-    pub(crate) fn go_away(&self) {
-        self.is_going_away.store(true, Relaxed);
+impl ConnectionGroup {
+    /// Makes every connection of the group close with 1001 when it is next polled by a receiver.
+    pub(crate) fn request_shutdown(&self) {
+        self.is_shutting_down.store(true, Relaxed);
     }
 
     #[inline]
-    pub(crate) fn is_going_away(&self) -> bool {
-        self.is_going_away.load(Relaxed)
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down.load(Relaxed)
     }
 }
 

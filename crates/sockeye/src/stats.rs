@@ -1,3 +1,5 @@
+//! Counters of a connection, as the application sees them.
+
 /// What a connection has sent and received since the opening handshake, returned by
 /// [`WebSocket::stats`](crate::WebSocket::stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct DirectionStats {
     pub compressed_messages: u64,
     /// The payload bytes of the compressed messages before compression.
     pub payload_bytes_before_compression: u64,
-    /// The payload bytes of the compressed messages after compression. Can be more than before, if only the beginning of
-    /// large messages can be compressed.
+    /// The payload bytes of the compressed messages after compression. Can be more than before, if only the beginning
+    /// of large messages can be compressed.
     pub payload_bytes_after_compression: u64,
 }

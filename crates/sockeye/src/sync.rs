@@ -1,4 +1,4 @@
-//! Synchronization primitives of the hand-written wake-up protocols.
+//! Locking, and the synchronization primitives of the hand-written wake-up protocols.
 //!
 //! The modules [`try_lock`](crate::websocket::try_lock), [`wakers`](crate::websocket::wakers) and
 //! [`batch`](crate::websocket::batch) import their primitives from here and never from `std::sync`. `tests/models.rs`

@@ -32,7 +32,10 @@ async fn peer_closes_and_gets_an_answer() {
 
         let close_info = ws.close_info().unwrap().clone();
         assert_eq!((close_info.code(), close_info.reason()), (CloseCode(4001), "enough"));
-        assert_eq!((close_info.first(), close_info.cause()), (Side::Peer, CloseCause::Peer));
+        assert_eq!(
+            (close_info.initiator(), close_info.cause()),
+            (Side::Peer, CloseCause::Peer)
+        );
         assert_eq!(close_info.sent().unwrap().code, CloseCode(4001));
         assert!(close_info.is_clean() && !ws.is_open());
         assert_eq!(ws.send("late").await.unwrap_err().close_code(), Some(CloseCode(4001)));
@@ -63,7 +66,7 @@ async fn local_side_closes_and_waits_for_the_answer() {
         let close_info = ws.close_info().unwrap();
         assert_eq!((close_info.code(), close_info.reason()), (CloseCode::GOING_AWAY, ""));
         assert_eq!(
-            (close_info.first(), close_info.cause()),
+            (close_info.initiator(), close_info.cause()),
             (Side::Local, CloseCause::Local)
         );
         assert_eq!(close_info.sent().unwrap().reason, "restart");
@@ -86,7 +89,10 @@ async fn simultaneous_closes_send_one_close_frame_each() {
         assert_eq!(peer.take_frames(), [close(1000, "here")]);
         let close_info = ws.close_info().unwrap();
         assert!(close_info.is_clean());
-        assert_eq!((close_info.code(), close_info.first()), (CloseCode(3001), Side::Local));
+        assert_eq!(
+            (close_info.code(), close_info.initiator()),
+            (CloseCode(3001), Side::Local)
+        );
     }
 }
 

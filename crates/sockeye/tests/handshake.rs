@@ -490,7 +490,7 @@ async fn request_timeout_limits_the_whole_opening() {
         let error = within(120, request.connect_over(io)).await.unwrap_err();
         assert_eq!(start.elapsed().as_secs(), secs);
         assert!(error.kind() == ErrorKind::Timeout && error.is_retryable(), "{error:?}");
-        let expected = format!("the opening handshake timed out; {setting} sets the time");
+        let expected = format!("the opening handshake timed out; the limit is {setting}");
         assert_eq!(error.to_string(), expected);
         assert!(peer.is_transport_closed());
     }

@@ -11,6 +11,7 @@ use common::wire::{Frame, binary, ping, text};
 use common::{BOTH, Local, Peer, open, open_server, pair, poll_once};
 use heap::{held_by, live};
 use sockeye::{Client, DeflateConfig, Error, Limits, Server, Takeover, WebSocket, WindowBits};
+use sockeye_proto::deflate::{Deflater, Inflater};
 
 /// Echoes everything that the peer has sent. The keepalive timer is then set.
 async fn echo(ws: &mut WebSocket, peer: &Peer, frames: impl IntoIterator<Item = Frame>) {
@@ -334,4 +335,15 @@ async fn unread_echoes_cost_the_queue_limit() {
         assert!(held > WRITE_BUFFER_MAX, "it did not come to that");
         assert!(held <= WRITE_BUFFER_MAX + MESSAGE_LEN + 8 * 1024, "{held} bytes");
     }
+}
+
+/// The sizes that the documentation states, in KiB: to compress with the default configuration, and to inflate.
+const CODEC_KIB: (usize, usize) = (371, 62);
+
+#[test]
+fn codecs_have_the_documented_sizes() {
+    let deflater = held_by(Deflater::new(&DeflateConfig::default()));
+    let inflater = held_by(Inflater::new());
+    println!("to compress: {deflater} bytes, to inflate: {inflater} bytes");
+    assert_eq!((deflater / 1024, inflater / 1024), CODEC_KIB);
 }

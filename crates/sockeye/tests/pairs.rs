@@ -242,7 +242,7 @@ impl Combination {
         }
         let elapsed = start.elapsed();
         let was_first = ops.iter().chain(&drain).find_map(|op| op.handle.close_info());
-        let was_first = was_first.map(|close_info| close_info.first() == Side::Local);
+        let was_first = was_first.map(|close_info| close_info.initiator() == Side::Local);
         let after = self.calls_after_the_end(&mut ops, &mut drain).await;
         let logs = ops.into_iter().chain(drain).map(|op| op.log).collect();
         // The rest of the end of TCP happens in the background.

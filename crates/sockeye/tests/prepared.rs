@@ -36,7 +36,7 @@ async fn prepared_message_is_received_like_any_other() {
             let prepared = [
                 PreparedMessage::new(long.as_str()),
                 PreparedMessage::new(long.as_bytes()),
-                PreparedMessage::with(long.clone(), Compress::Always),
+                PreparedMessage::with_compress(long.clone(), Compress::Always),
             ];
             assert_eq!(prepared[0].message().as_text(), Some(long.as_str()));
             for prepared in &prepared {

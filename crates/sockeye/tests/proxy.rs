@@ -324,12 +324,12 @@ async fn http_proxy_that_misbehaves_is_an_error() {
         (
             b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n",
             true,
-            "proxy http://PROXY sent bytes after its response, before the client sent any to server.invalid:8080",
+            "proxy http://PROXY sent unexpected data after opening the tunnel to server.invalid:8080",
         ),
         (
             b"HTTP/1.1 200 OK\r\n",
             true,
-            "proxy http://PROXY did not answer for server.invalid:8080 within 300ms; Timeouts::connect sets the time",
+            "proxy http://PROXY did not answer for server.invalid:8080 within 300ms; the limit is Timeouts::connect",
         ),
     ] {
         let (error, found) = error("http://PROXY", &[response], stays).await;
@@ -362,7 +362,7 @@ async fn socks_proxy_that_refuses_is_named_with_its_reply() {
         (
             user,
             &[b"\x05\x01"],
-            "proxy socks5h://PROXY accepts neither a user name and password nor clients without",
+            "proxy socks5h://PROXY supports neither authentication by user name and password nor anonymous access",
             false,
             true,
         ),
@@ -397,7 +397,7 @@ async fn socks_proxy_that_refuses_is_named_with_its_reply() {
         (
             anonymous,
             &[b"\x05\0", b"\x05\0\0\x03\xff"],
-            "proxy socks5h://PROXY did not answer for server.invalid:8080 within 300ms; Timeouts::connect sets the time",
+            "proxy socks5h://PROXY did not answer for server.invalid:8080 within 300ms; the limit is Timeouts::connect",
             true,
             false,
         ),

@@ -208,7 +208,7 @@ async fn retry_after_of_the_server_lengthens_the_delay_up_to_the_maximum() {
         "HTTP/1.1 429 X\r\nRetry-After: 86400\r\nContent-Length: 0\r\n\r\n",
     ];
     let (client, _network) = Network::start(responses.map(Attempt::Rejected));
-    let mut client = client.backoff(Backoff::default().first_max(Duration::ZERO));
+    let mut client = client.backoff(Backoff::default().initial(Duration::ZERO));
     for expected in [30, 60] {
         match next(&mut client).await {
             ReconnectEvent::ConnectFailed { retry_in, .. } => assert_eq!(retry_in.as_secs(), expected),
@@ -391,7 +391,7 @@ async fn hook_that_fails_or_hangs_is_a_failed_attempt() {
         (1, "connection lost: connection refused"),
         (
             2,
-            "the hook after connecting timed out; Reconnecting::on_connect_timeout sets the time",
+            "the hook after connecting timed out; the limit is Reconnecting::on_connect_timeout",
         ),
     ] {
         match next(&mut client).await {

@@ -158,7 +158,7 @@ async fn connecting_times_out() {
     assert_eq!(
         error.to_string(),
         format!(
-            "cannot connect to {address}: no connection within 50ms: {address}: no answer; Timeouts::connect sets the time"
+            "cannot connect to {address}: no connection within 50ms: {address}: no answer; the limit is Timeouts::connect"
         )
     );
     let attempts: Vec<_> = error.connect_error().unwrap().attempts().collect();

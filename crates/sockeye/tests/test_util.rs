@@ -1,7 +1,7 @@
-//! What `sockeye::test` offers for the tests of applications.
+//! What `sockeye::test_util` offers for the tests of applications.
 #![cfg(feature = "test-util")]
 
-use sockeye::test::{self, Frame};
+use sockeye::test_util::{self, Frame};
 use sockeye::{Client, CloseCode, DeflateConfig, ErrorKind, Server};
 
 #[tokio::test(start_paused = true)]
@@ -13,7 +13,7 @@ async fn pair_negotiates_what_both_configure() {
         .build()
         .unwrap();
     let server = Server::builder().compression(config).subprotocols(["v1"]).build();
-    let (mut client, mut server) = test::pair_with(&client, &server).await.unwrap();
+    let (mut client, mut server) = test_util::pair_with(&client, &server).await.unwrap();
     assert_eq!(server.subprotocol(), Some("v1"));
     assert!(client.negotiated_deflate().is_some());
     client.send("a".repeat(1000)).await.unwrap();
@@ -27,12 +27,12 @@ async fn pair_negotiates_what_both_configure() {
 async fn scripted_server_misbehaves_towards_a_client() {
     let client = Client::default();
     // A masked frame from a server.
-    let (mut ws, mut peer) = test::scripted_server(&client).await.unwrap();
+    let (mut ws, mut peer) = test_util::scripted_server(&client).await.unwrap();
     peer.send_wrongly_masked("x").await;
     assert!(ws.recv().await.unwrap_err().is_protocol());
     assert_eq!(peer.recv().await.unwrap().close_code(), Some(1002));
     // It behaves until the connection is reset.
-    let (mut ws, mut peer) = test::scripted_server(&client).await.unwrap();
+    let (mut ws, mut peer) = test_util::scripted_server(&client).await.unwrap();
     peer.send(Frame {
         fin: false,
         ..Frame::text("in ")
@@ -49,7 +49,7 @@ async fn scripted_server_misbehaves_towards_a_client() {
     assert_eq!(error.kind(), ErrorKind::Io);
     assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::ConnectionReset);
     // The end of the connection ends reading.
-    let (ws, mut peer) = test::scripted_server(&client).await.unwrap();
+    let (ws, mut peer) = test_util::scripted_server(&client).await.unwrap();
     drop(ws);
     peer.drain().await;
     peer.send_text("lost").await;

@@ -1,7 +1,7 @@
 //! The work per message is the same for 1,000, 100,000 and 1,000,000 messages, for all ways to run a connection.
 //!
 //! Counts polls, transport operations, allocations, peak memory and peak number of wakers. Does not measure time:
-//! `cargo run --release -p sockeye --example throughput` does.
+//! `cargo run --release -p bench-micro --example throughput`, in `bench/`, does.
 
 #[path = "common/allocations.rs"]
 mod allocations;

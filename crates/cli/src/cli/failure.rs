@@ -355,7 +355,7 @@ impl From<io::Error> for Failure {
 fn without_setting(error: &Error) -> String {
     let text = error.to_string();
     match text.rsplit_once("; ") {
-        Some((reason, setting)) if setting.ends_with(" sets the time") => reason.to_owned(),
+        Some((reason, setting)) if setting.starts_with("the limit is ") => reason.to_owned(),
         _ => text,
     }
 }

@@ -1,9 +1,9 @@
-//! Parsing of addresses on the command line: URLs as [`sockeye::Address`] parses them, and abbreviations.
+//! Parsing of addresses on the command line: URLs as [`sockeye::WebSocketUrl`] parses them, and abbreviations.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use sockeye::Address;
+use sockeye::WebSocketUrl;
 use sockeye::handshake::Uri;
 
 use crate::cli::Failure;
@@ -13,7 +13,7 @@ use crate::escape::escape;
 pub(super) struct Target {
     /// The URL for the library. May contain a user name and password.
     pub(super) url: String,
-    address: Address,
+    address: WebSocketUrl,
 }
 
 impl Target {
@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str) -> Result<Target, Failure> {
         return Err(bad(reason));
     }
     let url = complete(trimmed);
-    match Address::parse(&url) {
+    match WebSocketUrl::parse(&url) {
         Ok(address) => Ok(Target {
             url: url.into_owned(),
             address,

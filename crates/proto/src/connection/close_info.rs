@@ -63,7 +63,7 @@ impl CloseInfo {
     }
 
     /// The side whose close frame came first, or [`Side::Local`] if there was none.
-    pub fn first(&self) -> Side {
+    pub fn initiator(&self) -> Side {
         self.first
     }
 

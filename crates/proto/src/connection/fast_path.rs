@@ -2,6 +2,9 @@
 //!
 //! Recognizes only valid frames of this kind. Everything else, including every protocol violation, is left to
 //! `receive`.
+//!
+//! In `cargo xtask count`, recognizing and copying a 20-byte message takes 71 instructions (`find-20B`). Through
+//! `Connection::handle_bytes`, which unmasks in place, it takes 162 (`decode-20B`).
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -12,9 +15,10 @@ use crate::frame::{FIN, LENGTH_16, MASKED, MaskingKey, Opcode, SHORT_MAX};
 
 /// A complete message in the input, still masked (if sent by a client) and not yet validated.
 ///
-/// Returned by [`Connection::find_message`](super::Connection::find_message). Cheap to copy: it borrows the input.
+/// Returned by [`Connection::recognize_message`](super::Connection::recognize_message). Cheap to copy: it borrows the
+/// input.
 #[derive(Clone, Copy)]
-pub struct MaskedMessage<'a> {
+pub struct RawMessage<'a> {
     kind: MessageKind,
     /// All zero, which is a no-op, if the frame is not masked.
     key: MaskingKey,
@@ -24,10 +28,10 @@ pub struct MaskedMessage<'a> {
     frame_len: usize,
 }
 
-impl<'a> MaskedMessage<'a> {
+impl<'a> RawMessage<'a> {
     // [6455-5.1-2, 6455-5.1-5, 6455-10.4-1]
     #[inline(always)]
-    pub(super) fn find(mask_rule: MaskRule, size_max: u64, input: &'a [u8]) -> Option<Self> {
+    pub(super) fn recognize(mask_rule: MaskRule, size_max: u64, input: &'a [u8]) -> Option<Self> {
         const TEXT: u8 = FIN | Opcode::Text.bits();
         const BINARY: u8 = FIN | Opcode::Binary.bits();
         const LEN_SHORT_MAX: u8 = SHORT_MAX as u8;
@@ -136,9 +140,9 @@ impl<'a> MaskedMessage<'a> {
 }
 
 /// Omits the bytes: they are masked and include the frames that follow.
-impl fmt::Debug for MaskedMessage<'_> {
+impl fmt::Debug for RawMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MaskedMessage")
+        f.debug_struct("RawMessage")
             .field("kind", &self.kind)
             .field("len", &self.len)
             .field("frame_len", &self.frame_len)

@@ -18,18 +18,18 @@ use crate::deflate::{CodecPool, DeflateConfig, WindowBits, compress};
 /// Encoding and compressing a broadcast message once saves that work for each further connection.
 ///
 /// ```
-/// # use sockeye_proto::{Data, Framing};
+/// # use sockeye_proto::{Data, FrameInfo};
 /// let message = Data::Text("to everyone");
 /// let mut frame = Vec::new();
-/// let framing = Framing::plain(message, &mut frame);
-/// // For each connection: call `connection.start_framed(message, framing)?`, then write `frame` to its transport.
-/// # let _ = framing;
+/// let frame_info = FrameInfo::plain(message, &mut frame);
+/// // For each connection: call `connection.start_framed(message, frame_info)?`, then write `frame` to its transport.
+/// # let _ = frame_info;
 /// ```
 ///
-/// For connections with compression, create a second frame with `Framing::compressed` and the configuration from
+/// For connections with compression, create a second frame with `FrameInfo::compressed` and the configuration from
 /// `Connection::deflate_config`. It can be shared by all connections with the same configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Framing {
+pub struct FrameInfo {
     message_len: usize,
     /// Window size of the compressor; `None` if the frame is not compressed.
     #[cfg(feature = "deflate")]
@@ -39,7 +39,7 @@ pub struct Framing {
     payload_len: usize,
 }
 
-impl Framing {
+impl FrameInfo {
     /// Appends an uncompressed, unmasked frame with this message to `out`.
     pub fn plain(message: Data<'_>, out: &mut Vec<u8>) -> Self {
         let bytes = message.bytes();
@@ -79,8 +79,8 @@ impl Connection {
     /// Starts sending a message that was encoded in advance. The caller must then write the whole frame to the
     /// transport, before any other bytes.
     ///
-    /// `message` must be the message that `framing` was created from: with context takeover, later messages refer back
-    /// to it and would be corrupted otherwise.
+    /// `message` must be the message that `frame_info` was created from: with context takeover, later messages refer
+    /// back to it and would be corrupted otherwise.
     ///
     /// # Errors
     ///
@@ -91,12 +91,12 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// In debug builds, if `message` differs in length from the message that `framing` was created from.
-    pub fn start_framed(&mut self, message: Data<'_>, framing: Framing) -> Result<(), SendError> {
+    /// In debug builds, if `message` differs in length from the message that `frame_info` was created from.
+    pub fn start_framed(&mut self, message: Data<'_>, frame_info: FrameInfo) -> Result<(), SendError> {
         debug_assert_eq!(
             message.bytes().len(),
-            framing.message_len,
-            "`framing` was created from another message"
+            frame_info.message_len,
+            "`frame_info` was created from another message"
         );
         self.check_message_may_begin()?;
         // RFC 6455 §5.3: a client needs a new masking key for each frame.
@@ -104,13 +104,13 @@ impl Connection {
             return Err(SendError::FrameMismatch);
         }
         #[cfg(feature = "deflate")]
-        if let Some(window_bits) = framing.window_bits {
+        if let Some(window_bits) = frame_info.window_bits {
             let deflate = self.deflate.as_mut().ok_or(SendError::FrameMismatch)?;
             if window_bits > deflate.config().window_bits {
                 return Err(SendError::FrameMismatch);
             }
             deflate.remember_sent(message.bytes());
-            deflate.count_framed(message.bytes().len(), framing.payload_len);
+            deflate.count_framed(message.bytes().len(), frame_info.payload_len);
         }
         Ok(())
     }

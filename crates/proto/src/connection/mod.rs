@@ -25,8 +25,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use close_info::{CloseCause, CloseInfo, Side};
-pub use fast_path::MaskedMessage;
-pub use framing::Framing;
+pub use fast_path::RawMessage;
+pub use framing::FrameInfo;
 pub use lifecycle::State;
 pub use send::{Compress, Data, Fragment, SendError};
 
@@ -41,7 +41,7 @@ use crate::time::Instant;
 use crate::utf8;
 use keepalive::{KeepaliveAction, Liveness};
 use lifecycle::{Action, Input};
-use receive::{Chunk, Found, MaskRule, Receiver};
+use receive::{Chunk, Decoded, Decoder, MaskRule};
 
 /// How long a server keeps reading after a complete closing handshake. Closing a socket with unread input resets the
 /// TCP connection, which can destroy our close frame before the client has read it. After a protocol error the peer may
@@ -92,6 +92,9 @@ impl MessageKind {
 }
 
 /// How received messages are delivered.
+///
+/// Take [`Stream`](Self::Stream) for messages of any size. Take [`Chunks`](Self::Chunks) to process messages as they
+/// arrive, but to reject those of more than [`Limits::message_size_max`](crate::Limits::message_size_max).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ReceiveMode {
     /// As complete messages: [`Event::Message`].
@@ -185,7 +188,7 @@ pub struct Connection {
     config: Arc<Config>,
     role: Role,
     state: State,
-    receiver: Receiver,
+    decoder: Decoder,
     liveness: Liveness,
     /// Type of the message that is being sent in fragments.
     sending: Option<MessageKind>,
@@ -213,7 +216,7 @@ impl Connection {
             config,
             role,
             state: State::Open,
-            receiver: Receiver::new(mask_rule),
+            decoder: Decoder::new(mask_rule),
             liveness: Liveness::new(now),
             sending: None,
             pong_due: None,
@@ -231,7 +234,7 @@ impl Connection {
     // [6455-5.8-1, 7692-5-10]
     #[cfg(feature = "deflate")]
     pub fn enable_deflate(&mut self, config: &DeflateConfig, params: NegotiatedParams, codecs: CodecPool) {
-        self.receiver.allow_deflate();
+        self.decoder.allow_deflate();
         self.deflate = Some(Box::new(DeflateSession::new(config, params, codecs)));
     }
 
@@ -270,7 +273,7 @@ impl Connection {
     // Forced inlining: 162 instead of 186 instructions for a 20-byte message in a burst.
     #[inline(always)]
     pub fn handle_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
-        let Some(message) = self.find_message(now, input) else {
+        let Some(message) = self.recognize_message(now, input) else {
             return self.handle_any_bytes(now, input);
         };
         let (kind, key, consumed) = (message.kind(), message.key(), message.frame_len());
@@ -292,22 +295,23 @@ impl Connection {
     /// Fast path for the common case: returns the message at the start of `input` if it is a complete, uncompressed,
     /// single-frame message of less than 64 KiB, and no earlier frame is unfinished.
     ///
-    /// Optional optimization for callers that copy payloads into their own buffers: [`MaskedMessage`] unmasks while
+    /// Optional optimization for callers that copy payloads into their own buffers: [`RawMessage`] unmasks while
     /// copying, in one pass, whereas [`handle_bytes`](Self::handle_bytes) first unmasks the input in place.
     ///
-    /// After taking the payload, continue [after the frame](MaskedMessage::frame_len). In all other cases pass `input`
+    /// After taking the payload, continue [after the frame](RawMessage::frame_len). In all other cases pass `input`
     /// to [`handle_bytes`](Self::handle_bytes), which checks every rule: if this returns `None` (which says nothing
-    /// about the input), or if [`MaskedMessage`] rejects the payload. Always returns `None` in [`ReceiveMode::Chunks`]
-    /// and once the connection is [`State::Draining`] or [`State::Closed`].
+    /// about the input), or if [`RawMessage`] rejects the payload. Returns `None` unless the receive mode is
+    /// [`ReceiveMode::Whole`], and once the connection is [`State::Draining`] or [`State::Closed`].
     ///
-    /// A message that is found counts as progress for the keepalive and changes [`poll_timeout`](Self::poll_timeout).
+    /// A message that is recognized counts as progress for the keepalive and changes
+    /// [`poll_timeout`](Self::poll_timeout).
     // Forced inlining keeps a small message in registers.
     #[inline(always)]
-    pub fn find_message<'a>(&mut self, now: Instant, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
+    pub fn recognize_message<'a>(&mut self, now: Instant, input: &'a [u8]) -> Option<RawMessage<'a>> {
         if matches!(self.state, State::Draining | State::Closed) {
             return None;
         }
-        let message = self.receiver.find_message(&self.config.limits, input)?;
+        let message = self.decoder.recognize_message(&self.config.limits, input)?;
         self.liveness.handle_progress(now);
         Some(message)
     }
@@ -320,23 +324,23 @@ impl Connection {
             self.discard(consumed);
             return Received { consumed, event: None };
         }
-        if let Some(kind) = self.receiver.inflating() {
+        if let Some(kind) = self.decoder.inflating() {
             let event = self.resume_inflating(now, kind);
             return Received { consumed: 0, event };
         }
-        if self.receiver.has_piece() {
-            return self.receive_pieces(now, 0, input);
+        if self.decoder.has_compressed_part() {
+            return self.inflate_chunks(now, 0, input);
         }
         if !input.is_empty() {
             self.liveness.handle_progress(now);
         }
-        let (consumed, found) = self.receiver.receive(&self.config.limits, input);
-        if found == Ok(Found::CompressedPiece) {
-            return self.receive_pieces(now, consumed, input);
+        let (consumed, decoded) = self.decoder.receive(&self.config.limits, input);
+        if decoded == Ok(Decoded::CompressedPart) {
+            return self.inflate_chunks(now, consumed, input);
         }
         Received {
             consumed,
-            event: self.handle_found(now, found, input),
+            event: self.handle_decoded(now, decoded, input),
         }
     }
 
@@ -346,7 +350,7 @@ impl Connection {
     /// If so, call [`handle_bytes`](Self::handle_bytes) again, even with empty input: it consumes no input and
     /// continues with that message.
     pub fn is_inflating(&self) -> bool {
-        self.receiver.inflating().is_some() || self.receiver.has_piece()
+        self.decoder.inflating().is_some() || self.decoder.has_compressed_part()
     }
 
     /// The buffer of a large message in progress, for reading from the transport without a copy, and the maximum number
@@ -360,7 +364,7 @@ impl Connection {
     #[inline(always)]
     pub fn direct_read_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.state {
-            State::Open | State::CloseSent => self.receiver.direct_read_buffer(),
+            State::Open | State::CloseSent => self.decoder.direct_read_buffer(),
             State::Draining | State::Closed => None,
         }
     }
@@ -369,7 +373,7 @@ impl Connection {
     /// [`handle_direct_read`](Self::handle_direct_read) has not processed.
     #[inline]
     pub fn has_direct_read(&self) -> bool {
-        self.receiver.has_direct_read()
+        self.decoder.has_direct_read()
     }
 
     /// Processes the bytes appended to [`direct_read_buffer`](Self::direct_read_buffer).
@@ -384,8 +388,8 @@ impl Connection {
             return None;
         }
         self.liveness.handle_progress(now);
-        let found = self.receiver.receive_direct_read();
-        self.handle_found(now, found, &[])
+        let decoded = self.decoder.receive_direct_read();
+        self.handle_decoded(now, decoded, &[])
     }
 
     /// Records that everything appended by [`poll_transmit`](Self::poll_transmit) so far, and all bytes before it, has
@@ -542,7 +546,7 @@ impl Connection {
             state: State::Closed,
             close_info: self.close_info.clone(),
             liveness: self.liveness.clone(),
-            deflate: self.deflate.as_ref().map(|deflate| Box::new(deflate.ended())),
+            deflate: self.deflate.as_ref().map(|deflate| Box::new(deflate.without_codecs())),
             ..Self::new(self.role, self.config.clone(), Instant::ORIGIN)
         };
         core::mem::replace(self, closed)
@@ -561,17 +565,17 @@ impl Connection {
     /// Returns `false` and changes nothing if a message is partly received in the other mode. Frees what was kept for
     /// the last event.
     pub fn set_receive_mode(&mut self, receive_mode: ReceiveMode) -> bool {
-        if self.receiver.is_inside_message() && self.receiver.receive_mode() != receive_mode {
+        if self.decoder.is_inside_message() && self.decoder.receive_mode() != receive_mode {
             return false;
         }
-        self.receiver.set_receive_mode(receive_mode);
+        self.decoder.set_receive_mode(receive_mode);
         true
     }
 
     /// How received messages are delivered.
     #[inline]
     pub fn receive_mode(&self) -> ReceiveMode {
-        self.receiver.receive_mode()
+        self.decoder.receive_mode()
     }
 
     /// The state of the connection.
@@ -628,36 +632,38 @@ impl Connection {
     /// the next input.
     pub fn buffered_len(&self) -> usize {
         let inflating = self.deflate.as_ref().map_or(0, |deflate| deflate.buffered_len());
-        self.receiver.buffered_len() + inflating
+        self.decoder.buffered_len() + inflating
     }
 
-    /// Turns the result of the receiver into an event and performs the required protocol action.
+    /// Turns the result of the decoder into an event and performs the required protocol action.
     #[inline]
-    fn handle_found<'a>(
+    fn handle_decoded<'a>(
         &'a mut self,
         now: Instant,
-        found: Result<Found, ProtocolError>,
+        decoded: Result<Decoded, ProtocolError>,
         input: &'a [u8],
     ) -> Option<Event<'a>> {
-        let (opcode, range) = match found {
-            Ok(Found::Nothing) => return None,
-            Ok(Found::MessageInPlace(kind, range)) => {
+        let (opcode, range) = match decoded {
+            Ok(Decoded::Nothing) => return None,
+            Ok(Decoded::MessageInPlace(kind, range)) => {
                 let payload = Cow::Borrowed(&input[range]);
                 return Some(Event::Message { kind, payload });
             }
-            Ok(Found::Message(kind)) => {
-                let payload = Cow::Owned(self.receiver.take_message());
+            Ok(Decoded::Message(kind)) => {
+                let payload = Cow::Owned(self.decoder.take_message());
                 return Some(Event::Message { kind, payload });
             }
-            Ok(Found::CompressedInPlace(kind, range)) => return self.inflate(now, kind, Cow::Borrowed(&input[range])),
+            Ok(Decoded::CompressedInPlace(kind, range)) => {
+                return self.inflate(now, kind, Cow::Borrowed(&input[range]));
+            }
             // [7692-6.2-1]
-            Ok(Found::Compressed(kind)) => {
-                let compressed = self.receiver.take_message();
+            Ok(Decoded::Compressed(kind)) => {
+                let compressed = self.decoder.take_message();
                 return self.inflate(now, kind, Cow::Owned(compressed));
             }
-            // Handled by `receive_pieces`.
-            Ok(Found::CompressedPiece) => return None,
-            Ok(Found::Chunk(chunk, range)) => {
+            // Handled by `inflate_chunks`.
+            Ok(Decoded::CompressedPart) => return None,
+            Ok(Decoded::Chunk(chunk, range)) => {
                 return Some(Event::Chunk {
                     kind: chunk.kind,
                     data: &input[range],
@@ -665,18 +671,18 @@ impl Connection {
                     last: chunk.last,
                 });
             }
-            Ok(Found::ControlInPlace(opcode, range)) => (opcode, Some(range)),
-            Ok(Found::Control(opcode)) => (opcode, None),
+            Ok(Decoded::ControlInPlace(opcode, range)) => (opcode, Some(range)),
+            Ok(Decoded::Control(opcode)) => (opcode, None),
             Err(error) => return Some(self.fail(now, error)),
         };
         if opcode == Opcode::Close {
-            let frame = CloseFrame::parse(range.map_or(self.receiver.control(), |range| &input[range]));
+            let frame = CloseFrame::parse(range.map_or(self.decoder.control(), |range| &input[range]));
             return Some(match frame {
                 Ok(frame) => self.handle_close(now, frame),
                 Err(error) => self.fail(now, error),
             });
         }
-        let payload = range.map_or(self.receiver.control(), |range| &input[range]);
+        let payload = range.map_or(self.decoder.control(), |range| &input[range]);
         if opcode == Opcode::Pong {
             self.liveness.handle_pong(now, payload);
             return Some(Event::Pong(payload));
@@ -714,10 +720,10 @@ impl Connection {
     /// Inflates the buffered part of a compressed message, and parts from `input` behind `consumed`, up to the next
     /// event.
     #[cold]
-    fn receive_pieces<'a>(&'a mut self, now: Instant, mut consumed: usize, input: &'a mut [u8]) -> Received<'a> {
+    fn inflate_chunks<'a>(&'a mut self, now: Instant, mut consumed: usize, input: &'a mut [u8]) -> Received<'a> {
         loop {
             let inflated = match &mut self.deflate {
-                Some(deflate) => self.receiver.inflate_piece(deflate),
+                Some(deflate) => self.decoder.inflate_to_chunk(deflate),
                 // Unreachable: RSV1 is rejected unless permessage-deflate was negotiated.
                 None => Err(ProtocolError::ReservedBits),
             };
@@ -733,10 +739,10 @@ impl Connection {
                 Ok(None) => {}
             }
             let rest = consumed..input.len();
-            let (len, found) = self.receiver.receive(&self.config.limits, &mut input[rest.clone()]);
+            let (len, decoded) = self.decoder.receive(&self.config.limits, &mut input[rest.clone()]);
             consumed += len;
-            if found != Ok(Found::CompressedPiece) {
-                let event = self.handle_found(now, found, &input[rest]);
+            if decoded != Ok(Decoded::CompressedPart) {
+                let event = self.handle_decoded(now, decoded, &input[rest]);
                 return Received { consumed, event };
             }
         }
@@ -745,9 +751,9 @@ impl Connection {
     fn inflated_chunk(&self, chunk: Chunk) -> Event<'_> {
         let Chunk { kind, first, last } = chunk;
         let data = match &self.deflate {
-            Some(deflate) if !last => deflate.inflated_piece(),
+            Some(deflate) if !last => deflate.inflated_chunk(),
             // The codec of a complete message is back in its pool.
-            _ => self.receiver.last_chunk(),
+            _ => self.decoder.last_chunk(),
         };
         Event::Chunk {
             kind,
@@ -765,7 +771,7 @@ impl Connection {
     ) -> Option<Event<'static>> {
         let is_paused = inflated == Ok(None);
         if is_paused || self.is_inflating() {
-            self.receiver.set_inflating(is_paused.then_some(kind));
+            self.decoder.set_inflating(is_paused.then_some(kind));
         }
         match inflated {
             Ok(None) => None,
@@ -831,7 +837,7 @@ impl Connection {
         self.state = state;
         if matches!(state, State::Draining | State::Closed) {
             self.pong_due = None;
-            self.receiver.release();
+            self.decoder.release();
             if let Some(deflate) = &mut self.deflate {
                 deflate.stop_inflating();
                 // After a valid close frame, a compressed message in progress may still be finished.

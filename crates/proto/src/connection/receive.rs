@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::fast_path::MaskedMessage;
+use super::fast_path::RawMessage;
 use super::{Fragment, MessageKind, ReceiveMode};
 use crate::config::Limits;
 use crate::deflate::DeflateSession;
@@ -21,26 +21,26 @@ use crate::utf8::Utf8Validator;
 /// bytes.
 const DIRECT_READ_MIN: usize = 32 * 1024;
 
-/// What the receiver decoded. Ranges refer to the caller's input.
+/// What the decoder has decoded. Ranges refer to the caller's input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum Decoded {
     /// All input was consumed and nothing was completed.
     Nothing,
     /// A message that is complete in the input.
     MessageInPlace(MessageKind, Range<usize>),
-    /// A message that is complete in the message buffer; see [`Receiver::take_message`].
+    /// A message that is complete in the message buffer; see [`Decoder::take_message`].
     Message(MessageKind),
     /// A compressed message that is complete in the input. Text is not validated yet.
     CompressedInPlace(MessageKind, Range<usize>),
     /// A compressed message that is complete in the message buffer. Text is not validated yet.
     Compressed(MessageKind),
-    /// A part of a compressed message is in the message buffer; see [`Receiver::inflate_piece`].
-    CompressedPiece,
+    /// A part of a compressed message is in the message buffer; see [`Decoder::inflate_to_chunk`].
+    CompressedPart,
     /// A part of a message, in the input.
     Chunk(Chunk, Range<usize>),
     /// A control frame that is complete in the input.
     ControlInPlace(Opcode, Range<usize>),
-    /// A control frame that is complete in [`Receiver::control`].
+    /// A control frame that is complete in [`Decoder::control`].
     Control(Opcode),
 }
 
@@ -61,7 +61,7 @@ pub(super) enum MaskRule {
 }
 
 #[derive(Debug)]
-pub(super) struct Receiver {
+pub(super) struct Decoder {
     mask_rule: MaskRule,
     /// Whether permessage-deflate was negotiated, which allows RSV1 (RFC 7692 §6).
     is_deflate_negotiated: bool,
@@ -87,7 +87,7 @@ struct Unfinished {
     inflating: Option<MessageKind>,
     /// Whether the part of a compressed message in `buffer`, which is not completely inflated, is the last one. Only in
     /// [`ReceiveMode::Stream`].
-    piece: Option<Fragment>,
+    compressed_part: Option<Fragment>,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ struct Message {
     is_chunk_delivered: bool,
 }
 
-impl Receiver {
+impl Decoder {
     pub(super) fn new(mask_rule: MaskRule) -> Self {
         Self {
             mask_rule,
@@ -148,25 +148,25 @@ impl Receiver {
         self.unfinished.take_if(|unfinished| unfinished.is_done());
     }
 
-    /// Whether a part of a compressed message waits for [`inflate_piece`](Self::inflate_piece).
+    /// Whether a part of a compressed message waits for [`inflate_to_chunk`](Self::inflate_to_chunk).
     #[inline]
-    pub(super) fn has_piece(&self) -> bool {
+    pub(super) fn has_compressed_part(&self) -> bool {
         self.unfinished
             .as_deref()
-            .is_some_and(|unfinished| unfinished.piece.is_some())
+            .is_some_and(|unfinished| unfinished.compressed_part.is_some())
     }
 
     /// Inflates until the next chunk is complete or the buffered part of the message is used up. The bytes of the chunk
     /// are in the session, or in [`last_chunk`](Self::last_chunk) if it is the last of its message.
-    pub(super) fn inflate_piece(&mut self, deflate: &mut DeflateSession) -> Result<Option<Chunk>, ProtocolError> {
+    pub(super) fn inflate_to_chunk(&mut self, deflate: &mut DeflateSession) -> Result<Option<Chunk>, ProtocolError> {
         let Some(unfinished) = &mut self.unfinished else {
             return Ok(None);
         };
-        let (Some(fragment), Some(message)) = (unfinished.piece, &mut unfinished.message) else {
+        let (Some(fragment), Some(message)) = (unfinished.compressed_part, &mut unfinished.message) else {
             return Ok(None);
         };
-        let is_used_up = deflate.inflate_piece(&unfinished.buffer, fragment)?;
-        let (data, last) = (deflate.inflated_piece(), is_used_up && fragment == Fragment::Last);
+        let is_used_up = deflate.inflate_to_chunk(&unfinished.buffer, fragment)?;
+        let (data, last) = (deflate.inflated_chunk(), is_used_up && fragment == Fragment::Last);
         message.check_text(data, last)?;
         let chunk = Chunk {
             kind: message.kind,
@@ -176,7 +176,7 @@ impl Receiver {
         let is_empty = data.is_empty();
         message.is_chunk_delivered = true;
         if is_used_up {
-            unfinished.piece = None;
+            unfinished.compressed_part = None;
             unfinished.buffer.clear();
         }
         if last {
@@ -226,42 +226,42 @@ impl Receiver {
         self.unfinished = None;
     }
 
-    /// Fast path: see [`Connection::find_message`](super::Connection::find_message).
+    /// Fast path: see [`Connection::recognize_message`](super::Connection::recognize_message).
     #[inline(always)]
-    pub(super) fn find_message<'a>(&self, limits: &Limits, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
+    pub(super) fn recognize_message<'a>(&self, limits: &Limits, input: &'a [u8]) -> Option<RawMessage<'a>> {
         if self.unfinished.is_some() || self.receive_mode != ReceiveMode::Whole {
             return None;
         }
-        MaskedMessage::find(self.mask_rule, limits.message_size_max, input)
+        RawMessage::recognize(self.mask_rule, limits.message_size_max, input)
     }
 
     /// Processes `input` until something is complete. Returns the number of bytes consumed and what was completed.
     // [6455-5.4-3, 6455-5.4-8]
     #[inline]
-    pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Found, ProtocolError>) {
+    pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Decoded, ProtocolError>) {
         // The caller has taken the completed message or control frame since the last call.
         self.unfinished.take_if(|unfinished| unfinished.is_done());
         let mut pos = 0;
-        let found = loop {
+        let decoded = loop {
             match self.step(limits, input, &mut pos) {
                 Ok(None) => {}
-                Ok(Some(found)) => break Ok(found),
+                Ok(Some(decoded)) => break Ok(decoded),
                 Err(error) => break Err(error),
             }
         };
-        (pos, found)
+        (pos, decoded)
     }
 
     /// Processes one header or one run of payload bytes.
     #[inline]
-    fn step(&mut self, limits: &Limits, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, ProtocolError> {
+    fn step(&mut self, limits: &Limits, input: &mut [u8], pos: &mut usize) -> Result<Option<Decoded>, ProtocolError> {
         if let Some(unfinished) = &mut self.unfinished
             && unfinished.frame.is_some()
         {
             return unfinished.receive_payload(self.receive_mode, input, pos);
         }
         let Some(header) = self.receive_header(input, pos)? else {
-            return Ok(Some(Found::Nothing));
+            return Ok(Some(Decoded::Nothing));
         };
         self.check_header(limits, &header)?;
         let key = header.mask.unwrap_or_default();
@@ -274,7 +274,7 @@ impl Receiver {
             key.apply(&mut input[payload.clone()]);
             // [6455-6.2-2, 6455-6.2-3]
             let Some(kind) = MessageKind::of(header.opcode) else {
-                return Ok(Some(Found::ControlInPlace(header.opcode, payload)));
+                return Ok(Some(Decoded::ControlInPlace(header.opcode, payload)));
             };
             // [7692-6-2]
             if header.rsv == RSV1 {
@@ -284,16 +284,16 @@ impl Receiver {
                     self.begin_frame(limits, &header, MaskingKey::default())?;
                     return Ok(None);
                 }
-                return Ok(Some(Found::CompressedInPlace(kind, payload)));
+                return Ok(Some(Decoded::CompressedInPlace(kind, payload)));
             }
             if !kind.is_valid_payload(&input[payload.clone()]) {
                 return Err(ProtocolError::InvalidUtf8);
             }
             return Ok(Some(match self.receive_mode {
-                ReceiveMode::Whole => Found::MessageInPlace(kind, payload),
+                ReceiveMode::Whole => Decoded::MessageInPlace(kind, payload),
                 ReceiveMode::Chunks | ReceiveMode::Stream => {
                     let (first, last) = (true, true);
-                    Found::Chunk(Chunk { kind, first, last }, payload)
+                    Decoded::Chunk(Chunk { kind, first, last }, payload)
                 }
             }));
         }
@@ -406,10 +406,10 @@ impl Receiver {
     }
 
     /// Processes the bytes that the caller appended to [`direct_read_buffer`](Self::direct_read_buffer).
-    pub(super) fn receive_direct_read(&mut self) -> Result<Found, ProtocolError> {
+    pub(super) fn receive_direct_read(&mut self) -> Result<Decoded, ProtocolError> {
         match &mut self.unfinished {
             Some(unfinished) => unfinished.receive_direct_read(),
-            None => Ok(Found::Nothing),
+            None => Ok(Decoded::Nothing),
         }
     }
 }
@@ -436,7 +436,7 @@ impl PartialHeader {
 impl Unfinished {
     /// Whether nothing is in progress.
     fn is_done(&self) -> bool {
-        // While there is a `piece`, there is a `message`.
+        // While there is a `compressed_part`, there is a `message`.
         let Self {
             frame,
             message,
@@ -453,7 +453,7 @@ impl Unfinished {
         receive_mode: ReceiveMode,
         input: &mut [u8],
         pos: &mut usize,
-    ) -> Result<Option<Found>, ProtocolError> {
+    ) -> Result<Option<Decoded>, ProtocolError> {
         let Some(frame) = &mut self.frame else {
             return Ok(None);
         };
@@ -461,7 +461,7 @@ impl Unfinished {
             usize::try_from(frame.remaining).map_or(input.len() - *pos, |remaining| remaining.min(input.len() - *pos));
         let range = *pos..*pos + len;
         if range.is_empty() && frame.remaining > 0 {
-            return Ok(Some(Found::Nothing));
+            return Ok(Some(Decoded::Nothing));
         }
         *pos = range.end;
         let bytes = &mut input[range.clone()];
@@ -474,12 +474,12 @@ impl Unfinished {
         message.check(bytes, frame.ends_message())?;
         if receive_mode == ReceiveMode::Stream && message.is_compressed {
             self.buffer.extend_from_slice(bytes);
-            self.piece = Some(match frame.ends_message() {
+            self.compressed_part = Some(match frame.ends_message() {
                 true => Fragment::Last,
                 false => Fragment::More,
             });
             self.frame.take_if(|frame| frame.remaining == 0);
-            return Ok(Some(Found::CompressedPiece));
+            return Ok(Some(Decoded::CompressedPart));
         }
         if receive_mode == ReceiveMode::Whole || message.is_compressed {
             append(&mut self.buffer, bytes, frame.remaining);
@@ -495,22 +495,22 @@ impl Unfinished {
         let should_deliver = !range.is_empty() || chunk.first || chunk.last;
         message.is_chunk_delivered = true;
         self.end_data_frame();
-        Ok(should_deliver.then_some(Found::Chunk(chunk, range)))
+        Ok(should_deliver.then_some(Decoded::Chunk(chunk, range)))
     }
 
-    fn end_control_frame(&mut self) -> Option<Found> {
+    fn end_control_frame(&mut self) -> Option<Decoded> {
         let frame = self.frame.take_if(|frame| frame.remaining == 0)?;
-        Some(Found::Control(frame.opcode))
+        Some(Decoded::Control(frame.opcode))
     }
 
-    fn end_data_frame(&mut self) -> Option<Found> {
+    fn end_data_frame(&mut self) -> Option<Decoded> {
         let frame = self.frame.take_if(|frame| frame.remaining == 0)?;
         if !frame.fin {
             return None;
         }
         self.message.take().map(|message| match message.is_compressed {
-            true => Found::Compressed(message.kind),
-            false => Found::Message(message.kind),
+            true => Decoded::Compressed(message.kind),
+            false => Decoded::Message(message.kind),
         })
     }
 
@@ -527,9 +527,9 @@ impl Unfinished {
         Some((&mut self.buffer, remaining))
     }
 
-    fn receive_direct_read(&mut self) -> Result<Found, ProtocolError> {
+    fn receive_direct_read(&mut self) -> Result<Decoded, ProtocolError> {
         let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else {
-            return Ok(Found::Nothing);
+            return Ok(Decoded::Nothing);
         };
         // If the caller appended more than the frame has left, ignore the excess.
         let end = usize::try_from(frame.remaining).map_or(self.buffer.len(), |remaining| {
@@ -545,7 +545,7 @@ impl Unfinished {
         frame.take(bytes);
         message.check(bytes, frame.ends_message())?;
         self.processed_len = end;
-        Ok(self.end_data_frame().unwrap_or(Found::Nothing))
+        Ok(self.end_data_frame().unwrap_or(Decoded::Nothing))
     }
 }
 
@@ -554,7 +554,7 @@ impl Frame {
     // [6455-6.2-5]
     fn take(&mut self, bytes: &mut [u8]) {
         self.key.apply(bytes);
-        self.key = self.key.advanced(bytes.len());
+        self.key = self.key.rotated(bytes.len());
         self.remaining -= bytes.len() as u64;
     }
 

@@ -104,7 +104,7 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// Creates a compressor for this configuration. Allocates about 270 KiB with the largest window and memory level 8.
+    /// Creates a compressor for this configuration. Allocates 371 KiB with the largest window and memory level 8.
     pub fn new(config: &DeflateConfig) -> Self {
         let settings = Self::settings(config);
         let (level, memory_level, window_bits) = settings;
@@ -228,19 +228,19 @@ pub(super) struct Inflation {
 
 /// State of a message that is inflated while it arrives.
 #[derive(Debug)]
-pub(super) struct PieceInflation {
+pub(super) struct StreamInflation {
     /// What the rest of the message may refer back to, also after a final block.
     window: Window,
-    /// Bytes consumed of the current part, and of the tail behind the last one.
+    /// Bytes consumed of the current input, and of the tail behind the last one.
     used: usize,
     /// The length of the chunk in the codec's buffer.
     output_len: usize,
-    /// Payload bytes of the parts before the current one.
+    /// Payload bytes of the inputs before the current one.
     payload_len: u64,
     final_blocks: u64,
 }
 
-impl PieceInflation {
+impl StreamInflation {
     pub(super) fn window(&self) -> &[u8] {
         self.window.as_slice()
     }
@@ -249,9 +249,9 @@ impl PieceInflation {
         self.output_len
     }
 
-    fn count_final_block(&mut self, piece_len: usize) -> Result<(), ProtocolError> {
+    fn count_final_block(&mut self, input_len: usize) -> Result<(), ProtocolError> {
         self.final_blocks += 1;
-        let payload_len = self.payload_len + piece_len as u64;
+        let payload_len = self.payload_len + input_len as u64;
         match self.final_blocks > FINAL_BLOCKS as u64 + payload_len * FINAL_BLOCKS_PER_KIB as u64 / 1024 {
             true => Err(ProtocolError::TooManyFinalBlocks),
             false => Ok(()),
@@ -260,7 +260,7 @@ impl PieceInflation {
 }
 
 impl Inflater {
-    /// Creates a decompressor. Allocates about 64 KiB.
+    /// Creates a decompressor. Allocates 62 KiB, of which 16 KiB are the buffer of one step.
     pub fn new() -> Self {
         Self {
             zlib: Inflate::new(false, 15),
@@ -329,9 +329,9 @@ impl Inflater {
     }
 
     /// Starts a message that is inflated while it arrives, and that may refer back to `window`.
-    pub(super) fn begin_pieces(&mut self, window: Window) -> Result<PieceInflation, ProtocolError> {
+    pub(super) fn begin_stream(&mut self, window: Window) -> Result<StreamInflation, ProtocolError> {
         self.prime(window.as_slice())?;
-        Ok(PieceInflation {
+        Ok(StreamInflation {
             window,
             used: 0,
             output_len: 0,
@@ -340,20 +340,20 @@ impl Inflater {
         })
     }
 
-    /// Inflates the next part of a message until the chunk is full or the part is used up. Returns whether it is used
-    /// up: the next call then takes the next part.
-    pub(super) fn inflate_piece(
+    /// Inflates `input`, the next compressed bytes of a message, until the chunk is full or the input is used up.
+    /// Returns whether it is used up: the next call then takes the next input.
+    pub(super) fn inflate_to_chunk(
         &mut self,
-        inflation: &mut PieceInflation,
-        piece: &[u8],
+        inflation: &mut StreamInflation,
+        input: &[u8],
         fragment: Fragment,
     ) -> Result<bool, ProtocolError> {
         let mut filled = 0;
         let is_used_up = loop {
             let is_last = fragment == Fragment::Last;
-            let rest = match piece.get(inflation.used..) {
+            let rest = match input.get(inflation.used..) {
                 Some(rest @ [_, ..]) => rest,
-                _ if is_last => TAIL_AND_END.get(inflation.used - piece.len()..).unwrap_or_default(),
+                _ if is_last => TAIL_AND_END.get(inflation.used - input.len()..).unwrap_or_default(),
                 _ => &[],
             };
             let (total_in, total_out) = (self.zlib.total_in(), self.zlib.total_out());
@@ -368,17 +368,17 @@ impl Inflater {
             inflation.used += taken;
             filled += output_len;
             match status {
-                Ok(Status::StreamEnd) if is_last && inflation.used == piece.len() + TAIL_AND_END.len() => break true,
+                Ok(Status::StreamEnd) if is_last && inflation.used == input.len() + TAIL_AND_END.len() => break true,
                 // §7.2.3.4: a final block ends the zlib stream, not the message. [7692-7.2.1-6]
-                Ok(Status::StreamEnd) if inflation.used <= piece.len() => {
-                    inflation.count_final_block(piece.len())?;
+                Ok(Status::StreamEnd) if inflation.used <= input.len() => {
+                    inflation.count_final_block(input.len())?;
                     self.prime(inflation.window.as_slice())?;
                 }
                 Ok(Status::StreamEnd) => return Err(ProtocolError::InvalidDeflate),
                 // The chunk is full.
                 _ if filled == self.step.len() => break false,
                 // zlib has output for everything that it has consumed. It reports an empty input as an error.
-                _ if !is_last && inflation.used == piece.len() => break true,
+                _ if !is_last && inflation.used == input.len() => break true,
                 Err(_) => return Err(ProtocolError::InvalidDeflate),
                 Ok(_) if taken == 0 && output_len == 0 => return Err(ProtocolError::InvalidDeflate),
                 Ok(_) => {}
@@ -386,14 +386,14 @@ impl Inflater {
         };
         inflation.output_len = filled;
         if is_used_up {
-            inflation.payload_len += piece.len() as u64;
+            inflation.payload_len += input.len() as u64;
             inflation.used = 0;
         }
         Ok(is_used_up)
     }
 
-    /// The chunk that [`inflate_piece`](Self::inflate_piece) has inflated.
-    pub(super) fn piece(&self, inflation: &PieceInflation) -> &[u8] {
+    /// The chunk that [`inflate_to_chunk`](Self::inflate_to_chunk) has inflated.
+    pub(super) fn chunk(&self, inflation: &StreamInflation) -> &[u8] {
         &self.step[..inflation.output_len]
     }
 

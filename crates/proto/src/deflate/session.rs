@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::codec::{CodecPool, Deflater, Inflater, Inflation, PieceInflation, compress};
+use super::codec::{CodecPool, Deflater, Inflater, Inflation, StreamInflation, compress};
 use super::window::Window;
 use super::{DeflateConfig, NegotiatedParams, Takeover};
 use crate::connection::Fragment;
@@ -51,7 +51,7 @@ pub(crate) struct DeflateSession {
     received: Window,
     paused: Option<Box<Paused>>,
     /// A message that is inflated while it arrives.
-    pieces: Option<Box<Pieces>>,
+    streamed: Option<Box<StreamedMessage>>,
     /// The codec of a message that is being sent in compressed fragments.
     deflater: Option<Box<Deflater>>,
     /// Totals of sent and of received messages.
@@ -68,9 +68,9 @@ struct Paused {
 
 /// A message that is inflated while it arrives, and its codec.
 #[derive(Debug)]
-struct Pieces {
+struct StreamedMessage {
     inflater: Box<Inflater>,
-    inflation: PieceInflation,
+    inflation: StreamInflation,
 }
 
 impl DeflateSession {
@@ -86,14 +86,14 @@ impl DeflateSession {
             sent: Window::default(),
             received: Window::default(),
             paused: None,
-            pieces: None,
+            streamed: None,
             deflater: None,
             stats: CompressionStats::default(),
         }
     }
 
     /// A session without windows and codecs, for a connection that neither sends nor receives any more.
-    pub(crate) fn ended(&self) -> Self {
+    pub(crate) fn without_codecs(&self) -> Self {
         Self {
             config: self.config.clone(),
             params: self.params,
@@ -101,7 +101,7 @@ impl DeflateSession {
             sent: Window::default(),
             received: Window::default(),
             paused: None,
-            pieces: None,
+            streamed: None,
             deflater: None,
             stats: self.stats,
         }
@@ -263,26 +263,27 @@ impl DeflateSession {
         Ok(Some(message))
     }
 
-    /// Inflates the next part of a message, up to a full chunk, which [`inflated_piece`](Self::inflated_piece) returns.
-    /// Returns whether the part is used up. If not, or if the chunk is full, call this again with the same part.
-    pub(crate) fn inflate_piece(&mut self, piece: &[u8], fragment: Fragment) -> Result<bool, ProtocolError> {
-        if self.pieces.is_none() {
+    /// Inflates `input`, the next compressed bytes of a message, into a chunk, which
+    /// [`inflated_chunk`](Self::inflated_chunk) returns. Returns whether `input` is used up. If not, the chunk is full:
+    /// call this again with the same input.
+    pub(crate) fn inflate_to_chunk(&mut self, input: &[u8], fragment: Fragment) -> Result<bool, ProtocolError> {
+        if self.streamed.is_none() {
             let mut inflater = (self.codecs.take_inflater)();
-            let begun = inflater.begin_pieces(core::mem::take(&mut self.received));
-            self.pieces = Some(Box::new(Pieces {
+            let begun = inflater.begin_stream(core::mem::take(&mut self.received));
+            self.streamed = Some(Box::new(StreamedMessage {
                 inflater,
                 inflation: begun?,
             }));
         }
-        let Some(pieces) = &mut self.pieces else {
+        let Some(streamed) = &mut self.streamed else {
             return Err(ProtocolError::InvalidDeflate);
         };
-        let Pieces { inflater, inflation } = &mut **pieces;
-        let is_used_up = inflater.inflate_piece(inflation, piece, fragment)?;
+        let StreamedMessage { inflater, inflation } = &mut **streamed;
+        let is_used_up = inflater.inflate_to_chunk(inflation, input, fragment)?;
         let (received, output) = (&mut self.stats.received, inflation.output_len());
         received.add(0, output, 0);
         if is_used_up {
-            received.add(u64::from(fragment == Fragment::Last), 0, piece.len());
+            received.add(u64::from(fragment == Fragment::Last), 0, input.len());
         }
         if is_used_up && fragment == Fragment::Last && self.params.peer_takeover == Takeover::Keep {
             // A copy of its exact size: the window of the codec may be larger.
@@ -291,18 +292,18 @@ impl DeflateSession {
         Ok(is_used_up)
     }
 
-    /// The chunk that [`inflate_piece`](Self::inflate_piece) has inflated.
-    pub(crate) fn inflated_piece(&self) -> &[u8] {
-        self.pieces
+    /// The chunk that [`inflate_to_chunk`](Self::inflate_to_chunk) has inflated.
+    pub(crate) fn inflated_chunk(&self) -> &[u8] {
+        self.streamed
             .as_deref()
-            .map_or(&[], |pieces| pieces.inflater.piece(&pieces.inflation))
+            .map_or(&[], |streamed| streamed.inflater.chunk(&streamed.inflation))
     }
 
     /// Heap memory held by a partly inflated message, in bytes.
     pub(crate) fn buffered_len(&self) -> usize {
         let memory_of = |paused: &Paused| paused.inflation.buffered_len() + paused.payload.capacity();
-        let window_of = |pieces: &Pieces| pieces.inflation.window().len();
-        self.paused.as_deref().map_or(0, memory_of) + self.pieces.as_deref().map_or(0, window_of)
+        let window_of = |streamed: &StreamedMessage| streamed.inflation.window().len();
+        self.paused.as_deref().map_or(0, memory_of) + self.streamed.as_deref().map_or(0, window_of)
     }
 
     /// Aborts a partly inflated message, if any, and returns its codec to the pool.
@@ -310,8 +311,8 @@ impl DeflateSession {
         if let Some(paused) = self.paused.take() {
             (self.codecs.return_inflater)(paused.inflater);
         }
-        if let Some(pieces) = self.pieces.take() {
-            (self.codecs.return_inflater)(pieces.inflater);
+        if let Some(streamed) = self.streamed.take() {
+            (self.codecs.return_inflater)(streamed.inflater);
         }
     }
 }

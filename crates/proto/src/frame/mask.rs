@@ -15,7 +15,7 @@ pub struct MaskingKey(pub [u8; 4]);
 impl MaskingKey {
     /// Returns the key rotated for payload bytes that start `offset` bytes into the frame.
     #[must_use]
-    pub fn advanced(self, offset: usize) -> Self {
+    pub fn rotated(self, offset: usize) -> Self {
         let mut key = self.0;
         key.rotate_left(offset % 4);
         Self(key)
@@ -23,7 +23,7 @@ impl MaskingKey {
 
     /// Masks or unmasks `data` in place. Both are the same operation.
     ///
-    /// `data` must start at the beginning of the payload; for a later part of a frame, use [`advanced`](Self::advanced)
+    /// `data` must start at the beginning of the payload; for a later part of a frame, use [`rotated`](Self::rotated)
     /// first.
     // [6455-5.3-5]
     #[inline]
@@ -141,7 +141,7 @@ mod tests {
             let mut parts = vec![0xa5; 40];
             let (head, tail) = parts.split_at_mut(cut);
             key.apply(head);
-            key.advanced(cut).apply(tail);
+            key.rotated(cut).apply(tail);
             assert_eq!(parts, whole, "cut {cut}");
         }
     }

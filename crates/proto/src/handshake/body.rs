@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::head::StatusLine;
 use super::headers::Single;
-use super::{Headers, HttpVersion, name};
+use super::{Headers, HttpVersion, header_name};
 
 /// Maximum length of a chunk size line, in bytes. Enough for sixteen digits and a chunk extension.
 const CHUNK_LINE_LEN_MAX: usize = 256;
@@ -116,10 +116,10 @@ impl Framing {
         if matches!(line.status.as_u16(), 204 | 304) {
             return Self::Length(0);
         }
-        if headers.contains(name::TRANSFER_ENCODING) {
+        if headers.contains(header_name::TRANSFER_ENCODING) {
             return Self::of_transfer_encoding(line.version, headers);
         }
-        match headers.single(name::CONTENT_LENGTH) {
+        match headers.single(header_name::CONTENT_LENGTH) {
             Single::Absent => Self::Close,
             Single::One(value) => match parse_length(value) {
                 Some(length) => Self::Length(length),
@@ -131,7 +131,7 @@ impl Framing {
 
     /// RFC 9112 §6.3 (4): if chunked is not the last encoding, the body ends with the connection.
     fn of_transfer_encoding(version: HttpVersion, headers: &Headers) -> Self {
-        let last = headers.list(name::TRANSFER_ENCODING).last();
+        let last = headers.list(header_name::TRANSFER_ENCODING).last();
         let is_chunked = last.is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
         match is_chunked && version.has_transfer_encoding() {
             true => Self::Chunked(Chunk::Size(Vec::new())),

@@ -1,3 +1,5 @@
+//! Errors of the caller that builds a request or response.
+
 use core::error::Error;
 use core::fmt;
 

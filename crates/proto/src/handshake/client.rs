@@ -21,7 +21,7 @@ use super::headers::Single;
 use super::server::append_extension;
 use super::{
     HandshakeBuildError, HandshakeError, HandshakeLimits, HeaderValue, Headers, Key, Origin, Response, StatusCode,
-    Subprotocol, Uri, extension, name,
+    Subprotocol, Uri, extension, header_name,
 };
 
 /// Builder for a client's opening handshake request.
@@ -58,7 +58,8 @@ impl ClientRequest {
     /// - [`HandshakeBuildError::InvalidHeaderName`] or [`HandshakeBuildError::InvalidHeaderValue`].
     /// - [`HandshakeBuildError::ReservedHeader`] if the handshake sets the header itself, such as Host or Upgrade.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
-        let is_reserved = name::is_one_of(&name::RESERVED, name) || name::is_one_of(&name::RESERVED_IN_REQUEST, name);
+        let is_reserved = header_name::is_one_of(&header_name::RESERVED, name)
+            || header_name::is_one_of(&header_name::RESERVED_IN_REQUEST, name);
         if is_reserved {
             return Err(HandshakeBuildError::ReservedHeader);
         }
@@ -115,11 +116,11 @@ impl ClientRequest {
         // Header order of RFC 6455 §4.1, with Host first as RFC 9110 §7.2 recommends.
         // [6455-4.1-15, 6455-4.1-17, 6455-4.1-18]
         let mut headers = Headers::new();
-        headers.push(name::HOST, &self.uri.authority().to_string());
+        headers.push(header_name::HOST, &self.uri.authority().to_string());
         // [6455-4.1-19, 6455-4.1-20, 6455-4.1-21]
-        headers.push(name::UPGRADE, "websocket");
-        headers.push(name::CONNECTION, "Upgrade");
-        headers.push(name::KEY, &self.key.to_string());
+        headers.push(header_name::UPGRADE, "websocket");
+        headers.push(header_name::CONNECTION, "Upgrade");
+        headers.push(header_name::KEY, &self.key.to_string());
         self.push_negotiation(&mut headers);
 
         // [6455-4.1-16]
@@ -155,16 +156,16 @@ impl ClientRequest {
     fn push_negotiation(&self, headers: &mut Headers) {
         if let Some(origin) = &self.origin {
             // [6455-4.1-24]
-            headers.push(name::ORIGIN, &origin.to_string());
+            headers.push(header_name::ORIGIN, &origin.to_string());
         }
         // [6455-4.1-25, 6455-11.3.5-1]
-        headers.push(name::VERSION, "13");
+        headers.push(header_name::VERSION, "13");
         if !self.subprotocols.is_empty() {
             let names: Vec<_> = self.subprotocols.iter().map(Subprotocol::as_str).collect();
-            headers.push(name::PROTOCOL, &names.join(", "));
+            headers.push(header_name::PROTOCOL, &names.join(", "));
         }
         if let Some(extensions) = &self.extensions {
-            headers.push(name::EXTENSIONS, extensions);
+            headers.push(header_name::EXTENSIONS, extensions);
         }
         headers.extend(&self.headers);
     }
@@ -172,7 +173,7 @@ impl ClientRequest {
     fn into_offer(self) -> Offer {
         let mut offered = Headers::new();
         if let Some(extensions) = &self.extensions {
-            offered.push(name::EXTENSIONS, extensions);
+            offered.push(header_name::EXTENSIONS, extensions);
         }
         Offer {
             key: self.key,
@@ -291,7 +292,7 @@ impl AwaitingResponse {
         }
     }
 
-    /// Handles the end of the time for the handshake. Returns the rejecting response with the body received so far,
+    /// Handles the expiry of the handshake deadline. Returns the rejecting response with the body received so far,
     /// marked as [truncated](Response::is_body_truncated).
     ///
     /// # Errors
@@ -323,7 +324,7 @@ impl AwaitingConnect {
     ///   [`HandshakeError::ExtensionNotOffered`] or [`HandshakeError::ExtensionsInvalid`] if the negotiation is
     ///   invalid.
     pub fn handle_headers(self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
-        let unused = [name::CONNECTION, name::UPGRADE, name::ACCEPT];
+        let unused = [header_name::CONNECTION, header_name::UPGRADE, header_name::ACCEPT];
         if unused.iter().any(|name| headers.contains(name)) {
             return Err(HandshakeError::HopByHopHeader);
         }
@@ -374,17 +375,17 @@ impl Offer {
     // [6455-4.1-36]
     fn check_switching_protocols(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         // [6455-4.1-30]
-        let mut upgrade = headers.list(name::UPGRADE);
+        let mut upgrade = headers.list(header_name::UPGRADE);
         match (upgrade.next(), upgrade.next()) {
             (Some(protocol), None) if protocol.eq_ignore_ascii_case(b"websocket") => {}
             _ => return Err(HandshakeError::UpgradeInvalid),
         }
         // [6455-4.1-31]
-        if !headers.contains_token(name::CONNECTION, "upgrade") {
+        if !headers.contains_token(header_name::CONNECTION, "upgrade") {
             return Err(HandshakeError::ConnectionMissing);
         }
         // RFC 6455 §11.3.3: exactly once, and derived from the key. [6455-4.1-32, 6455-11.3.3-1]
-        match headers.single(name::ACCEPT) {
+        match headers.single(header_name::ACCEPT) {
             Single::Absent => return Err(HandshakeError::AcceptMissing),
             Single::Repeated => return Err(HandshakeError::AcceptRepeated),
             Single::One(value) if value == self.key.accept().as_str().as_bytes() => {}
@@ -408,7 +409,7 @@ impl Offer {
         // RFC 6455 §11.3.4: at most one subprotocol; §4.1 (6): one of those offered. [6455-4.1-35, 6455-11.3.4-1]
         // Treat an empty header as absent: some servers send it when they choose no subprotocol.
         let has_element = |value: &HeaderValue<'_>| value.as_bytes().iter().any(|byte| !b", \t".contains(byte));
-        let mut values = headers.get_all(name::PROTOCOL).filter(has_element);
+        let mut values = headers.get_all(header_name::PROTOCOL).filter(has_element);
         let value = match (values.next(), values.next()) {
             (None, _) => return Ok(None),
             (Some(_), Some(_)) => return Err(HandshakeError::SubprotocolRepeated),

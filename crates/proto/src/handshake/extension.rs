@@ -6,7 +6,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 
 use super::headers::is_token_byte;
-use super::{HandshakeError, Headers, name};
+use super::{HandshakeError, Headers, header_name};
 
 /// One element of an extension list: a name and parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) fn check(headers: &Headers) -> Result<(), HandshakeError> {
 }
 
 fn elements(headers: &Headers) -> impl Iterator<Item = Result<Extension<'_>, Malformed>> {
-    let lines = headers.get_all(name::EXTENSIONS);
+    let lines = headers.get_all(header_name::EXTENSIONS);
     lines.flat_map(|value| {
         let mut cursor = Cursor { rest: value.as_bytes() };
         core::iter::from_fn(move || cursor.next_element())

@@ -1,3 +1,5 @@
+//! Limits of the opening handshake.
+
 /// Resource limits for an opening handshake.
 ///
 /// There is no timeout, because this crate has no clock. The caller must enforce one deadline for the whole handshake,

@@ -9,7 +9,7 @@ use alloc::string::String;
 use super::headers::Single;
 use super::uri::absolute;
 use super::{
-    Authority, Extension, HandshakeError, HeaderValue, Headers, HttpVersion, Key, Subprotocol, extension, name,
+    Authority, Extension, HandshakeError, HeaderValue, Headers, HttpVersion, Key, Subprotocol, extension, header_name,
     subprotocol,
 };
 
@@ -107,7 +107,7 @@ impl Request {
     // [6455-4.2.1-9]
     #[must_use]
     pub fn origin(&self) -> Option<HeaderValue<'_>> {
-        self.headers.get(name::ORIGIN)
+        self.headers.get(header_name::ORIGIN)
     }
 
     /// The offered subprotocols, in the client's order of preference.
@@ -160,16 +160,16 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
     let host = parse_host(&headers)?;
     check_no_body(&headers)?;
     // RFC 6455 §4.2.1 (3). [6455-4.2.1-5]
-    if !headers.contains_token(name::UPGRADE, "websocket") {
+    if !headers.contains_token(header_name::UPGRADE, "websocket") {
         return Err(HandshakeError::UpgradeMissing);
     }
     // RFC 6455 §4.2.1 (4). [6455-4.2.1-6]
-    if !headers.contains_token(name::CONNECTION, "upgrade") {
+    if !headers.contains_token(header_name::CONNECTION, "upgrade") {
         return Err(HandshakeError::ConnectionMissing);
     }
     check_version(&headers)?;
     // RFC 6455 §4.2.1 (5), §11.3.1: exactly once, and 16 bytes. [6455-4.2.1-7, 6455-11.3.1-1]
-    let key = match headers.single(name::KEY) {
+    let key = match headers.single(header_name::KEY) {
         Single::Absent => return Err(HandshakeError::KeyMissing),
         Single::Repeated => return Err(HandshakeError::KeyRepeated),
         Single::One(value) => Key::parse(value).ok_or(HandshakeError::KeyInvalid)?,
@@ -201,7 +201,12 @@ pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, Handshak
     let authority = Authority::parse(parts.authority).map_err(|_| HandshakeError::HostInvalid)?;
     let headers = parts.headers;
     // RFC 8441 §5: these headers are not used; RFC 9113 §8.2.2: Connection and Upgrade make the request malformed.
-    let unused = [name::CONNECTION, name::UPGRADE, name::KEY, name::ACCEPT];
+    let unused = [
+        header_name::CONNECTION,
+        header_name::UPGRADE,
+        header_name::KEY,
+        header_name::ACCEPT,
+    ];
     if unused.iter().any(|name| headers.contains(name)) {
         return Err(HandshakeError::HopByHopHeader);
     }
@@ -238,9 +243,10 @@ pub(super) fn check_plain(parts: UpgradeParts<'_>) -> Option<PlainRequest> {
         version,
         headers,
     } = parts;
-    let has_host = version == HttpVersion::HTTP_10 && !headers.contains(name::HOST) || parse_host(&headers).is_ok();
+    let has_host =
+        version == HttpVersion::HTTP_10 && !headers.contains(header_name::HOST) || parse_host(&headers).is_ok();
     let is_http_1 = matches!(version, HttpVersion::HTTP_10 | HttpVersion::HTTP_11);
-    if !is_http_1 || !has_host || headers.contains_token(name::UPGRADE, "websocket") {
+    if !is_http_1 || !has_host || headers.contains_token(header_name::UPGRADE, "websocket") {
         return None;
     }
     TargetParts::parse(target).ok()?;
@@ -256,7 +262,7 @@ pub(super) fn check_plain(parts: UpgradeParts<'_>) -> Option<PlainRequest> {
 /// supported.
 // [6455-4.2.1-8, 6455-4.3-2, 6455-11.3.5-1]
 fn check_version(headers: &Headers) -> Result<(), HandshakeError> {
-    match headers.single(name::VERSION) {
+    match headers.single(header_name::VERSION) {
         Single::One(b"13") => Ok(()),
         _ => Err(HandshakeError::VersionUnsupported),
     }
@@ -267,7 +273,7 @@ fn check_negotiation(headers: &Headers) -> Result<(), HandshakeError> {
     subprotocol::check_offer(headers)?;
     extension::check(headers)?;
     // With two Origin headers, one was added by an intermediary, and it is ambiguous which one to check.
-    match headers.single(name::ORIGIN) {
+    match headers.single(header_name::ORIGIN) {
         Single::Repeated => Err(HandshakeError::OriginRepeated),
         Single::Absent | Single::One(_) => Ok(()),
     }
@@ -275,7 +281,7 @@ fn check_negotiation(headers: &Headers) -> Result<(), HandshakeError> {
 
 /// RFC 9112 §3.2: exactly one valid Host header is required, even with an absolute target.
 fn parse_host(headers: &Headers) -> Result<Authority, HandshakeError> {
-    let value = match headers.single(name::HOST) {
+    let value = match headers.single(header_name::HOST) {
         Single::Absent => return Err(HandshakeError::HostMissing),
         Single::Repeated => return Err(HandshakeError::HostRepeated),
         Single::One(value) => value,
@@ -287,10 +293,10 @@ fn parse_host(headers: &Headers) -> Result<Authority, HandshakeError> {
 /// Rejects requests with a body. A body would precede the first frame, and intermediaries might disagree about its
 /// length (request smuggling, RFC 9112 §11.2). A single `Content-Length: 0` is allowed.
 fn check_no_body(headers: &Headers) -> Result<(), HandshakeError> {
-    if headers.contains(name::TRANSFER_ENCODING) {
+    if headers.contains(header_name::TRANSFER_ENCODING) {
         return Err(HandshakeError::RequestHasBody);
     }
-    match headers.single(name::CONTENT_LENGTH) {
+    match headers.single(header_name::CONTENT_LENGTH) {
         Single::Absent | Single::One(b"0") => Ok(()),
         _ => Err(HandshakeError::RequestHasBody),
     }
@@ -325,7 +331,7 @@ impl TargetParts {
             return Ok(Self::ORIGIN_FORM);
         }
         let (scheme, rest) = target.split_once("://").ok_or(HandshakeError::InvalidTarget)?;
-        if !name::is_one_of(&["ws", "wss", "http", "https"], scheme) {
+        if !header_name::is_one_of(&["ws", "wss", "http", "https"], scheme) {
             return Err(HandshakeError::InvalidTarget);
         }
         let (authority, resource) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));

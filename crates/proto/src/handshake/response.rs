@@ -1,8 +1,10 @@
+//! HTTP responses to the opening handshake (RFC 6455 §4.2.2).
+
 use alloc::format;
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
-use super::{HandshakeBuildError, HandshakeError, Headers, HttpBinding, StatusCode, name};
+use super::{HandshakeBuildError, HandshakeError, Headers, HttpBinding, StatusCode, header_name};
 
 /// An HTTP response to an opening handshake, to be sent by a server or received by a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +67,10 @@ impl Response {
         response.body = format!("{}\n", error.client_message()).into_bytes();
         response.push_framing_headers(binding);
         let headers = &mut response.headers;
-        headers.push(name::CONTENT_TYPE, "text/plain; charset=utf-8");
+        headers.push(header_name::CONTENT_TYPE, "text/plain; charset=utf-8");
         // RFC 9110 §15.5.6: a 405 response must list the allowed methods.
         if response.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.push(name::ALLOW, "GET");
+            headers.push(header_name::ALLOW, "GET");
         }
         response
     }
@@ -78,20 +80,20 @@ impl Response {
     fn push_framing_headers(&mut self, binding: HttpBinding) {
         let is_upgrade_required = self.status == StatusCode::UPGRADE_REQUIRED;
         match (binding, is_upgrade_required) {
-            (HttpBinding::Upgrade, false) => self.headers.push(name::CONNECTION, "close"),
+            (HttpBinding::Upgrade, false) => self.headers.push(header_name::CONNECTION, "close"),
             // RFC 9110 §15.5.22: a 426 response must have an Upgrade header; §7.8: which must be listed in Connection.
             (HttpBinding::Upgrade, true) => {
-                self.headers.push(name::CONNECTION, "close, Upgrade");
-                self.headers.push(name::UPGRADE, "websocket");
+                self.headers.push(header_name::CONNECTION, "close, Upgrade");
+                self.headers.push(header_name::UPGRADE, "websocket");
             }
             (HttpBinding::ExtendedConnect, _) => {}
         }
         // RFC 6455 §4.4: tell the client which version is supported. [6455-4.2.2-5, 6455-4.4-1]
-        if is_upgrade_required && !self.headers.contains(name::VERSION) {
-            self.headers.push(name::VERSION, "13");
+        if is_upgrade_required && !self.headers.contains(header_name::VERSION) {
+            self.headers.push(header_name::VERSION, "13");
         }
         let body_len = self.body.len().to_string();
-        self.headers.push(name::CONTENT_LENGTH, &body_len);
+        self.headers.push(header_name::CONTENT_LENGTH, &body_len);
     }
 }
 
@@ -142,7 +144,7 @@ impl Rejection {
     /// - [`HandshakeBuildError::InvalidHeaderName`] or [`HandshakeBuildError::InvalidHeaderValue`].
     /// - [`HandshakeBuildError::ReservedHeader`] if the handshake sets the header itself.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
-        if name::is_one_of(&name::RESERVED, name) {
+        if header_name::is_one_of(&header_name::RESERVED, name) {
             return Err(HandshakeBuildError::ReservedHeader);
         }
         self.response.headers.try_append(name, value)?;
@@ -161,9 +163,9 @@ impl Rejection {
     #[must_use]
     pub fn into_response(self, binding: HttpBinding) -> Response {
         let mut response = self.response;
-        if !response.body.is_empty() && !response.headers.contains(name::CONTENT_TYPE) {
+        if !response.body.is_empty() && !response.headers.contains(header_name::CONTENT_TYPE) {
             let headers = &mut response.headers;
-            headers.push(name::CONTENT_TYPE, "text/plain; charset=utf-8");
+            headers.push(header_name::CONTENT_TYPE, "text/plain; charset=utf-8");
         }
         response.push_framing_headers(binding);
         response

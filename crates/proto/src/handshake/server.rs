@@ -21,7 +21,7 @@ use super::head::{HeadCollector, HeadKind, RequestLine};
 use super::request::{check_connect, check_plain, check_upgrade};
 use super::{
     ConnectParts, Extension, HandshakeBuildError, HandshakeError, HandshakeLimits, Headers, HttpBinding, Key,
-    PlainRequest, Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
+    PlainRequest, Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, header_name,
 };
 
 /// A server that awaits a request over HTTP/1.1.
@@ -79,7 +79,7 @@ impl ServerHandshake {
         }
     }
 
-    /// Handles the end of the time for the handshake. Returns the 408 response to send before closing the connection.
+    /// Handles the expiry of the handshake deadline. Returns the 408 response to send before closing the connection.
     ///
     /// Returns `None` if the client sent nothing: there is no request to answer, so just close the connection.
     #[must_use]
@@ -96,7 +96,7 @@ impl ServerHandshake {
         self.head.bytes().len()
     }
 
-    /// The parts of a head that is whole.
+    /// Parses a complete head.
     fn parts(&self) -> Result<UpgradeParts<'_>, HandshakeError> {
         let (line, _) = self.head.split();
         let RequestLine {
@@ -198,17 +198,17 @@ impl Incoming {
         let headers = &mut response.headers;
         // RFC 6455 §4.2.2 (5). [6455-4.2.2-12, 6455-4.2.2-13, 6455-4.2.2-14]
         if let Some(key) = self.key {
-            headers.push(name::UPGRADE, "websocket");
-            headers.push(name::CONNECTION, "Upgrade");
-            headers.push(name::ACCEPT, key.accept().as_str());
+            headers.push(header_name::UPGRADE, "websocket");
+            headers.push(header_name::CONNECTION, "Upgrade");
+            headers.push(header_name::ACCEPT, key.accept().as_str());
         }
         // RFC 6455 §4.2.2 (4), §11.3: at most one header each, and none if nothing was negotiated.
         // [6455-4.2.2-8, 6455-11.3.2-1, 6455-11.3.4-1]
         if let Some(subprotocol) = &acceptance.subprotocol {
-            headers.push(name::PROTOCOL, subprotocol.as_str());
+            headers.push(header_name::PROTOCOL, subprotocol.as_str());
         }
         if let Some(extensions) = &acceptance.extensions {
-            headers.push(name::EXTENSIONS, extensions);
+            headers.push(header_name::EXTENSIONS, extensions);
         }
         headers.extend(&acceptance.headers);
         Ok(Accepted {
@@ -294,7 +294,7 @@ impl Acceptance {
     /// - [`HandshakeBuildError::InvalidHeaderName`] or [`HandshakeBuildError::InvalidHeaderValue`].
     /// - [`HandshakeBuildError::ReservedHeader`] if the handshake sets the header itself.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
-        if name::is_one_of(&name::RESERVED, name) {
+        if header_name::is_one_of(&header_name::RESERVED, name) {
             return Err(HandshakeBuildError::ReservedHeader);
         }
         self.headers.try_append(name, value)?;

@@ -1,3 +1,5 @@
+//! HTTP status codes (RFC 9110 §15).
+
 use core::fmt;
 
 /// An HTTP status code, 100 to 999.

@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::fmt;
 
 use super::headers::is_token;
-use super::{HandshakeBuildError, HandshakeError, Headers, name};
+use super::{HandshakeBuildError, HandshakeError, Headers, header_name};
 
 /// The name of a subprotocol: an HTTP token, compared case-sensitively.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +67,7 @@ impl fmt::Display for Subprotocol {
 // [6455-4.2.1-10, 6455-11.3.4-2]
 pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeError> {
     let mut seen = BTreeSet::new();
-    for element in headers.list(name::PROTOCOL) {
+    for element in headers.list(header_name::PROTOCOL) {
         if !is_token(element) || !seen.insert(element) {
             return Err(HandshakeError::SubprotocolsInvalid);
         }
@@ -77,6 +77,6 @@ pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeError> {
 
 /// Iterates over the subprotocols of a validated offer.
 pub(super) fn offered(headers: &Headers) -> impl Iterator<Item = &str> {
-    let elements = headers.list(name::PROTOCOL);
+    let elements = headers.list(header_name::PROTOCOL);
     elements.filter_map(|element| core::str::from_utf8(element).ok())
 }

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::head::{HeadCollector, HeadKind, StatusLine};
-use super::{HandshakeBuildError, HandshakeError, HandshakeLimits, Headers, Response, Uri, name};
+use super::{HandshakeBuildError, HandshakeError, HandshakeLimits, Headers, Response, Uri, header_name};
 
 /// Builder for the CONNECT request that asks an HTTP proxy for a tunnel to the host and port of a URI.
 ///
@@ -52,7 +52,8 @@ impl TunnelRequest {
     /// - [`HandshakeBuildError::ReservedHeader`] if the request sets the header itself, such as Host, or must not
     ///   contain it, such as Content-Length.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
-        let is_reserved = name::is_one_of(&name::RESERVED, name) || name::is_one_of(&name::RESERVED_IN_REQUEST, name);
+        let is_reserved = header_name::is_one_of(&header_name::RESERVED, name)
+            || header_name::is_one_of(&header_name::RESERVED_IN_REQUEST, name);
         if is_reserved {
             return Err(HandshakeBuildError::ReservedHeader);
         }
@@ -77,7 +78,7 @@ impl TunnelRequest {
             false => format!("{host}:{port}"),
         };
         let mut headers = Headers::new();
-        headers.push(name::HOST, &target);
+        headers.push(header_name::HOST, &target);
         headers.extend(&self.headers);
         let mut bytes = format!("CONNECT {target} HTTP/1.1\r\n").into_bytes();
         headers.write_lines(&mut bytes);
@@ -105,7 +106,7 @@ pub enum TunnelProgress {
     /// The tunnel is open.
     Open {
         /// Bytes received after the response head. They come from the host behind the tunnel, or from a proxy that
-        /// pretends so. A WebSocket server, with or without TLS, sends nothing before the client does.
+        /// impersonates it. A WebSocket server, with or without TLS, sends nothing before the client does.
         read_buf: Vec<u8>,
     },
     /// The proxy answered with a status that is not 2xx. The body is not read. Close the connection.

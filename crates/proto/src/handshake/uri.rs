@@ -188,16 +188,12 @@ pub enum UriError {
     /// The zone of an IPv6 address is empty, longer than 64 bytes, or contains characters other than letters, digits,
     /// `-`, `.`, `_` and `~`.
     InvalidZone,
-    /// The user name or password cannot be sent as `Authorization: Basic`.
-    InvalidUserinfo,
     /// The port is not a number from 1 to 65535.
     InvalidPort,
     /// The URI contains a character that must be percent-encoded.
     InvalidCharacter(char),
     /// A `%` is not followed by two hexadecimal digits.
     InvalidPercentEncoding,
-    /// The URI is 4 GiB or longer.
-    TooLong,
 }
 
 impl fmt::Display for UriError {
@@ -211,12 +207,7 @@ impl fmt::Display for UriError {
             Self::NonAsciiHost => "host is not ASCII: write it in punycode, which starts with xn--",
             Self::InvalidHost => "host is not a DNS name or an IP address (write IPv6 addresses in brackets)",
             Self::InvalidZone => "invalid zone of an IPv6 address: write it as in [fe80::1%25eth0]",
-            Self::InvalidUserinfo => {
-                "user name or password cannot be sent: write @ as %40 and / as %2F, without control characters and without \
-                 a colon in the name"
-            }
             Self::InvalidPort => "port is not a number from 1 to 65535",
-            Self::TooLong => "the URI is 4 GiB or longer",
             Self::InvalidPercentEncoding => "% is not followed by two hexadecimal digits: write it as %25",
             Self::InvalidCharacter(character) => {
                 write!(f, "character {character:?} is not allowed: write it as ")?;

@@ -1,3 +1,5 @@
+//! HTTP versions (RFC 9110 §2.5). The opening handshake needs 1.1 (RFC 6455 §4.1).
+
 use super::HandshakeError;
 
 /// An HTTP version, such as 1.1.

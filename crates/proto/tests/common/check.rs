@@ -38,7 +38,7 @@ pub(crate) fn check_fails(local: Local, wire: &[u8], before: &[Got], error: Prot
         let Endpoint { connection, .. } = &endpoint;
         let close_info = connection.close_info().expect("failed").clone();
         assert_eq!(
-            (close_info.cause(), close_info.first()),
+            (close_info.cause(), close_info.initiator()),
             (CloseCause::ProtocolError(error), Side::Local)
         );
         assert_eq!((close_info.received(), close_info.code().0), (None, 1006));

@@ -120,7 +120,7 @@ pub(crate) struct Endpoint {
     keys_seen: RefCell<Vec<[u8; 4]>>,
 }
 
-/// Result of [`Connection::find_message`].
+/// Result of [`Connection::recognize_message`].
 struct Found {
     got: Got,
     consumed: usize,
@@ -128,7 +128,7 @@ struct Found {
 
 /// Uses the fast path. Its result must equal that of `handle_bytes`.
 fn find(connection: &mut Connection, now: Instant, input: &[u8]) -> Option<Found> {
-    let found = connection.find_message(now, input)?;
+    let found = connection.recognize_message(now, input)?;
     let payload = found.to_vec();
     if found.len() <= 24 {
         let small = found.to_array::<24>().map(|bytes| bytes[..found.len()].to_vec());

@@ -172,7 +172,7 @@ impl Checker {
                 let piece_len = piece.len();
                 // The fast path must agree. Once is enough, because it only applies to complete messages.
                 let found = connection
-                    .find_message(Instant::ORIGIN, piece)
+                    .recognize_message(Instant::ORIGIN, piece)
                     .filter(|_| cuts.is_empty())
                     .map(|found| (found.kind(), found.frame_len(), found.to_vec()));
                 let received = connection.handle_bytes(Instant::ORIGIN, piece);

@@ -55,12 +55,12 @@ fn check(key: [u8; 4], phase: usize, offset: usize, len: usize, scale: Scale) ->
     let here = || format!("key {key:02x?} phase {phase} offset {offset} length {len}");
 
     let mut masked = Aligned(before.0);
-    let advanced = MaskingKey(key).advanced(phase);
-    advanced.apply(&mut masked.0[offset..offset + len]);
+    let rotated = MaskingKey(key).rotated(phase);
+    rotated.apply(&mut masked.0[offset..offset + len]);
     // The surrounding bytes are compared as well: they must not change.
     assert_eq!(masked.0, expected, "{}", here());
 
-    // Masking in two parts, the second with the advanced key, gives the same bytes. One offset for each split.
+    // Masking in two parts, the second with the rotated key, gives the same bytes. One offset for each split.
     let cuts = match scale {
         Scale::Whole if offset == 0 => 1..len.max(1),
         _ => 1..1,
@@ -69,8 +69,8 @@ fn check(key: [u8; 4], phase: usize, offset: usize, len: usize, scale: Scale) ->
     for cut in cuts {
         let mut parts = Aligned(before.0);
         let (head, tail) = parts.0[offset..offset + len].split_at_mut(cut);
-        advanced.apply(head);
-        advanced.advanced(cut).apply(tail);
+        rotated.apply(head);
+        rotated.rotated(cut).apply(tail);
         assert_eq!(parts.0, expected, "{} split at {cut}", here());
     }
     Count { inputs: 1, splits }

@@ -10,9 +10,9 @@ use sockeye_proto::handshake::{ClientProgress, ClientRequest, Uri};
 
 use super::WebSocket;
 use crate::client::Client;
-use crate::client::address::Address;
 use crate::client::dial::{interleave, target};
 use crate::client::request::RequestBuilder;
+use crate::client::url::WebSocketUrl;
 use crate::error::connect::{Attempt, ConnectFailure};
 use crate::error::{ConnectError, Error, Kind};
 use crate::transport::blocking::BlockingStream;
@@ -23,8 +23,8 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(250);
 const READ_LEN: usize = 4 * 1024;
 
 impl RequestBuilder {
-    /// Opens the WebSocket from a thread, without a runtime: see [`blocking`](crate::blocking). The addresses of the host
-    /// are tried one after the other.
+    /// Opens the WebSocket from a thread, without a runtime: see [`blocking`](crate::blocking). The addresses of the
+    /// host are tried one after the other.
     ///
     /// # Errors
     ///
@@ -33,17 +33,17 @@ impl RequestBuilder {
     /// address](crate::ClientBuilder::local_address) it fails ([`Error::is_invalid_input`]): use
     /// [`connect_blocking_over`](Self::connect_blocking_over).
     pub fn connect_blocking(self) -> Result<WebSocket, Error> {
-        let (address, request) = self.build()?;
-        if !self.is_direct(address.uri()) || !self.client().dialer().is_default() {
+        let (url, request) = self.build()?;
+        if !self.is_direct(url.uri()) || !self.client().dialer().is_default() {
             return Err(Error::invalid_input(NeedsRuntime));
         }
         let timeouts = self.client().timeouts();
         let total = self.total_timeout();
         let limit = total.map_or(timeouts.connect, |total| total.min(timeouts.connect));
         let start = Instant::now();
-        let tcp = connect_tcp(address.uri(), limit)?;
+        let tcp = connect_tcp(url.uri(), limit)?;
         let left = total.map(|total| total.saturating_sub(start.elapsed()));
-        open(self.client(), tcp, &address, request, left)
+        open(self.client(), tcp, &url, request, left)
     }
 
     /// Opens the WebSocket over a connected socket, from a thread. For `wss://`, TLS runs on top of it.
@@ -52,15 +52,15 @@ impl RequestBuilder {
     ///
     /// Those of [`connect_over`](Self::connect_over).
     pub fn connect_blocking_over(self, tcp: TcpStream) -> Result<WebSocket, Error> {
-        let (address, request) = self.build()?;
-        open(self.client(), tcp, &address, request, self.total_timeout())
+        let (url, request) = self.build()?;
+        open(self.client(), tcp, &url, request, self.total_timeout())
     }
 }
 
 fn open(
     client: &Client,
     tcp: TcpStream,
-    address: &Address,
+    url: &WebSocketUrl,
     request: ClientRequest,
     total: Option<Duration>,
 ) -> Result<WebSocket, Error> {
@@ -68,8 +68,8 @@ fn open(
     let deadline = Instant::now() + total.map_or(limit, |total| total.min(limit));
     let tcp = Arc::new(tcp);
     let mut io = BlockingStream::new(tcp.clone())?;
-    if address.uri().is_secure() {
-        start_tls(client, &mut io, address, deadline)?;
+    if url.uri().is_secure() {
+        start_tls(client, &mut io, url, deadline)?;
     }
     let timed_out = |error: io::Error| match error.kind() {
         io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),
@@ -91,9 +91,9 @@ fn open(
         awaiting = match progress {
             ClientProgress::Incomplete(next) => next,
             ClientProgress::Connected(connected) => {
-                let settings = client.blocking_settings();
-                let (ws, response) = client.connected(Box::new(io), connected, settings)?;
-                client.keep_cookies(address.uri(), response.headers());
+                let group = client.blocking_group();
+                let (ws, response) = client.connected(Box::new(io), connected, group)?;
+                client.keep_cookies(url.uri(), response.headers());
                 return Ok(WebSocket::new(ws, tcp));
             }
             ClientProgress::Rejected(response) => return Err(Client::rejected(&response)),
@@ -103,17 +103,17 @@ fn open(
 }
 
 #[cfg(feature = "tls")]
-fn start_tls(client: &Client, io: &mut BlockingStream, address: &Address, deadline: Instant) -> Result<(), Error> {
+fn start_tls(client: &Client, io: &mut BlockingStream, url: &WebSocketUrl, deadline: Instant) -> Result<(), Error> {
     use crate::client::TlsPeer;
     use crate::transport::tls;
 
-    let (config, name) = client.tls_parameters(address.uri(), TlsPeer::Server)?;
+    let (config, name) = client.tls_parameters(url.uri(), TlsPeer::Server)?;
     let session = tls::client_session(config, name)?;
     super::server::finish_tls(io, session.into(), deadline)
 }
 
 #[cfg(not(feature = "tls"))]
-fn start_tls(_: &Client, _: &mut BlockingStream, _: &Address, _: Instant) -> Result<(), Error> {
+fn start_tls(_: &Client, _: &mut BlockingStream, _: &WebSocketUrl, _: Instant) -> Result<(), Error> {
     Err(Error::invalid_url(
         "wss:// needs the feature `tls` of the crate sockeye",
     ))

@@ -42,7 +42,7 @@ use crate::message::outbound::Outbound;
 use crate::runtime::blocking::{take_rescheduled, to_std};
 use crate::server::Server;
 use crate::stats::ConnectionStats;
-use crate::transport::blocking::{Reads, wait_for, with_reads};
+use crate::transport::blocking::{ReadMode, wait_for, with_read_mode};
 
 pub use server::Incoming;
 pub use split::{Receiver, Sender};
@@ -245,10 +245,10 @@ impl WebSocket {
             let driver = self.ws.driver();
             // Compressing goes on without waiting for the peer.
             let reads = match driver.has_unencoded() {
-                true => Reads::NonBlocking,
-                false => Reads::WaitUntil(deadline),
+                true => ReadMode::NonBlocking,
+                false => ReadMode::WaitUntil(deadline),
             };
-            let (polled, has_waited) = with_reads(reads, || poll(driver, cx));
+            let (polled, has_waited) = with_read_mode(reads, || poll(driver, cx));
             if let Poll::Ready(result) = polled {
                 return Some(result);
             }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Request;
 use sockeye_proto::handshake::{self, HttpBinding, ServerHandshake, ServerProgress};
@@ -11,18 +11,12 @@ use sockeye_proto::handshake::{self, HttpBinding, ServerHandshake, ServerProgres
 use super::WebSocket;
 use crate::convert;
 use crate::error::Error;
-use crate::server::Server;
 use crate::server::response::{Acceptance, Rejection};
+use crate::server::{LINGER, LINGER_LEN, READ_LEN, Server};
 use crate::transport::blocking::BlockingStream;
 
-/// How long, and how many bytes, a server reads from a client that it rejected.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_LEN: usize = 64 * 1024;
-
-const READ_LEN: usize = 2 * 1024;
-
-/// A client's valid request to open a WebSocket, which the application accepts or rejects. Dropping it closes the socket
-/// without a response.
+/// A client's valid request to open a WebSocket, which the application accepts or rejects. Dropping it closes the
+/// socket without a response.
 pub struct Incoming {
     io: BlockingStream,
     tcp: Arc<TcpStream>,
@@ -32,8 +26,8 @@ pub struct Incoming {
 }
 
 impl Server {
-    /// Performs the TLS handshake if TLS is configured, then reads and checks a client's opening request, in the calling
-    /// thread: see [`blocking`](crate::blocking). An invalid one is answered with the matching HTTP status.
+    /// Performs the TLS handshake if TLS is configured, then reads and checks a client's opening request, in the
+    /// calling thread: see [`blocking`](crate::blocking). An invalid one is answered with the matching HTTP status.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -168,7 +162,7 @@ impl Incoming {
             io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),
             _ => error.into(),
         })?;
-        let ws = server.open_with(Box::new(io), accepted, server.blocking_settings());
+        let ws = server.open_with(Box::new(io), accepted, server.blocking_group());
         Ok(WebSocket::new(ws, tcp))
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ use crate::message::Message;
 use crate::message::outbound::Outbound;
 use crate::runtime::blocking::take_rescheduled;
 use crate::stats::ConnectionStats;
-use crate::transport::blocking::{Reads, wait_for, with_reads};
+use crate::sync::lock;
+use crate::transport::blocking::{ReadMode, wait_for, with_read_mode};
 
 /// How long a thread waits at most before it looks at the connection again: another thread may have sent a ping, whose
 /// deadline is earlier, or left something that could not be written.
@@ -32,8 +33,8 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Sender(Arc<Shared>);
 
-/// Receiving half of a [split](super::WebSocket::split) connection. Dropping it closes TCP, unless the closing handshake
-/// has begun.
+/// Receiving half of a [split](super::WebSocket::split) connection. Dropping it closes TCP, unless the closing
+/// handshake has begun.
 pub struct Receiver(Arc<Shared>);
 
 struct Shared {
@@ -154,8 +155,7 @@ impl Drop for Receiver {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, crate::websocket::WebSocket> {
-        // Nothing in the connection panics because of a peer.
-        self.ws.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ws)
     }
 
     fn abort(&self) {
@@ -170,7 +170,7 @@ impl Shared {
         loop {
             let mut ws = self.lock();
             let driver = ws.driver();
-            let (polled, _) = with_reads(Reads::NonBlocking, || driver.poll_recv(cx));
+            let (polled, _) = with_read_mode(ReadMode::NonBlocking, || driver.poll_recv(cx));
             if let Poll::Ready(received) = polled {
                 return Some(received);
             }
@@ -197,7 +197,7 @@ impl Shared {
         loop {
             let mut ws = self.lock();
             let driver = ws.driver();
-            let (polled, _) = with_reads(Reads::Never, || poll(driver, cx));
+            let (polled, _) = with_read_mode(ReadMode::Never, || poll(driver, cx));
             if let Poll::Ready(result) = polled {
                 return result;
             }

@@ -6,8 +6,8 @@ use sockeye_proto::handshake::Uri;
 /// Store of cookies, for [`ClientBuilder::cookie_store`](crate::ClientBuilder::cookie_store).
 ///
 /// The store decides which cookies belong to a URI (RFC 6265 §5.4) and which are accepted from a response (§5.3).
-/// `ws` and `wss` stand for `http` and `https` there: a cookie that a page received from `https://example.com` is sent to
-/// `wss://example.com`. [`CookieJar`](crate::CookieJar) is an implementation, with the feature `cookie_store`.
+/// `ws` and `wss` stand for `http` and `https` there: a cookie that a page received from `https://example.com` is sent
+/// to `wss://example.com`. [`CookieJar`](crate::CookieJar) is an implementation, with the feature `cookie_store`.
 pub trait CookieStore: Send + Sync {
     /// Returns the value of the Cookie header for a request to this URI; `None` if there is no cookie.
     fn cookies(&self, uri: &Uri) -> Option<HeaderValue>;
@@ -23,7 +23,7 @@ pub use jar::CookieJar;
 #[cfg(feature = "cookie_store")]
 mod jar {
     use std::fmt;
-    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::sync::{Mutex, MutexGuard};
 
     use cookie_store::CookieStore as Store;
     use http::HeaderValue;
@@ -31,6 +31,7 @@ mod jar {
     use url::Url;
 
     use super::CookieStore;
+    use crate::sync::lock;
 
     /// Cookies in memory, with the rules of RFC 6265, implemented by the crate `cookie_store`.
     ///
@@ -55,7 +56,7 @@ mod jar {
 
         /// Locks the store, to inspect, change or save the cookies. Connecting waits while it is locked.
         pub fn lock(&self) -> MutexGuard<'_, Store> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            lock(&self.0)
         }
     }
 

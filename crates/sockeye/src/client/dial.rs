@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::error::connect::{Attempt, ConnectFailure};
 use crate::error::{ConnectError, Error, Kind};
-use crate::transport::socket::prepare_tcp;
+use crate::transport::socket::set_tcp_options;
 
 /// RFC 8305 §5: the recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -163,7 +163,7 @@ async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Resu
             socket.connect(address).await?
         }
     };
-    prepare_tcp(&tcp)?;
+    set_tcp_options(&tcp)?;
     Ok(tcp)
 }
 
@@ -435,7 +435,7 @@ mod tests {
         let error = connect(&dialer, "wss://h.example/").await;
         assert_eq!(
             error.to_string(),
-            "cannot connect to h.example:443: the host name was not resolved within 10s; Timeouts::connect sets the time"
+            "cannot connect to h.example:443: the host name was not resolved within 10s; the limit is Timeouts::connect"
         );
         assert!(error.is_timeout() && !error.is_io());
         let error = error.connect_error().unwrap();
@@ -452,7 +452,8 @@ mod tests {
         let error = connect(&dialer, "ws://[::1]:9/").await;
         assert!(error.is_invalid_input() && !error.is_io() && !error.is_closed());
         let error = error.connect_error().unwrap();
-        assert_eq!(error.to_string(), "the local address is of another family than ::1");
+        let expected = "the local address and the host's addresses are of different families: ::1";
+        assert_eq!(error.to_string(), expected);
         assert_eq!(error.target(), "[::1]:9");
         assert!(!error.is_unresolved() && !error.is_timeout());
     }

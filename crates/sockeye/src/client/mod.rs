@@ -1,12 +1,12 @@
-//! Clients: from an address to an open WebSocket.
+//! Clients: from a URL to an open WebSocket.
 
-pub(crate) mod address;
 pub(crate) mod cookies;
 pub(crate) mod dial;
 pub(crate) mod proxy;
 pub(crate) mod request;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+pub(crate) mod url;
 
 use std::fmt;
 use std::io;
@@ -22,17 +22,17 @@ use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::address::Address;
 use crate::client::cookies::CookieStore;
 use crate::client::dial::Dialer;
 use crate::client::proxy::environment::Variables;
 use crate::client::proxy::{Proxy, ProxyChoice};
 use crate::client::request::{RequestBuilder, RequestParts};
+use crate::client::url::WebSocketUrl;
 use crate::convert;
 use crate::error::redirect::Redirect;
 use crate::error::{Error, Kind, Rejected};
 use crate::runtime::tokio::deadline_after;
-use crate::settings::{CommonOptions, Limits, Settings, Timeouts};
+use crate::settings::{CommonOptions, ConnectionGroup, Limits, Timeouts};
 use crate::transport::Io;
 use crate::websocket::WebSocket;
 
@@ -73,7 +73,7 @@ pub async fn connect(url: &str) -> Result<WebSocket, Error> {
 #[derive(Clone, Debug)]
 pub struct Client {
     options: Arc<ClientOptions>,
-    settings: Arc<Settings>,
+    group: Arc<ConnectionGroup>,
 }
 
 /// Builder for [`Client`].
@@ -140,7 +140,7 @@ impl Client {
     /// Opens a WebSocket to a `ws://` or `wss://` URL; `http://` and `https://` mean the same. To set headers or
     /// subprotocols for one connection, use [`request`](Self::request).
     ///
-    /// The URL is parsed as browsers do: see [`Address`]. In addition, `user:password@` becomes an
+    /// The URL is parsed as browsers do: see [`WebSocketUrl`]. In addition, `user:password@` becomes an
     /// `Authorization: Basic` header, unless the client already has an `Authorization` header.
     ///
     /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 alternate, and the
@@ -222,10 +222,10 @@ impl Client {
         }
     }
 
-    /// Builds the request to an address from the parts of this client and those of the request.
+    /// Builds the request to a URL from the parts of this client and those of the request.
     pub(crate) fn client_request(
         &self,
-        address: &Address,
+        url: &WebSocketUrl,
         parts: &RequestParts,
         credentials: HeaderCredentials,
     ) -> Result<ClientRequest, Error> {
@@ -240,14 +240,14 @@ impl Client {
             }
         }
         let cookies = self.options.cookies.as_ref();
-        let cookie = cookies.and_then(|cookies| cookies.cookies(address.uri()));
-        RequestParts::merge(common, parts, address, options, credentials, cookie).map_err(Error::invalid_input)
+        let cookie = cookies.and_then(|cookies| cookies.cookies(url.uri()));
+        RequestParts::merge(common, parts, url, options, credentials, cookie).map_err(Error::invalid_input)
     }
 
     pub(crate) async fn open<S>(
         &self,
         io: S,
-        address: &Address,
+        url: &WebSocketUrl,
         request: ClientRequest,
         open_deadline: Option<Instant>,
     ) -> Result<(WebSocket, Response<()>), Error>
@@ -257,8 +257,8 @@ impl Client {
         let deadline = Deadline::earlier(deadline_after(self.options.common.timeouts.handshake), open_deadline);
         // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it.
         // [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
-        let io: Box<dyn Io> = if address.uri().is_secure() {
-            timeout_at(deadline.at, self.start_tls(io, address.uri(), TlsPeer::Server))
+        let io: Box<dyn Io> = if url.uri().is_secure() {
+            timeout_at(deadline.at, self.start_tls(io, url.uri(), TlsPeer::Server))
                 .await
                 .map_err(|_| deadline.error("the TLS handshake"))??
         } else {
@@ -339,7 +339,7 @@ impl Client {
                     }
                     awaiting = next;
                 }
-                ClientProgress::Connected(connected) => return self.connected(io, connected, self.settings.clone()),
+                ClientProgress::Connected(connected) => return self.connected(io, connected, self.group.clone()),
                 ClientProgress::Rejected(response) => return Err(Self::rejected(&response)),
                 ClientProgress::Failed(error) => return Err(error.into()),
             }
@@ -351,12 +351,12 @@ impl Client {
         &self,
         io: Box<dyn Io>,
         connected: handshake::Connected,
-        settings: Arc<Settings>,
+        group: Arc<ConnectionGroup>,
     ) -> Result<(WebSocket, Response<()>), Error> {
         let negotiated = self.options.negotiated_deflate(&connected.response)?;
         let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
         let role = Role::Client { mask: masking_key };
-        let mut ws = WebSocket::new(io, role, settings, connected.read_buf, subprotocol);
+        let mut ws = WebSocket::new(io, role, group, connected.read_buf, subprotocol);
         if let Some((config, negotiated)) = negotiated {
             ws.enable_deflate(config, negotiated);
         }
@@ -376,8 +376,10 @@ impl Client {
     }
 
     #[cfg(all(unix, feature = "blocking"))]
-    pub(crate) fn blocking_settings(&self) -> Arc<Settings> {
-        self.options.common.settings_for(crate::runtime::Runtime::Blocking)
+    pub(crate) fn blocking_group(&self) -> Arc<ConnectionGroup> {
+        self.options
+            .common
+            .connection_group_for(crate::runtime::Runtime::Blocking)
     }
 }
 
@@ -558,23 +560,23 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// A header, subprotocol or origin is invalid: for example it contains a line break, or the handshake sets that
-    /// header. The error names it but does not show the value of a header. Or a proxy or TLS setting is invalid, or there
-    /// are no root certificates ([`Error::is_tls`]) for the TLS settings that were given.
+    /// header. The error names it but does not show the value of a header. Or a proxy or TLS setting is invalid, or
+    /// there are no root certificates ([`Error::is_tls`]) for the TLS settings that were given.
     pub fn build(self) -> Result<Client, Error> {
         #[cfg(feature = "tls")]
         if let Some(error) = self.options.tls.invalid {
             return Err(error);
         }
         let client = self.into_client();
-        let example = Address::parse("ws://localhost/").map_err(Error::invalid_url)?;
+        let example = WebSocketUrl::parse("ws://localhost/").map_err(Error::invalid_url)?;
         client.client_request(&example, &RequestParts::default(), HeaderCredentials::Sent)?;
         Ok(client)
     }
 
     fn into_client(self) -> Client {
-        let settings = self.options.common.settings();
+        let group = self.options.common.connection_group();
         let options = Arc::new(self.options);
-        Client { options, settings }
+        Client { options, group }
     }
 }
 

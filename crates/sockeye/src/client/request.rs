@@ -11,9 +11,9 @@ use sockeye_proto::handshake::{ClientRequest, HandshakeBuildError, Key, Origin, 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::client::address::Address;
 use crate::client::proxy::tunnel::Tunnel;
 use crate::client::proxy::{Proxy, ProxyChoice};
+use crate::client::url::WebSocketUrl;
 use crate::client::{Client, HeaderCredentials};
 use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
@@ -44,7 +44,7 @@ pub struct RequestBuilder {
 
 /// Why a request was not sent to the URL of the caller: a redirect.
 struct Hop {
-    address: Address,
+    url: WebSocketUrl,
     credentials: HeaderCredentials,
 }
 
@@ -148,15 +148,15 @@ impl RequestBuilder {
         let deadline = total.map(deadline_after);
         let redirects_max = self.redirects_max.unwrap_or(self.client.redirects_max());
         let mut hop = Hop {
-            address: Address::parse(&self.url).map_err(Error::invalid_url)?,
+            url: WebSocketUrl::parse(&self.url).map_err(Error::invalid_url)?,
             credentials: HeaderCredentials::Sent,
         };
         let mut redirects = 0;
         loop {
-            let Hop { address, credentials } = &hop;
-            let request = self.client.client_request(address, &self.parts, *credentials)?;
-            let opened = self.open(address, request, deadline).await;
-            let uri = address.uri();
+            let Hop { url, credentials } = &hop;
+            let request = self.client.client_request(url, &self.parts, *credentials)?;
+            let opened = self.open(url, request, deadline).await;
+            let uri = url.uri();
             match &opened {
                 Ok((_, response)) => self.client.keep_cookies(uri, response.headers()),
                 Err(error) => {
@@ -184,10 +184,10 @@ impl RequestBuilder {
         redirects_max == 0 && matches!(proxies.proxy(uri), Ok(None))
     }
 
-    /// Connects to the host of an address, directly or through a proxy, and performs the handshakes.
+    /// Connects to the host of a URL, directly or through a proxy, and performs the handshakes.
     async fn open(
         &self,
-        address: &Address,
+        url: &WebSocketUrl,
         request: ClientRequest,
         deadline: Option<Instant>,
     ) -> Result<(WebSocket, Response<()>), Error> {
@@ -196,22 +196,23 @@ impl RequestBuilder {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let limit = left.map_or(connect_timeout, |left| left.min(connect_timeout));
         let proxies = self.proxy.as_ref().unwrap_or(client.proxy_choice());
-        let proxy = proxies.proxy(address.uri()).map_err(Error::invalid_input)?;
+        let proxy = proxies.proxy(url.uri()).map_err(Error::invalid_input)?;
         // Boxed so that these futures do not enlarge the handshake future.
         match proxy {
             None => {
-                let tcp = Box::pin(client.dialer().connect(address.uri(), limit)).await?;
-                client.open(tcp, address, request, deadline).await
+                let tcp = Box::pin(client.dialer().connect(url.uri(), limit)).await?;
+                client.open(tcp, url, request, deadline).await
             }
-            Some(proxy) => match Box::pin(proxy.open(client, address.uri(), limit)).await? {
-                Tunnel::Tcp(tcp) => client.open(tcp, address, request, deadline).await,
-                Tunnel::Tls(tls) => client.open(tls, address, request, deadline).await,
+            Some(proxy) => match Box::pin(proxy.open(client, url.uri(), limit)).await? {
+                Tunnel::Tcp(tcp) => client.open(tcp, url, request, deadline).await,
+                Tunnel::Tls(tls) => client.open(tls, url, request, deadline).await,
             },
         }
     }
 
-    /// Opens the WebSocket over an established transport, such as a Unix socket, a pipe or a tunnel. Returns it with the
-    /// server's response. For `wss://`, TLS runs on top of the transport. No proxy is used, and no redirect is followed.
+    /// Opens the WebSocket over an established transport, such as a Unix socket, a pipe or a tunnel. Returns it with
+    /// the server's response. For `wss://`, TLS runs on top of the transport. No proxy is used, and no redirect is
+    /// followed.
     ///
     /// The URL is not resolved: it provides the Host header, the TLS server name, the resource and the credentials.
     /// Nagle's algorithm is disabled on a TCP stream, and on a TLS stream of tokio-rustls over one. For another wrapper
@@ -228,16 +229,16 @@ impl RequestBuilder {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (address, request) = self.build()?;
+        let (url, request) = self.build()?;
         socket::prepare(&io)?;
         let deadline = self.total_timeout().map(deadline_after);
-        let opened = self.client.open(io, &address, request, deadline).await;
+        let opened = self.client.open(io, &url, request, deadline).await;
         let headers = match &opened {
             Ok((_, response)) => Some(response.headers()),
             Err(error) => error.response().map(Response::headers),
         };
         if let Some(headers) = headers {
-            self.client.keep_cookies(address.uri(), headers);
+            self.client.keep_cookies(url.uri(), headers);
         }
         opened
     }
@@ -247,12 +248,10 @@ impl RequestBuilder {
         &self.client
     }
 
-    pub(crate) fn build(&self) -> Result<(Address, ClientRequest), Error> {
-        let address = Address::parse(&self.url).map_err(Error::invalid_url)?;
-        let request = self
-            .client
-            .client_request(&address, &self.parts, HeaderCredentials::Sent)?;
-        Ok((address, request))
+    pub(crate) fn build(&self) -> Result<(WebSocketUrl, ClientRequest), Error> {
+        let url = WebSocketUrl::parse(&self.url).map_err(Error::invalid_url)?;
+        let request = self.client.client_request(&url, &self.parts, HeaderCredentials::Sent)?;
+        Ok((url, request))
     }
 
     pub(crate) fn total_timeout(&self) -> Option<Duration> {
@@ -260,8 +259,8 @@ impl RequestBuilder {
     }
 }
 
-/// The request that a response redirects to. `None` if the response is no redirect; an error if the redirect must not be
-/// followed.
+/// The request that a response redirects to. `None` if the response is no redirect; an error if the redirect must not
+/// be followed.
 fn next_hop<B>(
     hop: &Hop,
     response: &Response<B>,
@@ -274,22 +273,22 @@ fn next_hop<B>(
     let Some(location) = redirect::location(response.headers()) else {
         return Some(Err(Redirect::NoLocation));
     };
-    let address = match hop.address.redirected(location) {
-        Ok(address) => address,
+    let url = match hop.url.redirected(location) {
+        Ok(url) => url,
         Err(error) => return Some(Err(Redirect::Invalid(error))),
     };
     if redirects == redirects_max {
-        return Some(Err(Redirect::TooMany(redirects_max, address.to_string())));
+        return Some(Err(Redirect::TooMany(redirects_max, url.to_string())));
     }
-    if hop.address.uri().is_secure() && !address.uri().is_secure() {
-        return Some(Err(Redirect::Downgrade(address.to_string())));
+    if hop.url.uri().is_secure() && !url.uri().is_secure() {
+        return Some(Err(Redirect::Downgrade(url.to_string())));
     }
     // Once dropped, credentials stay dropped, because the other origin has chosen the URL.
-    let credentials = match address.is_same_origin(&hop.address) {
+    let credentials = match url.is_same_origin(&hop.url) {
         true => hop.credentials,
         false => HeaderCredentials::Dropped,
     };
-    Some(Ok(Hop { address, credentials }))
+    Some(Ok(Hop { url, credentials }))
 }
 
 /// Equivalent to [`RequestBuilder::connect`].
@@ -391,25 +390,25 @@ impl RequestParts {
         self.invalid.get_or_insert(InvalidPart::new(part, name, reason));
     }
 
-    /// Builds the request to an address from the `common` parts of a client and the `own` parts of the request. `own`
+    /// Builds the request to a URL from the `common` parts of a client and the `own` parts of the request. `own`
     /// replaces common headers of the same name.
     pub(crate) fn merge(
         common: &Self,
         own: &Self,
-        address: &Address,
+        url: &WebSocketUrl,
         options: &CommonOptions,
         credentials: HeaderCredentials,
         cookie: Option<HeaderValue>,
     ) -> Result<ClientRequest, InvalidPart> {
         // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
         let key = Key::from_bytes(random());
-        let mut request = ClientRequest::new(address.uri(), key).limits(options.handshake_limits());
+        let mut request = ClientRequest::new(url.uri(), key).limits(options.handshake_limits());
         let is_sent = |name: &HeaderName| credentials == HeaderCredentials::Sent || !CREDENTIALS.contains(name);
         let has = |name: HeaderName| {
             let is_present = common.headers.contains_key(&name) || own.headers.contains_key(&name);
             is_present && is_sent(&name)
         };
-        if let Some(authorization) = address.authorization()
+        if let Some(authorization) = url.authorization()
             && !has(header::AUTHORIZATION)
         {
             request = add_header(request, "Authorization".to_owned(), authorization.as_bytes())?;

@@ -84,9 +84,9 @@ impl ClientTls {
         Self::default()
     }
 
-    /// Uses the root certificates of Mozilla, compiled into the program by the crate `webpki-roots`, instead of those of
-    /// the platform. They are the same on every machine, also in a container without a CA store, and change only with a
-    /// new version of the crate.
+    /// Uses the root certificates of Mozilla, compiled into the program by the crate `webpki-roots`, instead of those
+    /// of the platform. They are the same on every machine, also in a container without a CA store, and change only
+    /// with a new version of the crate.
     #[cfg(feature = "webpki-roots")]
     pub fn webpki_roots(mut self) -> Self {
         self.roots = Roots::Webpki;
@@ -291,7 +291,8 @@ fn webpki_verifier(
     WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build()
 }
 
-/// Verifier that also accepts the trusted certificates themselves, which a certificate authority is only for others.
+/// Verifier that also accepts a trusted certificate presented by the server itself, which webpki accepts only as an
+/// issuer.
 #[derive(Debug)]
 struct TrustedServers {
     inner: Arc<dyn ServerCertVerifier>,
@@ -345,8 +346,8 @@ impl ServerCertVerifier for TrustedServers {
     }
 }
 
-/// Whether the only problem of a certificate is its issuer: it is unknown, or the certificate is itself an authority, as
-/// self-signed ones often are.
+/// Whether the only problem of a certificate is its issuer: it is unknown, or the certificate is itself an authority,
+/// as self-signed ones often are.
 fn is_issuer_missing(error: &CertificateError) -> bool {
     match error {
         CertificateError::UnknownIssuer => true,

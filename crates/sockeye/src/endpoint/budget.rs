@@ -3,6 +3,8 @@
 //! Without it, a peer that sends without pause could delay deadlines and starve other tasks. The unit is the cost of
 //! one byte read into the thread's buffer; other work is charged as the number of bytes that take about as long.
 
+use crate::num::saturating_u32;
+
 /// The budget between two yields: usually some tenths of a millisecond of work, at most a few milliseconds.
 const MAX: u32 = 512 * 1024;
 
@@ -104,10 +106,6 @@ impl Budget {
     fn charge(&mut self, cost: u32) {
         self.0 = self.0.saturating_add(cost);
     }
-}
-
-pub(crate) fn saturating_u32(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

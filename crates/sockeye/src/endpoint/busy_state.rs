@@ -7,7 +7,7 @@ use std::time::Duration;
 use sockeye_proto::Instant;
 
 use super::compress_job::CompressJob;
-use super::deferred::DeferredQueue;
+use super::deferred_queue::DeferredQueue;
 use super::read_ahead::ReadAhead;
 use super::reservations::Reservations;
 
@@ -18,10 +18,11 @@ pub(super) struct BusyState {
     /// Present while the transport is full.
     pub(super) stall: Option<Stall>,
     /// When a slow peer should have read what the transport held when it was last full.
-    pub(super) drained_at: Option<Instant>,
+    pub(super) drain_estimate: Option<Instant>,
     /// Messages received while a send waited.
     pub(super) ahead: ReadAhead,
-    /// When a message was first refused or made to wait since the queue was last empty or a message was last accepted.
+    /// When the queue became full: the time of the first message that was refused or delayed. Reset when a message is
+    /// accepted or the queue is empty.
     pub(super) full_since: Option<Instant>,
     pub(super) reservations: Reservations,
     /// Messages that are encoded once everything encoded before is written.
@@ -32,7 +33,7 @@ impl BusyState {
     pub(super) fn is_empty(&self) -> bool {
         self.compress_job.is_none()
             && self.stall.is_none()
-            && self.drained_at.is_none()
+            && self.drain_estimate.is_none()
             && self.full_since.is_none()
             && self.ahead.is_empty()
             && self.reservations.is_empty()

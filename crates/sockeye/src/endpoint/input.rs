@@ -1,3 +1,7 @@
+//! The read buffer: received bytes that are not parsed yet.
+//!
+//! A connection without unparsed bytes has none; the buffer belongs to the thread.
+
 use std::io;
 use std::task::{Context, Poll, ready};
 

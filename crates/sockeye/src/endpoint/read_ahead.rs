@@ -1,7 +1,7 @@
 //! What was received before the application asked for it, in order.
 //!
-//! A sender that waits for the peer reads ahead: this prevents a deadlock between two peers that both send more than the
-//! network buffers before they receive.
+//! A sender that waits for the peer reads ahead: this prevents a deadlock between two peers that both send more than
+//! the network buffers before they receive.
 
 use std::collections::VecDeque;
 
@@ -21,26 +21,26 @@ pub(super) struct ReadAhead {
 
 pub(super) enum Entry {
     Event(Event),
-    /// A message of which no reader has taken the beginning, or what is left of the one that a reader has begun. Only
-    /// the last entry of this kind can be incomplete.
-    Part(Part),
+    /// A message that is delivered in chunks and not completely read yet. Only the last entry of this kind can be
+    /// incomplete.
+    Partial(PartialMessage),
 }
 
 /// A message that arrives in chunks.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PartialMessage {
     pub(super) kind: MessageKind,
     bytes: Vec<u8>,
     /// The number of bytes that a reader has taken from `bytes`.
     pos: usize,
-    pub(super) reader: PartReader,
+    pub(super) reader: ReaderState,
     /// Whether the message has arrived completely.
     pub(super) is_complete: bool,
 }
 
-/// Who takes the bytes of a [`Part`].
+/// Who takes the bytes of a [`PartialMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PartReader {
+pub(super) enum ReaderState {
     /// Nobody yet: the bytes are the beginning of the message.
     None,
     /// A stream reader that took the beginning.
@@ -49,8 +49,8 @@ pub(super) enum PartReader {
     Gone,
 }
 
-impl Part {
-    pub(super) fn new(kind: MessageKind, bytes: Vec<u8>, reader: PartReader, is_complete: bool) -> Self {
+impl PartialMessage {
+    pub(super) fn new(kind: MessageKind, bytes: Vec<u8>, reader: ReaderState, is_complete: bool) -> Self {
         Self {
             kind,
             bytes,
@@ -91,33 +91,33 @@ impl ReadAhead {
     /// Adds a chunk to its message.
     pub(super) fn push_chunk(&mut self, kind: MessageKind, data: &[u8], first: bool, last: bool) {
         let incomplete = self.entries.iter_mut().rev().find_map(|entry| match entry {
-            Entry::Part(part) if !part.is_complete => Some(part),
+            Entry::Partial(part) if !part.is_complete => Some(part),
             _ => None,
         });
         let Some(part) = incomplete else {
             // If this is not the first chunk, the reader took those before it as they arrived.
             let reader = match first {
-                true => PartReader::None,
-                false => PartReader::Attached,
+                true => ReaderState::None,
+                false => ReaderState::Attached,
             };
-            self.push_part(Part::new(kind, data.to_vec(), reader, last));
+            self.push_partial(PartialMessage::new(kind, data.to_vec(), reader, last));
             return;
         };
         part.is_complete = last;
-        if part.reader != PartReader::Gone {
+        if part.reader != ReaderState::Gone {
             part.bytes.extend_from_slice(data);
             self.cost += data.len();
         }
     }
 
-    pub(super) fn push_part(&mut self, part: Part) {
+    pub(super) fn push_partial(&mut self, part: PartialMessage) {
         self.cost += part.bytes.len() + OVERHEAD;
-        self.entries.push_back(Entry::Part(part));
+        self.entries.push_back(Entry::Partial(part));
     }
 
-    pub(super) fn push_part_front(&mut self, part: Part) {
+    pub(super) fn push_partial_front(&mut self, part: PartialMessage) {
         self.cost += part.bytes.len() + OVERHEAD;
-        self.entries.push_front(Entry::Part(part));
+        self.entries.push_front(Entry::Partial(part));
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
@@ -125,27 +125,27 @@ impl ReadAhead {
         self.cost -= OVERHEAD
             + match &entry {
                 Entry::Event(event) => event.len(),
-                Entry::Part(part) => part.bytes.len(),
+                Entry::Partial(part) => part.bytes.len(),
             };
         Some(entry)
     }
 
-    /// Takes the next message or control frame. `None` if the next entry is a [`Part`].
+    /// Takes the next message or control frame. `None` if the next entry is a [`PartialMessage`].
     pub(super) fn pop_event(&mut self) -> Option<Event> {
         match self.front()? {
-            Entry::Part(_) => None,
+            Entry::Partial(_) => None,
             Entry::Event(_) => match self.pop()? {
                 Entry::Event(event) => Some(event),
-                Entry::Part(_) => None,
+                Entry::Partial(_) => None,
             },
         }
     }
 
     /// Sets the reader of the part at the front. Frees its bytes if there is no reader any more.
-    pub(super) fn set_front_reader(&mut self, reader: PartReader) {
-        if let Some(Entry::Part(part)) = self.entries.front_mut() {
+    pub(super) fn set_front_reader(&mut self, reader: ReaderState) {
+        if let Some(Entry::Partial(part)) = self.entries.front_mut() {
             part.reader = reader;
-            if reader == PartReader::Gone {
+            if reader == ReaderState::Gone {
                 self.cost -= part.bytes.len();
                 (part.bytes, part.pos) = (Vec::new(), 0);
             }
@@ -154,7 +154,7 @@ impl ReadAhead {
 
     /// Takes up to `len_max` bytes of the part at the front for its reader.
     pub(super) fn read_front(&mut self, len_max: usize, take: impl FnOnce(&[u8])) {
-        if let Some(Entry::Part(part)) = self.entries.front_mut() {
+        if let Some(Entry::Partial(part)) = self.entries.front_mut() {
             let len = part.unread().len().min(len_max);
             take(&part.bytes[part.pos..part.pos + len]);
             part.pos += len;
@@ -167,13 +167,18 @@ impl ReadAhead {
     }
 
     /// Drops all parts: the messages that arrive are not received any more.
-    pub(super) fn drop_parts(&mut self) {
-        let is_incomplete = |entry: &Entry| matches!(entry, Entry::Part(part) if !part.is_complete);
+    pub(super) fn drop_partial(&mut self) {
+        let is_incomplete = |entry: &Entry| matches!(entry, Entry::Partial(part) if !part.is_complete);
         let rest = self.entries.iter().any(is_incomplete);
         self.entries.retain(|entry| matches!(entry, Entry::Event(_)));
         self.cost = self.entries.iter().map(|entry| OVERHEAD + entry.event_len()).sum();
         if rest {
-            self.push_part(Part::new(MessageKind::Binary, Vec::new(), PartReader::Gone, false));
+            self.push_partial(PartialMessage::new(
+                MessageKind::Binary,
+                Vec::new(),
+                ReaderState::Gone,
+                false,
+            ));
         }
     }
 }
@@ -182,7 +187,7 @@ impl Entry {
     fn event_len(&self) -> usize {
         match self {
             Self::Event(event) => event.len(),
-            Self::Part(_) => 0,
+            Self::Partial(_) => 0,
         }
     }
 }
@@ -191,9 +196,9 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn part(ahead: &ReadAhead) -> (&[u8], PartReader, bool) {
+    fn part(ahead: &ReadAhead) -> (&[u8], ReaderState, bool) {
         match ahead.front() {
-            Some(Entry::Part(part)) => (part.unread(), part.reader, part.is_complete),
+            Some(Entry::Partial(part)) => (part.unread(), part.reader, part.is_complete),
             _ => panic!("a part"),
         }
     }
@@ -219,27 +224,27 @@ mod tests {
         ahead.push_chunk(MessageKind::Text, b"cd", false, true);
         ahead.push_chunk(MessageKind::Binary, b"next", true, false);
         assert_eq!(ahead.cost(), 8 + 2 * OVERHEAD);
-        assert_eq!(part(&ahead), (&b"abcd"[..], PartReader::None, true));
-        ahead.set_front_reader(PartReader::Attached);
+        assert_eq!(part(&ahead), (&b"abcd"[..], ReaderState::None, true));
+        ahead.set_front_reader(ReaderState::Attached);
         let mut taken = vec![];
         ahead.read_front(3, |bytes| taken.extend_from_slice(bytes));
-        assert_eq!(part(&ahead), (&b"d"[..], PartReader::Attached, true));
+        assert_eq!(part(&ahead), (&b"d"[..], ReaderState::Attached, true));
         ahead.read_front(9, |bytes| taken.extend_from_slice(bytes));
         assert_eq!(taken, b"abcd");
         ahead.pop();
         // The rest of a message whose reader is gone is discarded.
-        ahead.set_front_reader(PartReader::Gone);
+        ahead.set_front_reader(ReaderState::Gone);
         ahead.push_chunk(MessageKind::Binary, b"discarded", false, true);
-        assert_eq!(part(&ahead), (&b""[..], PartReader::Gone, true));
+        assert_eq!(part(&ahead), (&b""[..], ReaderState::Gone, true));
         ahead.pop();
         assert_eq!(ahead.cost(), 0);
         // What follows chunks that were taken as they arrived.
         ahead.push_chunk(MessageKind::Binary, b"rest", false, false);
-        assert_eq!(part(&ahead), (&b"rest"[..], PartReader::Attached, false));
-        ahead.drop_parts();
+        assert_eq!(part(&ahead), (&b"rest"[..], ReaderState::Attached, false));
+        ahead.drop_partial();
         assert_eq!(
             (part(&ahead), ahead.cost()),
-            ((&b""[..], PartReader::Gone, false), OVERHEAD)
+            ((&b""[..], ReaderState::Gone, false), OVERHEAD)
         );
     }
 }

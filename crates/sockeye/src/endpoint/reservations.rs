@@ -16,7 +16,7 @@ pub(super) struct Reservations {
     /// The waiting tasks in order, with the number of bytes that each wants.
     waiters: VecDeque<(WaiterId, usize)>,
     next_id: u32,
-    /// Whether a task waits to queue a message because room is reserved or tasks wait for a reservation.
+    /// Whether a task waits to queue a message because capacity is reserved or tasks wait for a reservation.
     has_blocked_sender: bool,
     /// Whether the first fragments of a [streamed message](super::driver::Driver::poll_feed_fragment) are queued and
     /// its last one is not. Nothing else can be queued in between.
@@ -68,7 +68,7 @@ impl Reservations {
         self.count += 1;
     }
 
-    /// Removes a reservation. Returns whether a task may wait for its room.
+    /// Removes a reservation. Returns whether a task may wait for its capacity.
     pub(super) fn remove(&mut self, len: usize) -> bool {
         self.len = self.len.saturating_sub(len);
         self.count = self.count.saturating_sub(1);

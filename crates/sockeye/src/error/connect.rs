@@ -83,7 +83,7 @@ impl fmt::Display for ConnectError {
             ConnectFailure::Unresolved(error) => return write!(f, "the host name cannot be resolved: {error}"),
             ConnectFailure::NoAddress => return f.write_str("the host name has no address"),
             ConnectFailure::FamilyMismatch(addresses) => {
-                f.write_str("the local address is of another family than")?;
+                f.write_str("the local address and the host's addresses are of different families:")?;
                 return addresses.iter().try_for_each(|address| write!(f, " {}", address.ip()));
             }
             ConnectFailure::TimedOut(limit) if self.attempts.is_empty() => {

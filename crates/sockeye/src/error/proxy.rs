@@ -131,7 +131,8 @@ impl ProxyError {
     }
 }
 
-/// Whether a response to CONNECT is about user name and password: 407 (RFC 9110 §15.5.8), or 401, which tinyproxy sends.
+/// Whether a response to CONNECT is about user name and password: 407 (RFC 9110 §15.5.8), or 401, which tinyproxy
+/// sends.
 fn is_challenge(status: http::StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 407)
 }
@@ -186,7 +187,7 @@ impl fmt::Display for ProxyError {
             ProxyFailure::EarlyBytes => {
                 write!(
                     f,
-                    "proxy {proxy} sent bytes after its response, before the client sent any to {target}"
+                    "proxy {proxy} sent unexpected data after opening the tunnel to {target}"
                 )
             }
             ProxyFailure::Closed => write!(f, "proxy {proxy} closed the connection before it answered for {target}"),
@@ -200,7 +201,7 @@ impl fmt::Display for ProxyError {
             ProxyFailure::SocksMethods { has_credentials } => match has_credentials {
                 true => write!(
                     f,
-                    "proxy {proxy} accepts neither a user name and password nor clients without"
+                    "proxy {proxy} supports neither authentication by user name and password nor anonymous access"
                 ),
                 false => write!(
                     f,

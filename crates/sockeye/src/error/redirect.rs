@@ -3,7 +3,8 @@
 use std::fmt;
 
 use http::{HeaderMap, StatusCode, header};
-use sockeye_proto::handshake::UriError;
+
+use crate::error::invalid_url::InvalidUrl;
 
 /// Maximum number of characters of a Location header in an error message.
 const SHOWN_MAX: usize = 200;
@@ -16,10 +17,10 @@ pub(crate) enum Redirect {
     /// The response has no Location header, or several.
     NoLocation,
     /// The Location header is no valid URL.
-    Invalid(UriError),
+    Invalid(InvalidUrl),
     /// Too many redirects. Holds their number, and the next URL.
     TooMany(usize, String),
-    /// From TLS to a URL without.
+    /// A redirect from `wss` to `ws`. Holds the URL.
     Downgrade(String),
 }
 

@@ -78,10 +78,10 @@ use crate::error::Error;
 use crate::server::response::Acceptance;
 use crate::server::{AcceptedHandshake, Server};
 use crate::transport::Io;
-use crate::transport::socket::prepare_socket;
+use crate::transport::socket;
 use crate::websocket::WebSocket;
 
-pub use super::admission::ConnectionPermit;
+pub use super::connection_permit::ConnectionPermit;
 pub use super::upgrader::Upgrader;
 
 /// The response type that hyper and axum expect.
@@ -131,7 +131,7 @@ pub(crate) struct Handshake {
 impl Handshake {
     /// Opens the WebSocket over the transport, after the response has been sent.
     pub(crate) fn open(self, io: Box<dyn Io>) -> Result<WebSocket, Error> {
-        prepare_socket(&*io as &dyn Any)?;
+        socket::set_options(&*io as &dyn Any)?;
         Ok(self.server.open(io, self.accepted_handshake))
     }
 }

@@ -1,9 +1,9 @@
 //! WebSockets on the connections of HTTP servers.
 
-#[cfg(feature = "hyper")]
-mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "hyper")]
+mod connection_permit;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 #[cfg(feature = "tower")]

@@ -24,7 +24,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,8 +47,9 @@ use super::hyper::{RequestHead, UpgradeError, check, is_handshake};
 use crate::error::Error;
 use crate::server::Server;
 use crate::server::response::unavailable;
+use crate::sync::lock;
 
-pub use super::admission::ConnectionPermit;
+pub use super::connection_permit::ConnectionPermit;
 
 /// Default of [`HandshakeLayer::connections_max`].
 const CONNECTIONS_MAX: usize = 100_000;
@@ -307,7 +308,7 @@ impl RateLimit {
     fn admit(&self) -> Result<(), Duration> {
         let interval = Duration::from_secs(1) / self.per_second_max;
         let now = Instant::now();
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = lock(&self.due);
         let next = due.map_or(now, |due| due.max(now)) + interval;
         let ahead = next.saturating_duration_since(now + BURST);
         if !ahead.is_zero() {
@@ -318,8 +319,8 @@ impl RateLimit {
     }
 }
 
-/// Serves one HTTP/1.1 connection of a tower service, such as an axum router, over memory, and returns the client's end.
-/// For tests without a network; time may be paused.
+/// Serves one HTTP/1.1 connection of a tower service, such as an axum router, over memory, and returns the client's
+/// end. For tests without a network; time may be paused.
 ///
 /// Each direction holds up to 64 KiB. The connection is served by a task of the current runtime until either side
 /// closes it. Extractors of the client's address need a mock, such as axum's `MockConnectInfo`.

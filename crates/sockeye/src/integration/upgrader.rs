@@ -4,22 +4,23 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use sockeye_proto::handshake;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::admission::ConnectionPermit;
+use super::connection_permit::ConnectionPermit;
 use super::hyper::{Handshake, HttpResponse, RequestHead, Upgrade, UpgradeError, accept, check};
 use crate::error::Error;
 use crate::server::Server;
 use crate::server::handler::{HandlerTask, OnError};
 use crate::server::response::{Acceptance, unavailable};
 use crate::server::serve::ServeError;
-use crate::server::tasks::{TaskToken, TaskTracker};
-use crate::settings::Settings;
+use crate::server::tasks::{ConnectionTasks, TaskToken};
+use crate::settings::ConnectionGroup;
+use crate::sync::lock;
 use crate::websocket::WebSocket;
 
 /// Accepts WebSockets on an HTTP server, runs a task for each, and closes them all at shutdown.
@@ -60,9 +61,9 @@ pub struct Upgrader {
 }
 
 struct Shared {
-    tasks: Arc<TaskTracker>,
-    /// The settings of all servers whose connections belong to these tasks.
-    settings: Mutex<Vec<Weak<Settings>>>,
+    tasks: Arc<ConnectionTasks>,
+    /// The connections of all servers that belong to these tasks.
+    groups: Mutex<Vec<Weak<ConnectionGroup>>>,
 }
 
 /// A valid request that was received but not accepted yet.
@@ -77,8 +78,8 @@ impl Upgrader {
     /// server terminates TLS.
     pub fn new(server: Server) -> Self {
         let shared = Arc::new(Shared {
-            tasks: TaskTracker::new(),
-            settings: Mutex::default(),
+            tasks: ConnectionTasks::new(),
+            groups: Mutex::default(),
         });
         Self {
             server: shared.register(&server),
@@ -196,7 +197,7 @@ impl Upgrader {
     /// If the future is dropped, the connections are still asked to close, but none is aborted. May be called again,
     /// and by several tasks.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
-        self.shared.go_away();
+        self.shared.request_shutdown();
         self.shared.tasks.shut_down(deadline).await
     }
 
@@ -269,19 +270,19 @@ impl fmt::Debug for Upgrader {
 }
 
 impl Shared {
-    /// Copies a server with settings of its own, so that its connections can be closed.
+    /// Copies a server with a connection group of its own, so that its connections can be closed.
     fn register(&self, server: &Server) -> Server {
-        let server = server.with_own_settings();
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.retain(|known| known.strong_count() > 0);
-        settings.push(Arc::downgrade(server.settings()));
+        let server = server.with_own_group();
+        let mut groups = lock(&self.groups);
+        groups.retain(|known| known.strong_count() > 0);
+        groups.push(Arc::downgrade(server.group()));
         server
     }
 
-    fn go_away(&self) {
-        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        for settings in settings.iter().filter_map(Weak::upgrade) {
-            settings.go_away();
+    fn request_shutdown(&self) {
+        let groups = lock(&self.groups);
+        for group in groups.iter().filter_map(Weak::upgrade) {
+            group.request_shutdown();
         }
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::str::Utf8Error;
 
 use bytes::Bytes;
-use sockeye_proto::{Data, MaskedMessage, MessageKind};
+use sockeye_proto::{Data, MessageKind, RawMessage};
 
 use crate::message::payload::{INLINE_MAX, Payload};
 
@@ -103,7 +103,7 @@ impl Message {
 
     /// Copies and unmasks a message in one pass. `None` if a text message is not UTF-8.
     #[inline(always)]
-    pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
+    pub(crate) fn unmasked(message: &RawMessage<'_>) -> Option<Self> {
         let payload = Payload::unmasked(message)?;
         // `payload` is only `Some` if a text message is UTF-8.
         Some(Self::from_parts(message.kind(), payload))
@@ -345,7 +345,7 @@ mod tests {
         frame.extend(key.0);
         key.append(text, &mut frame);
         frame.extend([0xff; 30]);
-        let found = connection.find_message(Instant::default(), &frame).unwrap();
+        let found = connection.recognize_message(Instant::default(), &frame).unwrap();
         Message::unmasked(&found).unwrap()
     }
 

@@ -57,7 +57,7 @@ impl Outbound {
     }
 
     /// Sets whether to compress the message, on a connection that negotiated compression. The default is
-    /// [`Compress::Auto`], or for a prepared message the value that it was [prepared with](PreparedMessage::with).
+    /// [`Compress::Auto`], or for a prepared message the value that it was [prepared with](PreparedMessage::with_compress).
     #[must_use]
     pub fn compress(mut self, compress: Compress) -> Self {
         self.compress = compress;

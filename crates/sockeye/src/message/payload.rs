@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use bytes::Bytes;
-use sockeye_proto::MaskedMessage;
+use sockeye_proto::RawMessage;
 
 /// Payloads up to this length are stored inline, without an allocation.
 ///
@@ -47,7 +47,7 @@ impl Payload {
 
     /// Copies and unmasks a message's payload in one pass. `None` if a text message is not UTF-8.
     #[inline(always)]
-    pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
+    pub(crate) fn unmasked(message: &RawMessage<'_>) -> Option<Self> {
         Some(Self(match message.len() {
             len @ ..=INLINE_MAX => Repr::Inline(InlineBytes::new(message.to_array()?, len)),
             // Not `Bytes::from(Vec)`, which is not inlined and returns its result through memory: 6 ns per message of 1

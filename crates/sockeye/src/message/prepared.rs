@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sockeye_proto::deflate::{CodecPool, DeflateConfig};
-use sockeye_proto::{Compress, Connection, Framing};
+use sockeye_proto::{Compress, Connection, FrameInfo};
 
 use crate::message::Message;
 use crate::message::payload::Payload;
@@ -48,7 +48,7 @@ struct Inner {
 
 /// An encoded frame.
 pub(crate) struct Frame {
-    pub(crate) framing: Framing,
+    pub(crate) info: FrameInfo,
     pub(crate) bytes: Payload,
 }
 
@@ -63,22 +63,22 @@ struct Variant {
 impl PreparedMessage {
     /// Frames a message, with one copy of it. It is compressed on connections that negotiated that, if worthwhile.
     pub fn new(message: impl Into<Message>) -> Self {
-        Self::with(message, Compress::Auto)
+        Self::with_compress(message, Compress::Auto)
     }
 
     /// Frames a message, with one copy of it. `compress` says whether to compress it on connections that negotiated
     /// that.
-    pub fn with(message: impl Into<Message>, compress: Compress) -> Self {
+    pub fn with_compress(message: impl Into<Message>, compress: Compress) -> Self {
         let message = message.into();
         let mut bytes = Vec::new();
-        let framing = Framing::plain(message.data(), &mut bytes);
+        let info = FrameInfo::plain(message.data(), &mut bytes);
         let header_len = bytes.len() - message.len();
         let bytes = Bytes::from(bytes);
         Self(Arc::new(Inner {
             message: message.with_storage(&bytes.slice(header_len..)),
             compress,
             plain: Frame {
-                framing,
+                info,
                 bytes: bytes.into(),
             },
             compressed: OnceLock::new(),
@@ -126,11 +126,11 @@ impl Variant {
 
     fn new(message: &Message, config: &DeflateConfig, codecs: CodecPool) -> Self {
         let mut bytes = Vec::new();
-        let framing = Framing::compressed(message.data(), config, codecs, &mut bytes);
+        let info = FrameInfo::compressed(message.data(), config, codecs, &mut bytes);
         Self {
             config: config.clone(),
-            frame: framing.map(|framing| Frame {
-                framing,
+            frame: info.map(|info| Frame {
+                info,
                 bytes: bytes.into(),
             }),
             next: OnceLock::new(),
@@ -197,7 +197,7 @@ mod tests {
         let narrow = prepared.frame_for(&narrow, Compress::Auto, CodecPool::UNPOOLED);
         assert!(!std::ptr::eq(frame, narrow) && !std::ptr::eq(narrow, &raw const prepared.0.plain));
 
-        let never = PreparedMessage::with("again ".repeat(100), Compress::Never);
+        let never = PreparedMessage::with_compress("again ".repeat(100), Compress::Never);
         assert!(std::ptr::eq(
             never.frame_for(&wide, Compress::Never, CodecPool::UNPOOLED),
             &raw const never.0.plain

@@ -8,30 +8,30 @@ use crate::error::Error;
 
 /// Delays between attempts to connect: exponential backoff with full jitter, for [`Reconnecting`](crate::Reconnecting).
 ///
-/// Each delay is random, uniformly distributed between zero and a limit. The limit is 5 s for the first attempt, so that
-/// the clients of a server that restarts do not return at once (RFC 6455 §7.2.3), and doubles with each failure up to 60
-/// s. It starts at 5 s again after a connection that lasted for at least 60 s.
+/// Each delay is random, uniformly distributed between zero and a limit. The limit is 5 s for the first attempt, so
+/// that the clients of a server that restarts do not return at once (RFC 6455 §7.2.3), and doubles with each failure up
+/// to 60 s. It starts at 5 s again after a connection that lasted for at least 60 s.
 ///
 /// A server that rejects a request with a `Retry-After` header in seconds (RFC 9110 §10.2.3) lengthens the delay, up to
 /// [`max`](Self::max).
 ///
 /// ```
 /// # use std::time::Duration;
-/// let backoff = sockeye::Backoff::default().first_max(Duration::from_secs(1)).max(Duration::from_secs(30));
+/// let backoff = sockeye::Backoff::default().initial(Duration::from_secs(1)).max(Duration::from_secs(30));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    first_max: Duration,
+    initial: Duration,
     max: Duration,
-    stable_after: Duration,
+    reset_after: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
         Self {
-            first_max: Duration::from_secs(5),
+            initial: Duration::from_secs(5),
             max: Duration::from_secs(60),
-            stable_after: Duration::from_secs(60),
+            reset_after: Duration::from_secs(60),
         }
     }
 }
@@ -39,8 +39,8 @@ impl Default for Backoff {
 impl Backoff {
     /// Sets the maximum of the first delay. Default: 5 s.
     #[must_use]
-    pub fn first_max(mut self, first_max: Duration) -> Self {
-        self.first_max = first_max;
+    pub fn initial(mut self, initial: Duration) -> Self {
+        self.initial = initial;
         self
     }
 
@@ -54,13 +54,13 @@ impl Backoff {
     /// Sets how long a connection has to last until the next delay is a first one again. Default: 60 s. A server that
     /// accepts and then closes immediately does not count as working.
     #[must_use]
-    pub fn stable_after(mut self, stable_after: Duration) -> Self {
-        self.stable_after = stable_after;
+    pub fn reset_after(mut self, reset_after: Duration) -> Self {
+        self.reset_after = reset_after;
         self
     }
 
     pub(crate) fn is_stable(&self, lasted: Duration) -> bool {
-        lasted >= self.stable_after
+        lasted >= self.reset_after
     }
 
     /// The delay after this number of earlier failures in a row. `random` is in the range 0 to 1.
@@ -68,7 +68,7 @@ impl Backoff {
     // [6455-7.2.3-1, 6455-7.2.3-2, 6455-7.2.3-3]
     pub(crate) fn delay(&self, failures: u32, error: &Error, random: f64) -> Duration {
         let factor = 2_u32.saturating_pow(failures.min(31));
-        let limit = self.first_max.saturating_mul(factor).min(self.max);
+        let limit = self.initial.saturating_mul(factor).min(self.max);
         let delay = limit.mul_f64(random.clamp(0.0, 1.0));
         delay.max(retry_after(error).unwrap_or_default().min(self.max))
     }
@@ -99,7 +99,7 @@ mod tests {
         }
         let small = Backoff::default().max(Duration::from_secs(1));
         assert_eq!(small.delay(0, &error, 1.0).as_secs(), 1);
-        let huge = Backoff::default().first_max(Duration::MAX).max(Duration::MAX);
+        let huge = Backoff::default().initial(Duration::MAX).max(Duration::MAX);
         assert_eq!(huge.delay(9, &error, 0.0), Duration::ZERO);
     }
 }

@@ -21,7 +21,7 @@ use crate::websocket::WebSocket;
 use crate::websocket::try_recv::TryRecvError;
 
 pub use backoff::Backoff;
-use undelivered::Ledger;
+use undelivered::UnconfirmedMessages;
 pub use undelivered::Undelivered;
 
 /// Default of [`Reconnecting::keep_undelivered_max`].
@@ -84,9 +84,9 @@ type RetryIf = Box<dyn Fn(&Error) -> bool + Send>;
 ///
 /// - Messages that were sent: [`ReconnectEvent::Disconnected`] lists those of which it is not known whether the server
 ///   received them. They are not sent again, because the server may have received them: the application decides. To
-///   know, a ping is sent after a message unless one is unanswered, about one for each round trip, and its pong confirms
-///   what was sent before it. A pong shows that the server's WebSocket implementation has received the messages, not
-///   that its application has handled them.
+///   know, a ping is sent after a message unless one is unanswered, about one for each round trip, and its pong
+///   confirms what was sent before it. A pong shows that the server's WebSocket implementation has received the
+///   messages, not that its application has handled them.
 /// - Messages of the server while there is no connection, and those that were on the way. The protocol does not number
 ///   messages, so the number of lost ones is not known here. A feed that numbers its messages, or a snapshot that the
 ///   hook asks for, closes the gap.
@@ -104,7 +104,7 @@ pub struct Reconnecting {
     delays: u32,
     /// Number of attempts since the last connection.
     attempts: u32,
-    ledger: Ledger,
+    unconfirmed: UnconfirmedMessages,
     /// Messages that arrived before a sending method found the connection lost.
     received: VecDeque<Message>,
     pending: Pending,
@@ -213,7 +213,7 @@ impl Reconnecting {
             state: State::Waiting(None),
             delays: 0,
             attempts: 0,
-            ledger: Ledger::new(KEPT_SIZE_MAX),
+            unconfirmed: UnconfirmedMessages::new(KEPT_SIZE_MAX),
             received: VecDeque::new(),
             pending: Pending::default(),
         }
@@ -270,7 +270,7 @@ impl Reconnecting {
     /// [`Undelivered::messages`]. Default: 1 MiB. They share the memory of the sent messages. With 0 they are only
     /// counted.
     pub fn keep_undelivered_max(mut self, size_max: usize) -> Self {
-        self.ledger.set_size_max(size_max);
+        self.unconfirmed.set_size_max(size_max);
         self
     }
 
@@ -298,9 +298,9 @@ impl Reconnecting {
                 State::Open(open) => match open.ws.recv_event().await {
                     Ok(Some(Event::Message(message))) => return Ok(Some(ReconnectEvent::Message(message))),
                     Ok(Some(Event::Pong(payload))) => {
-                        self.ledger.handle_pong(&payload);
+                        self.unconfirmed.handle_pong(&payload);
                         // Written by `recv_event` before it waits. If it fails, so does that.
-                        let _ = queue_ping(&mut self.ledger, &mut open.ws);
+                        let _ = queue_ping(&mut self.unconfirmed, &mut open.ws);
                     }
                     Ok(Some(Event::Ping(_))) => {}
                     Ok(None) => {
@@ -353,8 +353,8 @@ impl Reconnecting {
             match &mut self.state {
                 State::Open(open) => match open.ws.feed(message.clone()).await {
                     Ok(()) => {
-                        self.ledger.record(message);
-                        let _ = queue_ping(&mut self.ledger, &mut open.ws);
+                        self.unconfirmed.record(message);
+                        let _ = queue_ping(&mut self.unconfirmed, &mut open.ws);
                         return Ok(());
                     }
                     Err(error) if error.is_invalid_input() => return Err(error),
@@ -400,7 +400,7 @@ impl Reconnecting {
         if let State::Open(open) = &mut self.state {
             let closed = open.ws.close(code, reason).await;
             if is_answered(&open.ws) {
-                self.ledger.confirm_all();
+                self.unconfirmed.confirm_all();
             }
             self.state = State::Ended {
                 error: close_error(&open.ws),
@@ -421,7 +421,7 @@ impl Reconnecting {
     /// unless [`ReconnectEvent::Disconnected`] has reported them.
     #[must_use]
     pub fn undelivered(&self) -> Undelivered {
-        self.ledger.undelivered()
+        self.unconfirmed.undelivered()
     }
 
     /// The open connection, for its [`rtt`](WebSocket::rtt) or [`stats`](WebSocket::stats). `None` between connections.
@@ -492,8 +492,8 @@ impl Reconnecting {
         delay
     }
 
-    /// Ends a connection after its writing direction has failed. The messages that have arrived are kept for `recv`. The
-    /// receiving direction may know the cause, such as a close frame.
+    /// Ends a connection after its writing direction has failed. The messages that have arrived are kept for `recv`.
+    /// The receiving direction may know the cause, such as a close frame.
     async fn lose_after_receiving(&mut self, write_error: Error) {
         let mut is_empty = false;
         loop {
@@ -527,7 +527,7 @@ impl Reconnecting {
             return;
         };
         if is_answered(&open.ws) {
-            self.ledger.confirm_all();
+            self.unconfirmed.confirm_all();
         }
         let is_closed_here = open
             .ws
@@ -542,10 +542,10 @@ impl Reconnecting {
             self.delays = 0;
         }
         let retry_in = self.wait_after(&error);
-        let mut undelivered = self.ledger.take();
+        let mut undelivered = self.unconfirmed.take();
         if let Some((_, earlier, _)) = self.pending.disconnected.take() {
             let later = std::mem::replace(&mut undelivered, earlier);
-            undelivered.append(later, self.ledger.size_max());
+            undelivered.append(later, self.unconfirmed.size_max());
         }
         self.pending.disconnected = Some((error, undelivered, retry_in));
         (self.pending.failed, self.pending.connected) = (None, None);
@@ -575,8 +575,8 @@ impl Pending {
 }
 
 /// Queues a ping that asks whether all messages have arrived, unless one is unanswered.
-fn queue_ping(ledger: &mut Ledger, ws: &mut WebSocket) -> Result<(), Error> {
-    match ledger.next_ping() {
+fn queue_ping(unconfirmed: &mut UnconfirmedMessages, ws: &mut WebSocket) -> Result<(), Error> {
+    match unconfirmed.next_ping() {
         Some(payload) => ws.queue_ping(&payload),
         None => Ok(()),
     }

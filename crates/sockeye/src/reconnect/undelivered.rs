@@ -35,7 +35,7 @@ impl Undelivered {
 /// A pong confirms every message that was sent before its ping, because frames are received in order. One ping is
 /// unanswered at a time, so a busy connection sends about one for each round trip.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct UnconfirmedMessages {
     size_max: usize,
     /// Number of messages sent on this connection.
     sent: u64,
@@ -45,10 +45,10 @@ pub(super) struct Ledger {
     kept: VecDeque<(u64, Message)>,
     kept_size: usize,
     /// The number of messages that the pong of the unanswered ping confirms.
-    asked: Option<u64>,
+    ping_confirms: Option<u64>,
 }
 
-impl Ledger {
+impl UnconfirmedMessages {
     pub(super) const fn new(size_max: usize) -> Self {
         Self {
             size_max,
@@ -56,7 +56,7 @@ impl Ledger {
             confirmed: 0,
             kept: VecDeque::new(),
             kept_size: 0,
-            asked: None,
+            ping_confirms: None,
         }
     }
 
@@ -80,22 +80,22 @@ impl Ledger {
 
     /// The payload of a ping to send now, if one is needed and none is unanswered.
     pub(super) fn next_ping(&mut self) -> Option<[u8; 8]> {
-        if self.asked.is_some() || self.sent == self.confirmed {
+        if self.ping_confirms.is_some() || self.sent == self.confirmed {
             return None;
         }
-        self.asked = Some(self.sent);
+        self.ping_confirms = Some(self.sent);
         Some(self.sent.to_be_bytes())
     }
 
     /// Handles a pong.
     pub(super) fn handle_pong(&mut self, payload: &[u8]) {
-        // Another pong may answer a later ping, after which ours is not answered any more (RFC 6455 §5.5.3). It confirms
-        // nothing, because it may also be unsolicited or answer an earlier one.
-        let Some(asked) = self.asked.take() else {
+        // Another pong may answer a later ping, after which ours is not answered any more (RFC 6455 §5.5.3). It
+        // confirms nothing, because it may also be unsolicited or answer an earlier one.
+        let Some(ping_confirms) = self.ping_confirms.take() else {
             return;
         };
-        if payload == asked.to_be_bytes() {
-            self.confirm(asked);
+        if payload == ping_confirms.to_be_bytes() {
+            self.confirm(ping_confirms);
         }
     }
 
@@ -147,40 +147,40 @@ mod tests {
 
     #[test]
     fn pong_confirms_what_was_sent_before_its_ping() {
-        let mut ledger = Ledger::new(1000);
-        assert_eq!(ledger.next_ping(), None);
-        ledger.record(Message::text("a"));
-        ledger.record(Message::text("b"));
-        let ping = ledger.next_ping().unwrap();
-        ledger.record(Message::text("c"));
-        assert_eq!(ledger.next_ping(), None);
-        ledger.handle_pong(&ping);
-        let undelivered = ledger.undelivered();
+        let mut unconfirmed = UnconfirmedMessages::new(1000);
+        assert_eq!(unconfirmed.next_ping(), None);
+        unconfirmed.record(Message::text("a"));
+        unconfirmed.record(Message::text("b"));
+        let ping = unconfirmed.next_ping().unwrap();
+        unconfirmed.record(Message::text("c"));
+        assert_eq!(unconfirmed.next_ping(), None);
+        unconfirmed.handle_pong(&ping);
+        let undelivered = unconfirmed.undelivered();
         assert_eq!((undelivered.count, texts(&undelivered)), (1, vec!["c"]));
-        let ping = ledger.next_ping().unwrap();
+        let ping = unconfirmed.next_ping().unwrap();
         // An unsolicited pong confirms nothing, but the next ping is sent.
-        ledger.handle_pong(b"else");
-        ledger.handle_pong(&ping);
-        assert_eq!(ledger.undelivered().count, 1);
-        assert_eq!(ledger.next_ping(), Some(ping));
-        ledger.handle_pong(&ping);
-        assert_eq!(ledger.take(), Undelivered::default());
+        unconfirmed.handle_pong(b"else");
+        unconfirmed.handle_pong(&ping);
+        assert_eq!(unconfirmed.undelivered().count, 1);
+        assert_eq!(unconfirmed.next_ping(), Some(ping));
+        unconfirmed.handle_pong(&ping);
+        assert_eq!(unconfirmed.take(), Undelivered::default());
     }
 
     #[test]
     fn only_the_newest_messages_are_kept() {
-        let mut ledger = Ledger::new(5);
+        let mut unconfirmed = UnconfirmedMessages::new(5);
         for text in ["aa", "bb", "cc", "d"] {
-            ledger.record(Message::text(text));
+            unconfirmed.record(Message::text(text));
         }
-        let mut undelivered = ledger.take();
+        let mut undelivered = unconfirmed.take();
         assert_eq!((undelivered.count, texts(&undelivered)), (4, vec!["bb", "cc", "d"]));
-        ledger.record(Message::text("too large to keep"));
-        let later = ledger.take();
+        unconfirmed.record(Message::text("too large to keep"));
+        let later = unconfirmed.take();
         assert_eq!((later.count, texts(&later)), (1, vec![]));
-        ledger.record(Message::text("eee"));
+        unconfirmed.record(Message::text("eee"));
         undelivered.append(later, 5);
-        undelivered.append(ledger.take(), 5);
+        undelivered.append(unconfirmed.take(), 5);
         assert_eq!((undelivered.count, texts(&undelivered)), (6, vec!["d", "eee"]));
     }
 }

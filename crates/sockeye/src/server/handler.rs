@@ -39,7 +39,7 @@ impl<R> HandlerTask<R> {
     /// The task of `handler`, which takes over the registration of the task that received the request.
     pub(crate) fn new(handler: R, task: TaskToken, peer_addr: Option<SocketAddr>, on_error: Option<OnError>) -> Self {
         let context = Box::new(HandlerContext {
-            task: task.into_another_task(),
+            task: task.transfer(),
             peer_addr,
             on_error,
             guard: None,

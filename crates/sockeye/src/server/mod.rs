@@ -27,18 +27,18 @@ use crate::error::Error;
 use crate::runtime::tokio::deadline_after;
 use crate::server::response::{Acceptance, Rejection, internal_error};
 use crate::server::serve::{Listener, Serve};
-use crate::settings::{CommonOptions, Limits, Settings, Timeouts};
+use crate::settings::{CommonOptions, ConnectionGroup, Limits, Timeouts};
 use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
 
 /// Read size while waiting for the request: most requests are smaller.
-const READ_LEN: usize = 2 * 1024;
+pub(crate) const READ_LEN: usize = 2 * 1024;
 
 /// How long, and how many bytes, a server reads from a client that it rejected. Closing a socket with unread input
 /// resets the connection, and the client would lose the response.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_LEN: usize = 64 * 1024;
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_LEN: usize = 64 * 1024;
 
 /// Accepts a WebSocket over a transport, with the default settings of [`Server`]: any resource, and only pages of the
 /// same host.
@@ -62,7 +62,7 @@ where
 #[derive(Clone, Debug)]
 pub struct Server {
     options: Arc<ServerOptions>,
-    settings: Arc<Settings>,
+    group: Arc<ConnectionGroup>,
 }
 
 /// Builder for [`Server`].
@@ -278,17 +278,19 @@ impl Server {
         }
     }
 
-    /// A copy of this server with its own settings, whose connections can be closed together.
-    pub(crate) fn with_own_settings(&self) -> Self {
+    /// A copy of this server with its own connection group, whose connections can be closed together.
+    pub(crate) fn with_own_group(&self) -> Self {
         Self {
             options: self.options.clone(),
-            settings: self.options.common.settings(),
+            group: self.options.common.connection_group(),
         }
     }
 
     #[cfg(all(unix, feature = "blocking"))]
-    pub(crate) fn blocking_settings(&self) -> Arc<Settings> {
-        self.options.common.settings_for(crate::runtime::Runtime::Blocking)
+    pub(crate) fn blocking_group(&self) -> Arc<ConnectionGroup> {
+        self.options
+            .common
+            .connection_group_for(crate::runtime::Runtime::Blocking)
     }
 
     #[cfg(all(unix, feature = "blocking"))]
@@ -301,8 +303,8 @@ impl Server {
         self.options.tls.as_ref()
     }
 
-    pub(crate) fn settings(&self) -> &Arc<Settings> {
-        &self.settings
+    pub(crate) fn group(&self) -> &Arc<ConnectionGroup> {
+        &self.group
     }
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
@@ -311,19 +313,19 @@ impl Server {
 
     /// The connection, after the response has been sent.
     pub(crate) fn open(&self, io: Box<dyn Io>, accepted_handshake: AcceptedHandshake) -> WebSocket {
-        self.open_with(io, accepted_handshake, self.settings.clone())
+        self.open_with(io, accepted_handshake, self.group.clone())
     }
 
-    /// The connection with its own settings, after the response has been sent.
+    /// The connection in its own group, after the response has been sent.
     pub(crate) fn open_with(
         &self,
         io: Box<dyn Io>,
         accepted_handshake: AcceptedHandshake,
-        settings: Arc<Settings>,
+        group: Arc<ConnectionGroup>,
     ) -> WebSocket {
         let accepted = accepted_handshake.accepted;
         let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
-        let mut ws = WebSocket::new(io, Role::Server, settings, accepted.read_buf, subprotocol);
+        let mut ws = WebSocket::new(io, Role::Server, group, accepted.read_buf, subprotocol);
         if let (Some(config), Some(negotiated)) = (&self.options.common.deflate, accepted_handshake.negotiated) {
             ws.enable_deflate(config, negotiated);
         }
@@ -400,9 +402,9 @@ impl ServerBuilder {
 
     /// Builds the server.
     pub fn build(self) -> Server {
-        let settings = self.options.common.settings();
+        let group = self.options.common.connection_group();
         let options = Arc::new(self.options);
-        Server { options, settings }
+        Server { options, group }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::error::Error;
 use crate::server::handler::{HandlerTask, OnError};
 use crate::server::response::plain_bytes;
-use crate::server::tasks::{TaskToken, TaskTracker};
+use crate::server::tasks::{ConnectionTasks, TaskToken};
 use crate::server::{Incoming, PlainHttp, ReceivedRequest, Server};
 use crate::transport::socket;
 
@@ -206,9 +206,9 @@ impl<L: Listener> Serve<L> {
     /// handlers have returned. Handlers that are still running at the `deadline` are dropped, and their connections are
     /// closed without a closing handshake.
     ///
-    /// If a handler returns before the closing handshake is finished, for instance because `send` failed after the close
-    /// frame was sent, a background task finishes it. A process that exits as soon as `run` returns cuts that off: await
-    /// [`close`](crate::WebSocket::close) in the handler to avoid it.
+    /// If a handler returns before the closing handshake is finished, for instance because `send` failed after the
+    /// close frame was sent, a background task finishes it. A process that exits as soon as `run` returns cuts that
+    /// off: await [`close`](crate::WebSocket::close) in the handler to avoid it.
     ///
     /// The close frame is sent when the handler polls `recv`. The handler's task is woken for that, so every future
     /// that it awaits directly is polled, including those in `select!` or `join!`. A receiver in another task sends the
@@ -259,11 +259,11 @@ impl<L: Listener> Serve<L> {
             hooks,
             shutdown,
         } = self;
-        let tasks = TaskTracker::new();
+        let tasks = ConnectionTasks::new();
         // Aborts when this future is dropped.
         let _abort = tasks.abort_on_drop();
         let state = Arc::new(ServeState {
-            server: server.with_own_settings(),
+            server: server.with_own_group(),
             handler,
             hooks,
         });
@@ -278,7 +278,7 @@ impl<L: Listener> Serve<L> {
             .await;
         }
         drop(listener);
-        state.server.settings().go_away();
+        state.server.group().request_shutdown();
         tasks.shut_down(deadline).await
     }
 }
@@ -299,7 +299,7 @@ struct ServeState<H> {
 }
 
 /// Accepts connections for as long as it is polled.
-async fn accept_loop<L, H, R>(listener: &mut L, state: &Arc<ServeState<H>>, tasks: &Arc<TaskTracker>)
+async fn accept_loop<L, H, R>(listener: &mut L, state: &Arc<ServeState<H>>, tasks: &Arc<ConnectionTasks>)
 where
     L: Listener,
     H: Fn(Incoming) -> R + Send + Sync + 'static,

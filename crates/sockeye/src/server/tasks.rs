@@ -11,23 +11,25 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::sync::lock;
+
 /// How long a shutdown waits for aborted tasks to end. A task that blocks its thread cannot be aborted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The values of [`TaskTracker::phase`].
+/// The values of [`ConnectionTasks::phase`].
 const RUNNING: u8 = 0;
 const CLOSING: u8 = 1;
 const ABORTED: u8 = 2;
 
 /// Counts the tasks of a server, and closes or aborts them.
 #[derive(Debug)]
-pub(crate) struct TaskTracker {
+pub(crate) struct ConnectionTasks {
     phase: AtomicU8,
     registry: Mutex<Registry>,
 }
@@ -41,7 +43,7 @@ struct Registry {
     idle_wakers: Vec<Waker>,
 }
 
-impl TaskTracker {
+impl ConnectionTasks {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             phase: AtomicU8::new(RUNNING),
@@ -49,7 +51,7 @@ impl TaskTracker {
         })
     }
 
-    /// Registers a new task. Dropping it ends the registration.
+    /// Registers a new task. Dropping the token ends the registration.
     pub(crate) fn track(self: &Arc<Self>) -> TaskToken {
         let mut registry = self.registry();
         let id = registry.next_id;
@@ -119,14 +121,14 @@ impl TaskTracker {
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.registry)
     }
 }
 
 /// The registration of one task.
 #[derive(Debug)]
 pub(crate) struct TaskToken {
-    tasks: Arc<TaskTracker>,
+    tasks: Arc<ConnectionTasks>,
     id: u64,
     /// Whether the waker of this task is registered.
     is_registered: bool,
@@ -180,7 +182,7 @@ impl TaskToken {
     }
 
     /// Moves the registration to another task of the runtime, which registers its own waker when it is first polled.
-    pub(crate) fn into_another_task(mut self) -> Self {
+    pub(crate) fn transfer(mut self) -> Self {
         self.is_registered = false;
         self
     }
@@ -203,7 +205,7 @@ impl Drop for TaskToken {
 
 /// Aborts the tasks when the future that runs them is dropped.
 #[derive(Debug)]
-pub(crate) struct AbortOnDrop(Arc<TaskTracker>);
+pub(crate) struct AbortOnDrop(Arc<ConnectionTasks>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

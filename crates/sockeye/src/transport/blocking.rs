@@ -1,7 +1,7 @@
 //! A socket of the standard library as a transport, for connections that are driven by a thread.
 //!
 //! Writes never block. A read may block once per call of the connection, until a deadline: the thread that calls the
-//! connection says so with [`with_reads`]. So a message that is waited for costs one system call.
+//! connection sets the mode with [`with_read_mode`]. So a message that is waited for costs one system call.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Read as _};
@@ -18,31 +18,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Maximum length of a read. The buffer may have to be zeroed first.
 const READ_LEN_MAX: usize = 128 * 1024;
 
-/// From this on, a timeout of the socket is set to less than what is needed, so that it need not be set for each read:
-/// most deadlines move later with each message. A read that ends early is repeated.
+/// Waits longer than this use a shorter socket timeout, so that one `setsockopt` serves several reads: most deadlines
+/// move later with each message. A read that ends early is repeated.
 const COARSE_WAIT_MIN: Duration = Duration::from_secs(2);
 
 /// What reads may do during one call of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reads {
-    /// The first read waits for the peer, until this time.
+pub(crate) enum ReadMode {
+    /// The first read waits for the peer, until this time. It changes the mode to `HasWaited`.
     WaitUntil(Instant),
-    /// They return what has arrived.
+    /// As `NonBlocking`. A read of this call has waited.
+    HasWaited,
+    /// Reads return what has arrived, without waiting.
     NonBlocking,
-    /// They return nothing, because another thread receives.
+    /// Reads return nothing, because another thread receives.
     Never,
 }
 
 thread_local! {
-    static READS: Cell<Reads> = const { Cell::new(Reads::NonBlocking) };
+    static READ_MODE: Cell<ReadMode> = const { Cell::new(ReadMode::NonBlocking) };
 }
 
 /// Calls a connection. Returns its result, and whether a read has waited.
-pub(crate) fn with_reads<R>(reads: Reads, call: impl FnOnce() -> R) -> (R, bool) {
-    READS.set(reads);
+pub(crate) fn with_read_mode<R>(mode: ReadMode, call: impl FnOnce() -> R) -> (R, bool) {
+    READ_MODE.set(mode);
     let result = call();
-    let has_waited = READS.replace(Reads::NonBlocking) != reads;
-    (result, has_waited)
+    let mode_after = READ_MODE.replace(ReadMode::NonBlocking);
+    (result, mode_after == ReadMode::HasWaited)
 }
 
 /// A socket, and a TLS session over it.
@@ -60,7 +62,7 @@ impl BlockingStream {
     /// Takes a socket in blocking mode.
     pub(crate) fn new(tcp: Arc<TcpStream>) -> io::Result<Self> {
         tcp.set_nonblocking(false)?;
-        super::socket::prepare_std(&tcp)?;
+        super::socket::set_tcp_options(&*tcp)?;
         Ok(Self {
             tcp,
             #[cfg(feature = "tls")]
@@ -109,11 +111,11 @@ impl BlockingStream {
         }
     }
 
-    /// Reads all bytes into `buffer` that one read returns, until `deadline`. For the opening handshake.
+    /// Reads once, waiting until `deadline` at most. For the opening handshake.
     pub(crate) fn read_until(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         loop {
             let mut read = ReadBuf::new(buffer);
-            let (polled, _) = with_reads(Reads::WaitUntil(deadline), || self.read(&mut read));
+            let (polled, _) = with_read_mode(ReadMode::WaitUntil(deadline), || self.read(&mut read));
             match polled {
                 Poll::Ready(Ok(())) => return Ok(read.filled().len()),
                 Poll::Ready(Err(error)) => return Err(error),
@@ -188,14 +190,16 @@ impl BlockingStream {
         read
     }
 
-    /// Reads once from the socket, as [`READS`] allows.
+    /// Reads once from the socket, as [`READ_MODE`] allows.
     fn read_socket(&mut self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let deadline = match READS.get() {
-            Reads::Never => return Poll::Pending,
-            Reads::NonBlocking => return ready_unless_blocked(recv_now(&self.tcp, buffer)),
-            Reads::WaitUntil(deadline) => deadline,
+        let deadline = match READ_MODE.get() {
+            ReadMode::Never => return Poll::Pending,
+            ReadMode::NonBlocking | ReadMode::HasWaited => {
+                return ready_unless_blocked(recv_now(&self.tcp, buffer));
+            }
+            ReadMode::WaitUntil(deadline) => deadline,
         };
-        READS.set(Reads::NonBlocking);
+        READ_MODE.set(ReadMode::HasWaited);
         if self.is_full {
             // Waits for either direction, and lets the connection write.
             let events = wait_for(&self.tcp, PollFlags::IN | PollFlags::OUT, deadline)?;
@@ -377,7 +381,7 @@ impl io::Write for NonBlocking<'_> {
     }
 }
 
-/// The socket for a TLS session that reads as [`READS`] allows.
+/// The socket for a TLS session that reads as [`READ_MODE`] allows.
 #[cfg(feature = "tls")]
 struct Socket<'a>(&'a mut BlockingStream);
 

@@ -96,7 +96,7 @@ impl Transport {
         matches!(self, Self::Tcp(_) | Self::Known(_))
     }
 
-    /// The transport for the functions of [`socket`]. `None` if its type is not known.
+    /// The concrete transport, for downcasting in [`socket`]. `None` if its type is not known.
     pub(crate) fn as_any(&self) -> Option<&dyn Any> {
         match self {
             Self::Tcp(tcp) => Some(tcp),

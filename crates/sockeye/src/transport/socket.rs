@@ -1,10 +1,11 @@
-//! Information about transports that the caller connected: their TCP socket and their TLS session.
+//! Socket options, addresses and TLS data of a transport, found by downcasting.
 
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 #[cfg(target_os = "linux")]
@@ -17,15 +18,15 @@ use crate::error::Error;
 ///
 /// The socket is closed, or TLS negotiated HTTP/2, over which an HTTP/1.1 request cannot be sent.
 pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
-    prepare_socket(io)?;
+    set_options(io)?;
     #[cfg(feature = "tls")]
     crate::transport::tls::check_alpn(alpn(io))?;
     Ok(())
 }
 
-/// Calls [`prepare_tcp`] on the TCP socket of a transport, if it has a known one.
-pub(crate) fn prepare_socket(io: &dyn Any) -> io::Result<()> {
-    tcp(io).map_or(Ok(()), prepare_tcp)
+/// Calls [`set_tcp_options`] on the TCP socket of a transport, if it has a known one.
+pub(crate) fn set_options(io: &dyn Any) -> io::Result<()> {
+    tcp(io).map_or(Ok(()), set_tcp_options)
 }
 
 /// The address of the peer, if the transport is TCP or TLS of tokio-rustls over it.
@@ -46,21 +47,12 @@ const UNSENT_MAX: u32 = 128 * 1024;
 
 /// Sets the options of a TCP socket: send each message immediately instead of waiting for an acknowledgement
 /// (`TCP_NODELAY`), and let the kernel report progress early (`TCP_NOTSENT_LOWAT`, on Linux).
-pub(crate) fn prepare_tcp(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
+pub(crate) fn set_tcp_options<'a>(tcp: impl Into<SockRef<'a>>) -> io::Result<()> {
+    let tcp = tcp.into();
+    tcp.set_tcp_nodelay(true)?;
     // Optional: older kernels do not support it.
     #[cfg(any(target_os = "android", target_os = "linux"))]
-    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
-    Ok(())
-}
-
-/// [`prepare_tcp`] for a socket of the standard library.
-#[cfg(all(unix, feature = "blocking"))]
-pub(crate) fn prepare_std(tcp: &std::net::TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    // Optional: older kernels do not support it.
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
+    let _ = tcp.set_tcp_notsent_lowat(UNSENT_MAX);
     Ok(())
 }
 

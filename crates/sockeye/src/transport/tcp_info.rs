@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 pub(super) fn window_edge(tcp: &TcpStream) -> Option<NonZeroU32> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = mem::size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: `info` is a live buffer of `len` bytes and the kernel writes at most that many. `tcp` keeps its descriptor open
-    // during the call.
+    // SAFETY: `info` is a live buffer of `len` bytes and the kernel writes at most that many. `tcp` keeps its
+    // descriptor open during the call.
     #[allow(unsafe_code)]
     let result = unsafe {
         libc::getsockopt(
@@ -26,8 +26,8 @@ pub(super) fn window_edge(tcp: &TcpStream) -> Option<NonZeroU32> {
     if result != 0 || (len as usize) < end {
         return None;
     }
-    // SAFETY: `tcp_info` has only integer fields, for which any bytes are a value; those that the kernel did not write are
-    // zero.
+    // SAFETY: `tcp_info` has only integer fields, for which any bytes are a value; those that the kernel did not write
+    // are zero.
     #[allow(unsafe_code)]
     let info = unsafe { info.assume_init() };
     // An edge of 0 reads as unknown once in 4 GiB, which is harmless.

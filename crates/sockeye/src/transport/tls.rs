@@ -43,7 +43,7 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>, Error> {
     #[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
     return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
-    Err(Error::new(Kind::Tls(io::Error::other(WrongProtocol(
+    Err(Error::new(Kind::Tls(io::Error::other(ExplainedTlsError(
         "no cryptography: enable the feature `ring` or `aws-lc-rs` of the crate sockeye, or install a default \
          CryptoProvider of rustls"
             .into(),
@@ -95,7 +95,7 @@ where
 pub(crate) fn check_alpn(protocol: Option<&[u8]>) -> Result<(), Error> {
     match protocol {
         None | Some(ALPN) => Ok(()),
-        Some(other) => Err(tls_error(io::Error::other(WrongProtocol(format!(
+        Some(other) => Err(tls_error(io::Error::other(ExplainedTlsError(format!(
             "TLS negotiated the protocol {}, but WebSocket needs http/1.1: offer only http/1.1 (ALPN)",
             other.escape_ascii()
         ))))),
@@ -120,20 +120,23 @@ pub(crate) fn tls_error(error: io::Error) -> Error {
         }
         _ => return Error::new(Kind::Tls(error)),
     };
-    Error::new(Kind::Tls(io::Error::new(error.kind(), WrongProtocol(explained.into()))))
+    Error::new(Kind::Tls(io::Error::new(
+        error.kind(),
+        ExplainedTlsError(explained.into()),
+    )))
 }
 
-/// Error of a TLS handshake with a peer that speaks another protocol.
+/// An error of TLS with an explanation: the peer speaks another protocol, or there is no cryptography.
 #[derive(Debug)]
-struct WrongProtocol(String);
+struct ExplainedTlsError(String);
 
-impl fmt::Display for WrongProtocol {
+impl fmt::Display for ExplainedTlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl StdError for WrongProtocol {}
+impl StdError for ExplainedTlsError {}
 
 /// No root certificates were found to verify servers with, because the machine has no CA store. Common in minimal
 /// container images.

@@ -17,10 +17,10 @@ pub(super) type CommandQueue = Option<Box<CommandQueueState>>;
 #[derive(Debug, Default)]
 pub(super) struct CommandQueueState {
     pub(super) commands: Vec<Command>,
-    /// The total length of the messages and new reservations, plus [`COMMAND_OVERHEAD`] for each, and what messages
-    /// exceed their permits by.
+    /// The total length of the messages and new reservations, plus [`COMMAND_OVERHEAD`] each, plus the part of messages
+    /// beyond their permits.
     pub(super) len: usize,
-    /// The total length of the messages for which room was already reserved.
+    /// The total length of the messages for which capacity was already reserved.
     pub(super) reserved_len: usize,
     /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
     pub(super) is_blocked: bool,
@@ -53,7 +53,9 @@ pub(super) enum Command {
 pub(crate) enum NotQueued {
     /// The connection is no longer locked: lock it.
     Unlocked,
-    /// The command queue has no room.
+    /// The command queue cannot complete the operation: wait for the lock.
+    NeedsLock,
+    /// The command queue has no capacity, or its holder has closed it.
     Full,
     /// The connection is closed or lost.
     Closed(Error),

@@ -146,7 +146,7 @@ impl<'a> ConnectionGuard<'a> {
     }
 
     /// Writes what is queued, on behalf of the waiting tasks. Wakes them only if something changed for them: a
-    /// deadline, room, the end.
+    /// deadline, capacity, the end.
     pub(super) fn write(&mut self) -> WriteOutcome {
         let (shared, driver) = (self.shared, &mut self.guard.driver);
         let runtime = driver.runtime();
@@ -216,7 +216,7 @@ impl<'a> ConnectionGuard<'a> {
         state.reserved_len = 0;
         let emptied = command_queue.take_if(|state| state.send_error.is_none());
         if !commands.is_empty() {
-            self.shared.snapshot().reduce_room(len, is_blocked);
+            self.shared.snapshot().reduce_capacity(len, is_blocked);
         }
         drop(command_queue);
         drop(emptied);
@@ -239,10 +239,10 @@ impl<'a> ConnectionGuard<'a> {
     /// Executes a command. Fails if its message cannot be queued.
     fn execute(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Message(message) => return self.driver.queue_acknowledged(message),
+            Command::Message(message) => return self.driver.queue_accepted(message),
             Command::PermitMessage(message, reserved) => {
                 self.release_reservation(reserved);
-                return self.driver.queue_acknowledged(message);
+                return self.driver.queue_accepted(message);
             }
             Command::AddReservation(len) => self.driver.add_reservation(len),
             Command::ReleaseReservation(len) => self.release_reservation(len),
@@ -258,7 +258,7 @@ impl<'a> ConnectionGuard<'a> {
         Ok(())
     }
 
-    /// Releases a reservation, and wakes the tasks that may wait for its room.
+    /// Releases a reservation, and wakes the tasks that may wait for its capacity.
     pub(super) fn release_reservation(&mut self, len: usize) {
         if self.driver.release_reservation(len) {
             self.wake_all();

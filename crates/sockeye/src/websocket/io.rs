@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::{CloseCode, Compress, Data, Fragment, MessageKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::endpoint::{Driver, StreamPart, StreamRead};
+use crate::endpoint::{Driver, StreamFragment, StreamRead};
 use crate::error::Error;
 use crate::websocket::WebSocket;
 use crate::websocket::message_reader::read_error;
@@ -19,12 +19,12 @@ const MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// A connection that carries bytes in binary messages, as [`AsyncRead`] and [`AsyncWrite`]: see
 /// [`WebSocket::into_io`](crate::WebSocket::into_io).
 ///
-/// Reading returns the payloads of the peer's messages, whatever their size, without their boundaries. It returns 0 bytes
-/// after a normal end: a close frame with 1000, 1001 or no code. Any other end is an error, and so is a text message,
-/// which closes the connection with 1003.
+/// Reading returns the payloads of the peer's messages, whatever their size, without their boundaries. It returns 0
+/// bytes after a normal end: a close frame with 1000, 1001 or no code. Any other end is an error, and so is a text
+/// message, which closes the connection with 1003.
 ///
-/// A write sends a message of up to 64 KiB. What the transport does not take at once is written by the next write, flush
-/// or read. The two directions may be used by two tasks, for example with [`tokio::io::split`].
+/// A write sends a message of up to 64 KiB. What the transport does not take at once is written by the next write,
+/// flush or read. The two directions may be used by two tasks, for example with [`tokio::io::split`].
 ///
 /// # Shutdown
 ///
@@ -98,7 +98,7 @@ impl WebSocketIo {
 
     /// Writes a message, and as much of the queue as the transport takes.
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<(), Error>> {
-        let part = StreamPart {
+        let part = StreamFragment {
             data: Data::Binary(bytes),
             fragment: Fragment::Last,
             is_first: true,

@@ -16,9 +16,9 @@ use crate::websocket::split::Receiver;
 /// A message that is received while it arrives, as an [`AsyncRead`]: see
 /// [`WebSocket::recv_stream`](crate::WebSocket::recv_stream).
 ///
-/// Reading returns the payload, decompressed if it was compressed, and 0 bytes at the end of the message. The boundaries
-/// of fragments are not visible. The payload of a text message is validated as UTF-8 while it arrives; a code point may
-/// be split between two reads.
+/// Reading returns the payload, decompressed if it was compressed, and 0 bytes at the end of the message. The
+/// boundaries of fragments are not visible. The payload of a text message is validated as UTF-8 while it arrives; a
+/// code point may be split between two reads.
 ///
 /// Nothing is received faster than it is read: a slow reader slows down the peer through TCP.
 ///
@@ -30,8 +30,8 @@ use crate::websocket::split::Receiver;
 ///
 /// # Cancel safety
 ///
-/// Dropping a future that reads loses nothing. If this is dropped before the end of the message, the rest of the message
-/// is discarded as it arrives, and the next `recv` or `recv_stream` returns the message behind it.
+/// Dropping a future that reads loses nothing. If this is dropped before the end of the message, the rest of the
+/// message is discarded as it arrives, and the next `recv` or `recv_stream` returns the message behind it.
 pub struct MessageReader<'a> {
     source: Source<'a>,
     kind: MessageKind,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::{CloseCode, Compress, Data, Fragment, MessageKind};
 use tokio::io::AsyncWrite;
 
-use crate::endpoint::{Driver, StreamPart};
+use crate::endpoint::{Driver, StreamFragment};
 use crate::error::Error;
 use crate::websocket::WebSocket;
 use crate::websocket::guard::ConnectionGuard;
@@ -35,15 +35,16 @@ const UNFINISHED: (CloseCode, &str) = (CloseCode::INTERNAL_ERROR, "message not f
 ///
 /// # Other messages
 ///
-/// Messages of a connection are not interleaved (RFC 6455 §5.4). Until the first fragment is sent, other senders are not
-/// affected. From then until the end of this message, `send`, `feed`, `reserve` and other writers wait, `try_send` finds
-/// the queue full, and an [`Outbox`](crate::Outbox) keeps its messages as it does for a peer that reads slowly. Pings,
-/// pongs and the close frame are sent between the fragments. Closing the connection meanwhile cuts this message off.
+/// Messages of a connection are not interleaved (RFC 6455 §5.4). Until the first fragment is sent, other senders are
+/// not affected. From then until the end of this message, `send`, `feed`, `reserve` and other writers wait, `try_send`
+/// finds the queue full, and an [`Outbox`](crate::Outbox) keeps its messages as it does for a peer that reads slowly.
+/// Pings, pongs and the close frame are sent between the fragments. Closing the connection meanwhile cuts this message
+/// off.
 ///
 /// # Compression
 ///
-/// If compression was negotiated, the first fragment decides: if it does not get smaller, the message is not compressed.
-/// See [`compress`](Self::compress).
+/// If compression was negotiated, the first fragment decides: if it does not get smaller, the message is not
+/// compressed. See [`compress`](Self::compress).
 ///
 /// # Errors
 ///
@@ -143,7 +144,7 @@ impl<'a> MessageWriter<'a> {
             MessageKind::Text => Data::Text(std::str::from_utf8(bytes).map_err(|_| Error::invalid_input(InvalidText))?),
             MessageKind::Binary => Data::Binary(bytes),
         };
-        let part = StreamPart {
+        let part = StreamFragment {
             data,
             fragment,
             is_first: self.state == State::New,

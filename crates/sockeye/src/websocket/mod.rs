@@ -37,7 +37,7 @@ use crate::error::Error;
 use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
-use crate::settings::Settings;
+use crate::settings::ConnectionGroup;
 use crate::stats::ConnectionStats;
 use crate::transport::Io;
 use crate::transport::socket;
@@ -81,7 +81,7 @@ use crate::websocket::try_send::TrySendError;
 /// | dropped future | what is lost |
 /// |---|---|
 /// | [`recv`](Self::recv), [`recv_event`](Self::recv_event) | nothing; a partly received message is kept |
-/// | [`send`](Self::send), [`feed`](Self::feed) | the message, if it was not queued yet because there was no room; a queued message is sent completely |
+/// | [`send`](Self::send), [`feed`](Self::feed) | the message, if it was not queued yet because there was no capacity; a queued message is sent completely |
 /// | [`flush`](Self::flush) | nothing; the next call continues |
 /// | [`ping`](Self::ping), [`send_ping`](Self::send_ping) | nothing; the next call sends the ping |
 /// | [`close`](Self::close) | nothing; the next `recv` or `close` continues the closing handshake, and its timeout keeps running |
@@ -103,12 +103,12 @@ impl WebSocket {
     pub(crate) fn new(
         io: Box<dyn Io>,
         role: Role,
-        settings: Arc<Settings>,
+        group: Arc<ConnectionGroup>,
         read_buf: Vec<u8>,
         subprotocol: Option<&str>,
     ) -> Self {
         Self {
-            driver: Driver::new(io, role, settings, read_buf),
+            driver: Driver::new(io, role, group, read_buf),
             extras: subprotocol.map(|subprotocol| {
                 Box::new(Extras {
                     subprotocol: Some(subprotocol.into()),
@@ -145,8 +145,8 @@ impl WebSocket {
     /// call. Pings are answered and the round-trip time is measured as with [`recv`](Self::recv), which skips control
     /// frames.
     ///
-    /// If another method reads ahead, it keeps control frames for this one only if this was the last method that
-    /// received.
+    /// While `send` or another method reads ahead, control frames are kept only if the last receiving call was
+    /// `recv_event`.
     ///
     /// # Errors
     ///
@@ -205,10 +205,12 @@ impl WebSocket {
     ///
     /// [`Limits::message_size_max`](crate::Limits::message_size_max) does not apply: limit what you read with
     /// [`take`](tokio::io::AsyncReadExt::take) if you store it. A compressed message is decompressed while it arrives.
-    /// The connection holds one read buffer of 128 KiB, and for a compressed message about 100 KiB more.
+    /// The connection holds one read buffer of 128 KiB. A compressed message holds a codec of 62 KiB and a window of 32
+    /// KiB in addition.
     ///
     /// ```
-    /// # async fn receive(mut ws: sockeye::WebSocket, mut file: impl tokio::io::AsyncWrite + Unpin) -> std::io::Result<()> {
+    /// # use tokio::io::AsyncWrite;
+    /// # async fn receive(mut ws: sockeye::WebSocket, mut file: impl AsyncWrite + Unpin) -> std::io::Result<()> {
     /// while let Some(mut message) = ws.recv_stream().await? {
     ///     tokio::io::copy(&mut message, &mut file).await?;
     /// }
@@ -216,8 +218,8 @@ impl WebSocket {
     /// # }
     /// ```
     ///
-    /// If a cancelled [`recv`](Self::recv) has received the beginning of the message, all of it is buffered, and its size
-    /// is limited. Messages that a waiting `send` receives ahead are buffered, up to
+    /// If a cancelled [`recv`](Self::recv) has received the beginning of the message, all of it is buffered, and its
+    /// size is limited. Messages that a waiting `send` receives ahead are buffered, up to
     /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max).
     ///
     /// # Errors
@@ -238,7 +240,8 @@ impl WebSocket {
     /// KiB are written, or before `flush` or `finish`.
     ///
     /// ```
-    /// # async fn send(mut ws: sockeye::WebSocket, mut file: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<()> {
+    /// # use tokio::io::AsyncRead;
+    /// # async fn send(mut ws: sockeye::WebSocket, mut file: impl AsyncRead + Unpin) -> std::io::Result<()> {
     /// use sockeye::MessageKind;
     ///
     /// let mut message = ws.send_stream(MessageKind::Binary);
@@ -322,8 +325,8 @@ impl WebSocket {
         poll_fn(|cx| self.driver.poll_flush(cx)).await
     }
 
-    /// Queues a message if there is room, without waiting. It is written as with [`feed`](Self::feed). While a large
-    /// message is being compressed there is no room.
+    /// Queues a message if there is capacity, without waiting. It is written as with [`feed`](Self::feed). While a
+    /// large message is being compressed, there is none.
     ///
     /// # Errors
     ///
@@ -539,7 +542,7 @@ impl<T: Into<Outbound>> Sink<T> for WebSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_as(UsedAs::Sink, cx, |driver, cx| driver.poll_room_for(cx, 0))
+        self.poll_as(UsedAs::Sink, cx, |driver, cx| driver.poll_capacity_for(cx, 0))
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Error> {

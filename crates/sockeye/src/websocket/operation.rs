@@ -151,5 +151,5 @@ impl Drop for ReserveOperation<'_> {
 
 /// The `if_locked` argument for operations that the command queue cannot complete: see [`Shared::poll`].
 pub(crate) fn needs_lock<R>() -> Result<R, NotQueued> {
-    Err(NotQueued::Full)
+    Err(NotQueued::NeedsLock)
 }

@@ -1,3 +1,5 @@
+//! `Outbox`: a sender with a policy for a full send queue.
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,15 +15,15 @@ use crate::websocket::operation::Operation;
 use crate::websocket::split::Sender;
 use crate::websocket::try_send::TrySendError;
 
-/// What an [`Outbox`] does with a message for which the send queue has no room.
+/// What an [`Outbox`] does with a message for which the send queue has no capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Wait until there is room.
+    /// Wait until there is capacity.
     Wait,
     /// Drop the new message.
     DropNewest,
-    /// Drop the oldest messages of outboxes with this policy that are not encoded yet, until there is room. The new
+    /// Drop the oldest messages of outboxes with this policy that are not encoded yet, until there is capacity. The new
     /// message is always accepted.
     DropOldest,
     /// Close the connection with 1013 ([`CloseCode::TRY_AGAIN_LATER`]) after everything queued. The new message is
@@ -77,12 +79,13 @@ impl Outbox {
     pub async fn send(&self, message: impl Into<Outbound>) -> Result<(), Error> {
         let message = message.into();
         match self.overflow {
-            Overflow::Wait => self.send_when_room(&message).await,
+            Overflow::Wait => self.send_when_capacity(&message).await,
             _ => self.queue(message),
         }
     }
 
-    /// Queues a message without waiting, as [`send`](Self::send) does: for code that is not async, or that holds a lock.
+    /// Queues a message without waiting, as [`send`](Self::send) does: for code that is not async, or that holds a
+    /// lock.
     ///
     /// # Errors
     ///
@@ -113,7 +116,7 @@ impl Outbox {
         Ok(())
     }
 
-    async fn send_when_room(&self, message: &Outbound) -> Result<(), Error> {
+    async fn send_when_capacity(&self, message: &Outbound) -> Result<(), Error> {
         let mut operation = Operation::new(&self.sender.shared);
         poll_fn(|cx| {
             operation.poll_queue_with(cx, message, |guard, cx| {
@@ -131,7 +134,7 @@ impl Outbox {
         self.dropped.load(Relaxed)
     }
 
-    /// What happens to a message for which the queue has no room.
+    /// What happens to a message for which the queue has no capacity.
     pub fn overflow(&self) -> Overflow {
         self.overflow
     }

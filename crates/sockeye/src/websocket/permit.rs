@@ -1,4 +1,4 @@
-//! Reserved room in the send queue.
+//! Reserved capacity in the send queue.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::message::outbound::Outbound;
 use crate::websocket::shared::Shared;
 use crate::websocket::try_send::TrySendError;
 
-/// Reserved room in the send queue of a connection for one message, made by [`Sender::reserve`](crate::Sender::reserve)
-/// and [`Sender::try_reserve`](crate::Sender::try_reserve).
+/// Reserved capacity in the send queue of a connection for one message, made by
+/// [`Sender::reserve`](crate::Sender::reserve) and [`Sender::try_reserve`](crate::Sender::try_reserve).
 ///
-/// Dropping it releases the room. Costs one reference count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a
-/// slower path.
-#[must_use = "dropping a permit releases its room"]
+/// Dropping it releases the capacity. Costs one reference count. While a permit exists, the connection keeps about 300
+/// bytes of state, and received messages take a slower path.
+#[must_use = "dropping a permit releases its capacity"]
 pub struct Permit {
     shared: Arc<Shared>,
     /// `None` once it is used.
@@ -45,7 +45,7 @@ impl Permit {
     /// the connection is dropped if the connection closes first; the next [`flush`](crate::Sender::flush) reports that.
     ///
     /// A message of at most [`reserved_bytes`](Self::reserved_bytes) is never refused as [`TrySendError::Full`]. A
-    /// longer one is, if there is no room for the rest; the error returns it, and the reservation is released.
+    /// longer one is, if there is no capacity for the rest; the error returns it, and the reservation is released.
     pub fn send(mut self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
         let reserved = self.reserved.take().unwrap_or(0);
         self.shared.send_with_permit(message.into(), reserved)
@@ -60,7 +60,7 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// Releases unused room.
+/// Releases unused capacity.
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(reserved) = self.reserved.take() {
@@ -72,7 +72,7 @@ impl Drop for Permit {
 /// Error of [`Sender::try_reserve`](crate::Sender::try_reserve).
 #[derive(Clone, Debug)]
 pub enum TryReserveError {
-    /// The queue has no room, a large message is being compressed, or other tasks wait for a reservation.
+    /// The queue has no capacity, a large message is being compressed, or other tasks wait for a reservation.
     #[non_exhaustive]
     Full {
         /// The number of bytes that wait to be written: see [`Sender::queued_bytes`](crate::Sender::queued_bytes).
@@ -95,12 +95,12 @@ impl fmt::Display for TryReserveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { queued_bytes: 0, .. } => {
-                f.write_str("the send queue has no room to reserve: it is reserved for other messages")
+                f.write_str("the send queue has no capacity to reserve: it is reserved for other messages")
             }
             Self::Full { queued_bytes, .. } => {
                 write!(
                     f,
-                    "the send queue has no room to reserve: {queued_bytes} bytes wait to be written"
+                    "the send queue has no capacity to reserve: {queued_bytes} bytes wait to be written"
                 )
             }
             Self::Closed(error) => fmt::Display::fmt(error, f),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures_sink::Sink;
 use sockeye_proto::CloseCode;
 
-use crate::endpoint::FlushEnd;
+use crate::endpoint::FlushTarget;
 use crate::error::Error;
 use crate::message::outbound::Outbound;
 use crate::websocket::operation::needs_lock;
@@ -25,7 +25,7 @@ pub(crate) struct SinkState {
     /// A message that `start_send` could not queue.
     unsent: Option<Outbound>,
     /// The end of the flush in progress.
-    flush_end: FlushEnd,
+    flush_end: FlushTarget,
     is_closing: bool,
 }
 
@@ -34,7 +34,7 @@ impl SinkState {
         Self {
             slot: SlotKey::operation(),
             unsent: None,
-            flush_end: FlushEnd::default(),
+            flush_end: FlushTarget::default(),
             is_closing: false,
         }
     }
@@ -69,7 +69,7 @@ impl SinkState {
             guard.driver.poll_flush_to(cx, end)
         });
         if flushed.is_ready() {
-            self.flush_end = FlushEnd::default();
+            self.flush_end = FlushTarget::default();
         }
         flushed
     }
@@ -104,7 +104,7 @@ impl<T: Into<Outbound>> Sink<T> for Sender {
         let (shared, state) = self.sink_parts();
         ready!(state.poll_unsent(shared, cx))?;
         shared.poll(&mut state.slot, cx, QueueMode::Open, needs_lock, |guard, cx| {
-            guard.driver.poll_room_for(cx, 0)
+            guard.driver.poll_capacity_for(cx, 0)
         })
     }
 
@@ -135,7 +135,7 @@ impl<T: Into<Outbound>> Sink<T> for Sender {
             ready!(state.poll_unsent(shared, cx))?;
             state.is_closing = true;
             // An earlier flush does not include the close frame.
-            state.flush_end = FlushEnd::default();
+            state.flush_end = FlushTarget::default();
         }
         state.poll_flush_queued(shared, cx)
     }

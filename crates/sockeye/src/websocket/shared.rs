@@ -3,7 +3,7 @@
 //! Only one task at a time uses the driver, and no thread ever blocks for another: see
 //! [`try_lock`](crate::websocket::try_lock). A task that finds the connection locked either
 //!
-//! - puts its message into the command queue, if there is room; the lock holder queues it before it unlocks,
+//! - puts its message into the command queue, if there is capacity; the lock holder queues it before it unlocks,
 //! - or registers its waker and is pending; the lock holder wakes it after unlocking.
 
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use std::time::Duration;
 use futures_task::{ArcWake, WakerRef, waker_ref};
 use sockeye_proto::{CloseCode, CloseInfo};
 
-use crate::endpoint::{DeferredMessage, Driver, LimitCheck, WaiterId, WakeFlags, WriteOutcome, saturating_u32};
+use crate::endpoint::{DeferredMessage, Driver, LimitCheck, WaiterId, WakeFlags, WriteOutcome};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
+use crate::num::saturating_u32;
 use crate::runtime::{Runtime, Spawner};
 use crate::websocket::command_queue::{COMMAND_OVERHEAD, Command, CommandQueue, CommandQueueState, NotQueued};
 use crate::websocket::guard::{ConnectionGuard, FlushedBy};
@@ -86,12 +87,12 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// The connection is not locked, the command queue has no room, or the connection is closed.
+    /// The connection is not locked, the command queue has no capacity, or the connection is closed.
     pub(crate) fn try_enqueue(&self, message: &Outbound) -> Result<(), NotQueued> {
         let len = message.len();
         let enqueued = self.lock.try_enqueue(|command_queue| {
             let state = command_queue.get_or_insert_default();
-            self.check_room(state, len)?;
+            self.check_capacity(state, len)?;
             let is_prepared = message.prepared().is_some();
             state.is_blocked |= self.snapshot().is_compressed_in_parts(len, is_prepared);
             state.len += len + COMMAND_OVERHEAD;
@@ -101,7 +102,7 @@ impl Shared {
         enqueued?
     }
 
-    /// Reserves room through the command queue.
+    /// Reserves capacity through the command queue.
     ///
     /// # Errors
     ///
@@ -109,7 +110,7 @@ impl Shared {
     fn try_enqueue_reservation(&self, len: usize) -> Result<(), NotQueued> {
         let enqueued = self.lock.try_enqueue(|command_queue| {
             let state = command_queue.get_or_insert_default();
-            self.check_room(state, len)?;
+            self.check_capacity(state, len)?;
             state.len = state.len.saturating_add(len.saturating_add(COMMAND_OVERHEAD));
             state.commands.push(Command::AddReservation(len));
             Ok(())
@@ -117,14 +118,15 @@ impl Shared {
         enqueued?
     }
 
-    /// Puts a message into the command queue for which `reserved` bytes were reserved. Only a longer one needs room.
+    /// Puts a message into the command queue for which `reserved` bytes were reserved. Only a longer one needs
+    /// capacity.
     fn try_enqueue_with_permit(&self, message: &Outbound, reserved: usize) -> Result<(), NotQueued> {
         let len = message.len();
         let enqueued = self.lock.force_enqueue(|command_queue| {
             let state = command_queue.get_or_insert_default();
             self.check_open(state)?;
             if let Some(more @ 1..) = len.checked_sub(reserved) {
-                self.check_room(state, more)?;
+                self.check_capacity(state, more)?;
                 state.len += more;
             }
             state.reserved_len += len.min(reserved);
@@ -136,7 +138,7 @@ impl Shared {
         enqueued.unwrap_or(Err(NotQueued::Unlocked))
     }
 
-    /// Puts a message of an outbox into the command queue. One that must not be dropped later needs room.
+    /// Puts a message of an outbox into the command queue. One that must not be dropped later needs capacity.
     fn try_enqueue_deferred(&self, deferred: &DeferredMessage) -> Result<(), NotQueued> {
         let snapshot = self.snapshot();
         let enqueued = self.lock.force_enqueue(|command_queue| {
@@ -144,13 +146,16 @@ impl Shared {
             self.check_open(state)?;
             let queued = snapshot.queued.load(Relaxed) as usize;
             // About `Limits::write_buffer_max`. The lock holder drops what exceeds it.
-            let cost_max = queued.saturating_add(snapshot.room.load(Relaxed) as usize);
+            let cost_max = queued.saturating_add(snapshot.capacity.load(Relaxed) as usize);
             if deferred.drop_count.is_some() {
                 state.deferred.push_and_drop_oldest(deferred.clone(), cost_max);
                 return Ok(());
             }
             let used_len = state.len.saturating_add(queued);
-            if !state.deferred.has_room_for(deferred.message.len(), used_len, cost_max) {
+            if !state
+                .deferred
+                .has_capacity_for(deferred.message.len(), used_len, cost_max)
+            {
                 return Err(NotQueued::Full);
             }
             state.deferred.push(deferred.clone());
@@ -167,15 +172,15 @@ impl Shared {
         }
     }
 
-    /// Fails if the command queue has no room, according to the snapshot taken before the connection was locked. Does
-    /// not include what the lock holder has written or queued since.
-    fn check_room(&self, state: &CommandQueueState, len: usize) -> Result<(), NotQueued> {
+    /// Fails if the command queue has no capacity, according to the snapshot taken before the connection was locked.
+    /// Does not include what the lock holder has written or queued since.
+    fn check_capacity(&self, state: &CommandQueueState, len: usize) -> Result<(), NotQueued> {
         self.check_open(state)?;
         let snapshot = self.snapshot();
         let status = snapshot.status.load(Relaxed);
         let is_queue_empty = status & status::EMPTY != 0 && state.commands.is_empty();
         let fits = saturating_u32(state.len.saturating_add(len.saturating_add(COMMAND_OVERHEAD)))
-            <= snapshot.room.load(Relaxed);
+            <= snapshot.capacity.load(Relaxed);
         let is_blocked = state.is_blocked || status & status::BLOCKED != 0;
         match (is_queue_empty || fits) && !is_blocked {
             true => Ok(()),
@@ -186,7 +191,7 @@ impl Shared {
     /// The `try_send` error for a message that was not put into the command queue.
     pub(crate) fn try_send_error(&self, not_queued: NotQueued, message: Outbound) -> TrySendError {
         match not_queued {
-            NotQueued::Unlocked | NotQueued::Full => TrySendError::Full {
+            NotQueued::Unlocked | NotQueued::NeedsLock | NotQueued::Full => TrySendError::Full {
                 message,
                 queued_bytes: self.queued_bytes(),
                 since: self.snapshot().record_queue_full(self.runtime),
@@ -195,7 +200,7 @@ impl Shared {
         }
     }
 
-    /// Reserves room without waiting.
+    /// Reserves capacity without waiting.
     pub(super) fn try_reserve(self: &Arc<Self>, len: usize) -> Result<(), TryReserveError> {
         loop {
             if let Some(mut guard) = self.try_lock(QueueMode::Open) {
@@ -213,7 +218,7 @@ impl Shared {
                 Ok(()) => return Ok(()),
                 Err(NotQueued::Unlocked) => {}
                 Err(NotQueued::Closed(error)) => return Err(TryReserveError::Closed(error)),
-                Err(NotQueued::Full) => {
+                Err(NotQueued::NeedsLock | NotQueued::Full) => {
                     return Err(TryReserveError::Full {
                         queued_bytes: self.queued_bytes(),
                         since: self.snapshot().record_queue_full(self.runtime),
@@ -229,7 +234,7 @@ impl Shared {
             if let Some(mut guard) = self.try_lock(self.queue_mode_for(&message)) {
                 guard.release_reservation(reserved);
                 if message.len() <= reserved {
-                    guard.driver.queue_acknowledged(message).map_err(TrySendError::Closed)?;
+                    guard.driver.queue_accepted(message).map_err(TrySendError::Closed)?;
                     guard.driver.clear_queue_full();
                 } else {
                     try_send(&mut guard.driver, message)?;
@@ -274,8 +279,8 @@ impl Shared {
         }
     }
 
-    /// Queues or defers a message of an outbox, and schedules a flush. Returns `false` if it needs room and there is
-    /// none.
+    /// Queues or defers a message of an outbox, and schedules a flush. Returns `false` if it needs capacity and there
+    /// is none.
     pub(super) fn queue_or_defer(self: &Arc<Self>, deferred: DeferredMessage) -> Result<bool, Error> {
         loop {
             // The command queue is closed while a large message is being queued: see `queue_mode_for`.
@@ -289,7 +294,7 @@ impl Shared {
             match self.try_enqueue_deferred(&deferred) {
                 Ok(()) => return Ok(true),
                 Err(NotQueued::Unlocked) => {}
-                Err(NotQueued::Full) => return Ok(false),
+                Err(NotQueued::NeedsLock | NotQueued::Full) => return Ok(false),
                 Err(NotQueued::Closed(error)) => return Err(error),
             }
         }
@@ -431,7 +436,7 @@ impl Shared {
                     return Poll::Ready(result);
                 }
                 Err(NotQueued::Unlocked) => {}
-                Err(NotQueued::Full | NotQueued::Closed(_)) => {
+                Err(NotQueued::NeedsLock | NotQueued::Full | NotQueued::Closed(_)) => {
                     if self.wait_for_lock(slot, cx) {
                         return Poll::Pending;
                     }

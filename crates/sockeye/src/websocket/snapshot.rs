@@ -1,10 +1,16 @@
+//! The state of a split connection when it was last unlocked.
+//!
+//! Tasks that find the connection locked decide with it whether a message fits and what to wait for. Only the lock
+//! holder updates it.
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::time::{Duration, Instant};
 
 use sockeye_proto::Role;
 
-use crate::endpoint::{Driver, PART_LEN, WakeFlags, saturating_u32};
+use crate::endpoint::{Driver, PART_LEN, WakeFlags};
+use crate::num::saturating_u32;
 use crate::runtime::Runtime;
 use crate::websocket::guard::FlushedBy;
 
@@ -13,11 +19,11 @@ use crate::websocket::guard::FlushedBy;
 #[derive(Debug)]
 pub(super) struct Snapshot {
     /// The number of bytes that may still be queued, if the queue is not empty.
-    pub(super) room: AtomicU32,
+    pub(super) capacity: AtomicU32,
     /// The number of bytes that wait to be written.
     pub(super) queued: AtomicU32,
-    /// When a message first found no room, in milliseconds of the connection's clock modulo 2^32; 0 while there is
-    /// room.
+    /// When a message first found no capacity, in milliseconds of the connection's clock modulo 2^32; 0 while there is
+    /// capacity.
     pub(super) full_since: AtomicU32,
     /// The round-trip time in microseconds plus 1; 0 if unknown.
     pub(super) rtt: AtomicU32,
@@ -35,7 +41,7 @@ impl Snapshot {
     pub(super) fn new(driver: &Driver) -> Self {
         let connection = driver.connection();
         Self {
-            room: AtomicU32::new(0),
+            capacity: AtomicU32::new(0),
             queued: AtomicU32::new(0),
             full_since: AtomicU32::new(0),
             rtt: AtomicU32::new(0),
@@ -62,9 +68,9 @@ impl Snapshot {
         let rtt = driver.connection().rtt().map_or(0, |time| {
             u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
         });
-        let room = saturating_u32(driver.write_buffer_max().saturating_sub(used_len));
+        let capacity = saturating_u32(driver.write_buffer_max().saturating_sub(used_len));
         let before = WakeFlags::from_bits(self.status.load(Relaxed));
-        self.room.store(room, Relaxed);
+        self.capacity.store(capacity, Relaxed);
         self.queued.store(saturating_u32(driver.queued_len()), Relaxed);
         self.full_since.store(driver.full_since().map_or(0, millis), Relaxed);
         self.rtt.store(rtt, Relaxed);
@@ -89,10 +95,10 @@ impl Snapshot {
         now.checked_sub(elapsed).unwrap_or(now)
     }
 
-    /// Reduces the room by that of messages that are about to be queued.
-    pub(super) fn reduce_room(&self, len: usize, is_blocked: bool) {
-        let room = self.room.load(Relaxed).saturating_sub(saturating_u32(len));
-        self.room.store(room, Relaxed);
+    /// Reduces the capacity by the length of messages that are about to be queued.
+    pub(super) fn reduce_capacity(&self, len: usize, is_blocked: bool) {
+        let capacity = self.capacity.load(Relaxed).saturating_sub(saturating_u32(len));
+        self.capacity.store(capacity, Relaxed);
         let mut status = self.status.load(Relaxed) & !status::EMPTY;
         if is_blocked {
             status |= status::BLOCKED;
@@ -109,7 +115,7 @@ impl Snapshot {
 
 /// The bits of [`Snapshot::status`] in addition to those of [`WakeFlags`].
 pub(super) mod status {
-    /// Nothing is queued or reserved: there is room for one message of any size.
+    /// Nothing is queued or reserved: there is capacity for one message of any size.
     pub(in crate::websocket) const EMPTY: u8 = 1 << 4;
     /// Nothing can be queued: a large message is being compressed, or tasks wait for a reservation.
     pub(in crate::websocket) const BLOCKED: u8 = 1 << 5;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use sockeye_proto::{CloseCode, CloseFrame, CloseInfo, MessageKind};
 
-use crate::endpoint::{Driver, FlushEnd};
+use crate::endpoint::{Driver, FlushTarget};
 use crate::error::Error;
 use crate::message::Message;
 use crate::message::event::Event;
@@ -35,7 +35,8 @@ use crate::websocket::wakers::SlotKey;
 /// messages are never interleaved.
 ///
 /// Reads and deadlines are only handled while the [`Receiver`] is polled: without that, pings of the peer are not
-/// answered and a lost peer is not detected. Dropping the receiver closes the connection; dropping all senders does not.
+/// answered and a lost peer is not detected. Dropping the receiver closes the connection; dropping all senders does
+/// not.
 ///
 /// Its futures are cancel-safe like those of [`WebSocket`](crate::WebSocket). It is also a
 /// [`Sink`](futures_sink::Sink).
@@ -83,8 +84,8 @@ impl Drop for Sender {
 ///
 /// Pings are answered and a silent peer is detected while [`recv`](Self::recv) is awaited.
 ///
-/// Dropping it closes TCP without a closing handshake, and the peer sees 1006: without it, nothing would be read and the
-/// end would not be detected. If the closing handshake has begun, a task of the current runtime finishes it in the
+/// Dropping it closes TCP without a closing handshake, and the peer sees 1006: without it, nothing would be read and
+/// the end would not be detected. If the closing handshake has begun, a task of the current runtime finishes it in the
 /// background once the last sender is dropped. Senders that are left in a registry fail from then on.
 pub struct Receiver {
     shared: Arc<Shared>,
@@ -154,13 +155,13 @@ impl Sender {
     ///
     /// Nothing is lost.
     pub async fn flush(&self) -> Result<(), Error> {
-        let mut end = FlushEnd::default();
+        let mut end = FlushTarget::default();
         let mut operation = Operation::new(&self.shared);
         poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_flush_to(cx, &mut end))).await
     }
 
-    /// Queues a message if there is room, without waiting. While a large message is being compressed there is no room.
-    /// To broadcast, send a [`PreparedMessage`] to each connection; the first call may compress it.
+    /// Queues a message if there is capacity, without waiting. While a large message is being compressed, there is
+    /// none. To broadcast, send a [`PreparedMessage`] to each connection; the first call may compress it.
     ///
     /// A background task on the receiver's runtime (before the first `recv`: the runtime on which the connection was
     /// split) flushes it, together with everything queued until the calling task yields. Outside a runtime, the
@@ -179,7 +180,7 @@ impl Sender {
         self.try_queue(message.into(), |guard| guard.request_flush())
     }
 
-    /// Queues several prepared messages if there is room, and writes as much of the queue as the transport takes,
+    /// Queues several prepared messages if there is capacity, and writes as much of the queue as the transport takes,
     /// without waiting. The cheapest way to broadcast if all messages are available.
     ///
     /// Each call usually costs a system call, about 5 us; with thousands of receivers, yield now and then. If the
@@ -189,7 +190,7 @@ impl Sender {
     /// # Errors
     ///
     /// [`TrySendAllError`] has the number of queued messages, some of which may already be written, and the
-    /// [`TrySendError`] of the next one: no room, or the connection is closed or lost.
+    /// [`TrySendError`] of the next one: no capacity, or the connection is closed or lost.
     pub fn try_send_all(&self, messages: &[PreparedMessage]) -> Result<(), TrySendAllError> {
         let mut queued = 0;
         loop {
@@ -222,14 +223,14 @@ impl Sender {
         }
     }
 
-    /// Waits until the queue has room for `bytes` bytes, and reserves it. [`Permit::send`] then queues a message of up
-    /// to that length without waiting, so the message can be made from the newest state. To send while other events are
-    /// awaited, put this into a `select!` instead of [`send`](Self::send): cancelling it loses no message.
+    /// Waits until the queue has capacity for `bytes` bytes, and reserves it. [`Permit::send`] then queues a message of
+    /// up to that length without waiting, so the message can be made from the newest state. To send while other events
+    /// are awaited, put this into a `select!` instead of [`send`](Self::send): cancelling it loses no message.
     ///
     /// Tasks get their permits in the order in which they first polled this. While one waits, `send`, `feed` and
     /// `try_send` of all senders wait or find the queue full too; so poll or drop the future. Reservations count
     /// against [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); more than that can be reserved while
-    /// nothing is queued or reserved. While a large message is being compressed there is no room. Messages of an
+    /// nothing is queued or reserved. While a large message is being compressed, there is no capacity. Messages of an
     /// [`Outbox`] do not wait for reservations, except with [`Overflow::Wait`].
     ///
     /// # Errors
@@ -245,7 +246,7 @@ impl Sender {
         Ok(Permit::new(self.shared.clone(), bytes))
     }
 
-    /// Reserves room for `bytes` bytes, if there is room and no task waits in [`reserve`](Self::reserve).
+    /// Reserves capacity for `bytes` bytes, if there is capacity and no task waits in [`reserve`](Self::reserve).
     ///
     /// # Errors
     ///
@@ -430,7 +431,7 @@ impl Sender {
     /// The number of bytes that wait to be written: frames in the write buffer, messages handed to the task that uses
     /// the connection, and messages of outboxes that are not encoded yet. Limited by
     /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); with [`Overflow::DropOldest`] by twice as much.
-    /// Does not count the uncompressed rest of a large message, reserved room, nor bytes that the kernel buffers.
+    /// Does not count the uncompressed rest of a large message, reserved capacity, nor bytes that the kernel buffers.
     pub fn queued_bytes(&self) -> usize {
         self.shared.queued_bytes()
     }
@@ -591,8 +592,8 @@ impl Receiver {
     }
 }
 
-/// Drops the waker of its task, so that the connection does not keep that task alive.
-/// Closes an open connection, because nobody would notice its end: see [`Receiver`].
+/// Removes its waker, so that the connection does not keep the task alive. Then closes an open connection, because
+/// nobody would notice its end: see [`Receiver`].
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);

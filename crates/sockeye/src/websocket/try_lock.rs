@@ -30,15 +30,15 @@ const WAITING: u8 = 1 << 3;
 const FLUSH: u8 = 1 << 4;
 const DELEGATE_FLUSH: u8 = 1 << 5;
 
-/// A value of type `T` behind a lock, a command queue of type `B` for tasks that find it locked, and a snapshot `P` of
+/// A value of type `T` behind a lock, a command queue of type `Q` for tasks that find it locked, and a snapshot `S` of
 /// the value, which holders update and all tasks can read.
 #[derive(Debug)]
-pub(crate) struct TryLock<T, B, P> {
+pub(crate) struct TryLock<T, Q, S> {
     gate: AtomicU8,
-    snapshot: P,
+    snapshot: S,
     /// Locked only by the task that has passed the gate, so that locking it never blocks.
     value: Mutex<T>,
-    command_queue: Mutex<B>,
+    command_queue: Mutex<Q>,
 }
 
 /// Whether other tasks can add to the command queue while the lock is held.
@@ -91,8 +91,8 @@ pub(crate) enum Release {
     Requested(Requests),
 }
 
-impl<T, B, P> TryLock<T, B, P> {
-    pub(crate) fn new(value: T, command_queue: B, snapshot: P) -> Self {
+impl<T, Q, S> TryLock<T, Q, S> {
+    pub(crate) fn new(value: T, command_queue: Q, snapshot: S) -> Self {
         Self {
             gate: AtomicU8::new(0),
             snapshot,
@@ -103,7 +103,7 @@ impl<T, B, P> TryLock<T, B, P> {
 
     /// Locks the value, unless another task holds the lock. The caller must [`release`](Guard::release) it.
     #[inline]
-    pub(crate) fn try_lock(&self, queue_mode: QueueMode) -> Option<Guard<'_, T, B, P>> {
+    pub(crate) fn try_lock(&self, queue_mode: QueueMode) -> Option<Guard<'_, T, Q, S>> {
         let held = match queue_mode {
             QueueMode::Open => HELD,
             QueueMode::Closed => HELD | QUEUE_CLOSED,
@@ -135,7 +135,7 @@ impl<T, B, P> TryLock<T, B, P> {
     /// # Errors
     ///
     /// The lock is not held, or its holder has closed the command queue. `put` was not called.
-    pub(crate) fn try_enqueue<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, EnqueueError> {
+    pub(crate) fn try_enqueue<R>(&self, put: impl FnOnce(&mut Q) -> R) -> Result<R, EnqueueError> {
         // Lock the command queue before setting the bit: a holder that sees the bit then waits until the command queue
         // is updated.
         let mut command_queue = lock(&self.command_queue);
@@ -145,19 +145,19 @@ impl<T, B, P> TryLock<T, B, P> {
 
     /// Adds to the command queue like [`try_enqueue`](Self::try_enqueue), even if the holder has closed it. Returns
     /// `None` if the lock is not held: `put` was not called.
-    pub(crate) fn force_enqueue<R>(&self, put: impl FnOnce(&mut B) -> R) -> Option<R> {
+    pub(crate) fn force_enqueue<R>(&self, put: impl FnOnce(&mut Q) -> R) -> Option<R> {
         let mut command_queue = lock(&self.command_queue);
         self.set(COMMANDS, 0).ok()?;
         Some(put(&mut command_queue))
     }
 
     #[inline]
-    pub(crate) fn snapshot(&self) -> &P {
+    pub(crate) fn snapshot(&self) -> &S {
         &self.snapshot
     }
 
     /// The command queue. Callers hold its mutex only to move a few words.
-    pub(crate) fn command_queue(&self) -> MutexGuard<'_, B> {
+    pub(crate) fn command_queue(&self) -> MutexGuard<'_, Q> {
         lock(&self.command_queue)
     }
 
@@ -182,15 +182,15 @@ impl<T, B, P> TryLock<T, B, P> {
 /// Exclusive access to the value of a [`TryLock`].
 #[derive(Debug)]
 #[must_use = "the value stays locked until `release` succeeds"]
-pub(crate) struct Guard<'a, T, B, P> {
-    lock: &'a TryLock<T, B, P>,
+pub(crate) struct Guard<'a, T, Q, S> {
+    lock: &'a TryLock<T, Q, S>,
     /// `None` during [`release`](Self::release), and after it has succeeded.
     value: Option<MutexGuard<'a, T>>,
     /// The bits that this holder has set.
     held: u8,
 }
 
-impl<T, B, P> Guard<'_, T, B, P> {
+impl<T, Q, S> Guard<'_, T, Q, S> {
     /// Releases the lock, or returns the requests that must be served first. Must not be called again after it has
     /// succeeded.
     #[inline]
@@ -233,7 +233,7 @@ impl<T, B, P> Guard<'_, T, B, P> {
     }
 }
 
-impl<T, B, P> Deref for Guard<'_, T, B, P> {
+impl<T, Q, S> Deref for Guard<'_, T, Q, S> {
     type Target = T;
 
     #[inline]
@@ -242,7 +242,7 @@ impl<T, B, P> Deref for Guard<'_, T, B, P> {
     }
 }
 
-impl<T, B, P> DerefMut for Guard<'_, T, B, P> {
+impl<T, Q, S> DerefMut for Guard<'_, T, Q, S> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         self.value.as_mut().expect("not released yet")

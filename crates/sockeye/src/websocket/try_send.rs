@@ -17,8 +17,8 @@ pub enum TrySendError {
         message: Outbound,
         /// The number of bytes that wait to be written: see [`Sender::queued_bytes`](crate::Sender::queued_bytes).
         queued_bytes: usize,
-        /// Since when the queue has been full, with a resolution of one millisecond: the first refused or delayed
-        /// message since the queue was last empty or a message was last accepted.
+        /// When the queue became full: the time of the first message that was refused or delayed, with a resolution of
+        /// one millisecond. Reset when a message is accepted or the queue is empty.
         since: Instant,
     },
     /// The connection is closed or lost.
@@ -75,9 +75,9 @@ impl std::error::Error for TrySendAllError {
     }
 }
 
-/// Queues a message if there is room.
+/// Queues a message if there is capacity.
 pub(crate) fn try_send(driver: &mut Driver, message: Outbound) -> Result<(), TrySendError> {
-    if driver.has_room_for(message.len()) {
+    if driver.has_capacity_for(message.len()) {
         let queued = driver.queue(&message).map_err(TrySendError::Closed);
         driver.clear_queue_full();
         return queued;

@@ -12,9 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sockeye_proto::handshake::{Uri, UriError};
 
-use crate::client::address::{ascii_host, percent_decode};
 use crate::client::proxy::bypass::Bypass;
 use crate::client::proxy::environment::Variables;
+use crate::client::url::{ascii_host, percent_decode};
 
 /// Port of a proxy whose URL has none, as in curl.
 const DEFAULT_PORT: u16 = 1080;

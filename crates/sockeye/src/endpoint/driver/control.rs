@@ -20,9 +20,9 @@ impl Driver {
 
     /// Queues an unsolicited pong. Waits only while the queue is full.
     pub(crate) fn poll_feed_pong(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Poll<Result<(), Error>> {
-        ready!(self.poll_room_for(cx, payload.len()))?;
+        ready!(self.poll_capacity_for(cx, payload.len()))?;
         self.check_writable()?;
-        let out = self.output.buffer_for(payload.len(), self.settings.write_buffer_max);
+        let out = self.write_queue.buffer_for(payload.len(), self.group.write_buffer_max);
         let sent = self.connection.send_pong(payload, out);
         Poll::Ready(sent.map_err(|error| self.send_error(error)))
     }
@@ -39,9 +39,9 @@ impl Driver {
             if let Some(ended) = self.pong(ping) {
                 return Poll::Ready(ended);
             }
-            let is_drained = self.poll_drain(cx).is_ready();
+            let is_flushed = self.poll_drain(cx).is_ready();
             self.find_close_after_write_failure(cx);
-            if is_drained && self.has_input() && !self.budget.is_spent() && !self.read_buffered_ahead() {
+            if is_flushed && self.has_input() && !self.budget.is_spent() && !self.read_buffered_ahead() {
                 let is_budget_spent = self.budget.is_spent();
                 if !is_budget_spent && self.pong(ping).is_none() {
                     return Poll::Ready(Err(Error::invalid_input(ReadAheadFull)));

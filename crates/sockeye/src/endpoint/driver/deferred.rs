@@ -1,7 +1,7 @@
 //! Accepts messages that are encoded later.
 
 use super::Driver;
-use crate::endpoint::deferred::{DeferredMessage, DeferredQueue};
+use crate::endpoint::deferred_queue::{DeferredMessage, DeferredQueue};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
 
@@ -12,24 +12,27 @@ const ENCODED_LEN_MAX: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitCheck {
     Enforce,
-    /// The message was already acknowledged to its sender.
+    /// The message was already accepted.
     Skip,
 }
 
 impl Driver {
-    /// Encodes a message of an outbox, or defers it if the connection is busy. Returns `false` if it needs room and
+    /// Encodes a message of an outbox, or defers it if the connection is busy. Returns `false` if it needs capacity and
     /// there is none.
     pub(crate) fn queue_or_defer(&mut self, deferred: DeferredMessage, limit_check: LimitCheck) -> Result<bool, Error> {
         self.check_open()?;
         let len = deferred.message.len();
         let is_droppable = deferred.drop_count.is_some();
-        if !self.has_deferred() && self.has_room_for(len) && (!is_droppable || self.output.len() < ENCODED_LEN_MAX) {
+        if !self.has_deferred()
+            && self.has_capacity_for(len)
+            && (!is_droppable || self.write_queue.len() < ENCODED_LEN_MAX)
+        {
             self.queue(&deferred.message)?;
             self.clear_queue_full();
             return Ok(true);
         }
-        let (used_len, cost_max) = (self.used_len(), self.settings.write_buffer_max);
-        if !is_droppable && limit_check == LimitCheck::Enforce && !self.deferred_has_room_for(len, used_len) {
+        let (used_len, cost_max) = (self.used_len(), self.group.write_buffer_max);
+        if !is_droppable && limit_check == LimitCheck::Enforce && !self.deferred_has_capacity_for(len, used_len) {
             self.record_queue_full();
             return Ok(false);
         }
@@ -40,9 +43,9 @@ impl Driver {
         Ok(true)
     }
 
-    /// Queues a message that was already acknowledged to its sender, regardless of the limit. Defers it while another
+    /// Queues a message that was already accepted, regardless of the limit. Defers it while another
     /// one is being sent in parts.
-    pub(crate) fn queue_acknowledged(&mut self, message: Outbound) -> Result<(), Error> {
+    pub(crate) fn queue_accepted(&mut self, message: Outbound) -> Result<(), Error> {
         if !self.is_message_open() {
             return self.queue(&message);
         }
@@ -61,10 +64,12 @@ impl Driver {
         self.deferred().is_some_and(|deferred| !deferred.is_empty())
     }
 
-    fn deferred_has_room_for(&self, len: usize, used_len: usize) -> bool {
-        let cost_max = self.settings.write_buffer_max;
+    fn deferred_has_capacity_for(&self, len: usize, used_len: usize) -> bool {
+        let cost_max = self.group.write_buffer_max;
         let empty = DeferredQueue::default();
-        self.deferred().unwrap_or(&empty).has_room_for(len, used_len, cost_max)
+        self.deferred()
+            .unwrap_or(&empty)
+            .has_capacity_for(len, used_len, cost_max)
     }
 
     /// Memory used by deferred messages, in bytes.
@@ -85,7 +90,7 @@ impl Driver {
         if self.is_compressing() {
             return self.queue_part();
         }
-        while self.output.len() < ENCODED_LEN_MAX && !self.is_compressing() && !self.budget.is_spent() {
+        while self.write_queue.len() < ENCODED_LEN_MAX && !self.is_compressing() && !self.budget.is_spent() {
             let Some(next) = self.with_busy_state(|busy| busy.deferred.pop()) else {
                 return;
             };

@@ -1,4 +1,20 @@
 //! The end of a connection: failures, the end of the transport, and the hand-over to a background task.
+//!
+//! What ends a connection, and what becomes of its parts:
+//!
+//! | function | called when | state machine | transport | queued output |
+//! |---|---|---|---|---|
+//! | [`end_transport`](Driver::end_transport) | the peer ended TCP, reading failed, or a write failed and nothing is left to read | is told | closed; failed, unless the closing handshake was in order | dropped |
+//! | [`fail`](Driver::fail) | a deadline passed, or as a part of `end_transport` | is told, after it has parsed the input | failed | dropped |
+//! | [`close_transport`](Driver::close_transport) | the state machine requests it, or as a part of the two above | knows | closed or failed | dropped |
+//! | [`abort`](Driver::abort) | the application aborts an unsplit connection, which is then dropped | is not told | closed without the closing message of TLS | released when the driver is dropped |
+//! | [`abort_with`](Driver::abort_with) | the application aborts a split or blocking connection, or drops its receiver | is told | failed, unless it had ended | dropped |
+//! | [`finish_in_background`](Driver::finish_in_background) | the end was reported before all of it was done, or a closing connection is dropped | moves to the background task, with the transport | a task closes it, within the deadlines | written by the task |
+//!
+//! How the application sees it: [`poll_recv`](Driver::poll_recv) and [`try_recv`](Driver::try_recv) report the end with
+//! `poll_end` and `try_end`. Both call [`poll_finish`](Driver::poll_finish) once, which performs what is left of the
+//! closing handshake, and otherwise [`finish_in_background`](Driver::finish_in_background), whose task goes on with
+//! `poll_finish`. [`poll_close`](Driver::poll_close) is `poll_recv` until the end.
 
 use std::task::{Context, Waker};
 
@@ -89,14 +105,14 @@ impl Driver {
     /// Moves the remaining work into another driver. This one is closed, and knows how the connection ended.
     pub(super) fn take_closing(&mut self) -> Self {
         // A flush on this driver cannot know whether the background task writes it.
-        self.has_dropped_output |= !self.is_drained();
-        let (input, output) = (self.input.without_content(), self.output.without_content());
+        self.has_dropped_output |= !self.is_flushed();
+        let (input, write_queue) = (self.input.without_content(), self.write_queue.without_content());
         Self {
             connection: self.connection.take_closing(),
             transport: self.transport.take(),
-            settings: self.settings.clone(),
+            group: self.group.clone(),
             input: std::mem::replace(&mut self.input, input),
-            output: std::mem::replace(&mut self.output, output),
+            write_queue: std::mem::replace(&mut self.write_queue, write_queue),
             busy: self.busy.take(),
             timer: Timer::default(),
             window_edge: self.window_edge,
@@ -129,10 +145,10 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         let is_closing = matches!(self.connection.state(), State::CloseSent | State::Draining);
-        if is_closing && self.transport.transport().is_some() {
+        if is_closing && self.transport.io().is_some() {
             self.finish_in_background();
         }
         self.input.release();
-        self.output.clear();
+        self.write_queue.clear();
     }
 }

@@ -3,22 +3,22 @@
 //! [`receive`] parses bytes into messages, [`queue`] encodes messages, [`write`] writes the queued bytes, [`wait`]
 //! waits for the transport and deadlines, and [`end`] ends the transport.
 
+mod capacity;
 mod control;
 mod deferred;
 mod end;
 mod queue;
 mod receive;
-mod room;
+mod recv_stream;
+mod send_stream;
 mod stats;
-mod stream_in;
-mod stream_out;
 mod try_recv;
 mod wait;
 mod write;
 
 pub(crate) use deferred::LimitCheck;
-pub(crate) use stream_in::StreamRead;
-pub(crate) use stream_out::StreamPart;
+pub(crate) use recv_stream::StreamRead;
+pub(crate) use send_stream::StreamFragment;
 pub(crate) use try_recv::NotReceived;
 
 use std::any::Any;
@@ -35,12 +35,13 @@ use super::budget::Budget;
 use super::busy_state::{BusyState, Stall};
 use super::compress_job::CompressJob;
 use super::input::Input;
-use super::output::Output;
-use super::state::{EndStatus, TransportState, WakeFlags};
+use super::state::{EndStatus, TransportState};
+use super::wake_flags::WakeFlags;
+use super::write_queue::WriteQueue;
 use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::runtime::{Runtime, Timer};
-use crate::settings::Settings;
+use crate::settings::ConnectionGroup;
 use crate::transport::Io;
 use stats::HighCounts;
 
@@ -48,9 +49,9 @@ use stats::HighCounts;
 pub(crate) struct Driver {
     transport: TransportState,
     connection: Connection,
-    settings: Arc<Settings>,
+    group: Arc<ConnectionGroup>,
     input: Input,
-    output: Output,
+    write_queue: WriteQueue,
     /// State that exists only while the connection is busy.
     busy: Option<Box<BusyState>>,
     timer: Timer,
@@ -80,7 +81,8 @@ pub(crate) struct WriteOutcome {
 
 /// The position up to which a flush writes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum FlushEnd {
+pub(crate) enum FlushTarget {
+    /// Not determined yet.
     #[default]
     Unknown,
     /// The end of the message that is being compressed, identified by its [`CompressJob::start`].
@@ -91,15 +93,15 @@ pub(crate) enum FlushEnd {
 
 impl Driver {
     /// Creates the driver after the opening handshake. `read_buf` contains the bytes that arrived behind the handshake.
-    pub(crate) fn new(io: Box<dyn Io>, role: Role, settings: Arc<Settings>, read_buf: Vec<u8>) -> Self {
-        let runtime = settings.runtime;
+    pub(crate) fn new(io: Box<dyn Io>, role: Role, group: Arc<ConnectionGroup>, read_buf: Vec<u8>) -> Self {
+        let runtime = group.runtime;
         let now = runtime.now();
         Self {
             transport: TransportState::Open(io.into()),
-            connection: Connection::new(role, settings.connection.clone(), now),
-            settings,
+            connection: Connection::new(role, group.connection.clone(), now),
+            group,
             input: Input::new(read_buf, now),
-            output: Output::default(),
+            write_queue: WriteQueue::default(),
             busy: None,
             timer: Timer::default(),
             window_edge: None,
@@ -121,13 +123,13 @@ impl Driver {
     }
 
     pub(crate) fn runtime(&self) -> Runtime {
-        self.settings.runtime
+        self.group.runtime
     }
 
     /// The transport, if it is open and its type is known: see
     /// [`Transport::as_any`](crate::transport::Transport::as_any).
     pub(crate) fn transport(&self) -> Option<&dyn Any> {
-        self.transport.transport()?.as_any()
+        self.transport.io()?.as_any()
     }
 
     /// Whether messages can still be sent, as far as is known.
@@ -158,7 +160,7 @@ impl Driver {
         if self.is_terminated() {
             bits |= WakeFlags::TERMINATED;
         }
-        if self.transport.transport().is_some() {
+        if self.transport.io().is_some() {
             bits |= WakeFlags::TRANSPORT;
         }
         if self.has_read_ahead() {
@@ -240,7 +242,7 @@ impl Driver {
         loop {
             while self.has_input() && !self.budget.is_overdrawn() {
                 drop(self.parse_message());
-                self.drop_parts();
+                self.drop_partial();
             }
             if self.is_transport_ended() {
                 self.close_transport(None);
@@ -254,7 +256,7 @@ impl Driver {
     /// connection has ended.
     #[inline(never)]
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.settings.is_going_away() && self.is_open() {
+        if self.group.is_shutting_down() && self.is_open() {
             // 1001 without a reason is always valid. A connection that is not open is closing already.
             let _ = self.start_close(CloseCode::GOING_AWAY, "");
         }
@@ -262,9 +264,9 @@ impl Driver {
             // Read before compressing, so that a long compression does not delay reading.
             let was_spent = self.budget.is_spent();
             // Write everything that is queued before waiting for input.
-            let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
+            let is_flushed = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
             if !self.is_fully_open() {
-                if is_drained && self.transport.is_read_closed() {
+                if is_flushed && self.transport.is_read_closed() {
                     self.end_transport(None);
                 }
                 if self.is_transport_ended() {
@@ -276,9 +278,9 @@ impl Driver {
                 continue;
             }
             // `poll_drain` is also pending while the writing direction is being shut down.
-            let is_drained = is_drained || self.is_drained();
+            let is_flushed = is_flushed || self.is_flushed();
             // Handle input before deadlines: the process may have been suspended.
-            if self.poll_read(cx, is_drained).is_ready() {
+            if self.poll_read(cx, is_flushed).is_ready() {
                 return Poll::Ready(());
             }
             if self.budget.is_spent() {
@@ -321,12 +323,12 @@ impl Driver {
     /// The number of bytes that wait to be written, including messages that are not encoded yet.
     #[inline]
     pub(crate) fn queued_len(&self) -> usize {
-        self.output.len().saturating_add(self.deferred_cost())
+        self.write_queue.len().saturating_add(self.deferred_cost())
     }
 
     /// Whether anything waits to be encoded or written.
     pub(crate) fn has_queued_output(&self) -> bool {
-        !self.output.is_empty() || self.has_unencoded()
+        !self.write_queue.is_empty() || self.has_unencoded()
     }
 
     /// Whether a message is being compressed in parts, or messages are deferred.
@@ -351,7 +353,7 @@ impl Driver {
     /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
     #[inline]
     pub(crate) fn write_buffer_max(&self) -> usize {
-        self.settings.write_buffer_max
+        self.group.write_buffer_max
     }
 
     /// Begins the closing handshake. If the code or reason must not be sent, uses the nearest valid ones and returns
@@ -419,7 +421,7 @@ impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
             .field("state", &self.connection.state())
-            .field("queued", &self.output.len())
+            .field("queued", &self.write_queue.len())
             .field("failure", &self.transport.failure())
             .finish_non_exhaustive()
     }

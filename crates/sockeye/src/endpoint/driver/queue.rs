@@ -7,7 +7,7 @@ use sockeye_proto::{Compress, Fragment, Role, SendError, State};
 use super::Driver;
 use crate::endpoint::CODECS;
 use crate::endpoint::compress_job::{CompressJob, PART_LEN};
-use crate::endpoint::output::BY_REFERENCE_MIN;
+use crate::endpoint::write_queue::BY_REFERENCE_MIN;
 use crate::error::Error;
 use crate::message::Message;
 use crate::message::outbound::Outbound;
@@ -21,13 +21,13 @@ impl Driver {
     #[inline]
     pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
         if message.prepared().is_some() || self.busy.is_some() {
-            return self.poll_feed_any(cx, message);
+            return self.poll_feed_slow(cx, message);
         }
-        ready!(self.poll_room_for(cx, message.plain_len()))?;
+        ready!(self.poll_capacity_for(cx, message.plain_len()))?;
         if let Err(error) = self.queue_plain(message) {
             return self.poll_error(cx, error);
         }
-        self.write_if_much(cx);
+        self.write_if_over_threshold(cx);
         Poll::Ready(Ok(()))
     }
 
@@ -35,25 +35,25 @@ impl Driver {
     #[cold]
     #[inline(never)]
     pub(super) fn poll_error(&self, cx: &mut Context<'_>, error: Error) -> Poll<Result<(), Error>> {
-        ready!(self.settings.runtime.poll_coop(cx));
+        ready!(self.group.runtime.poll_coop(cx));
         Poll::Ready(Err(error))
     }
 
     /// [`poll_feed`](Self::poll_feed) for a prepared message, or while the connection is busy.
     #[inline(never)]
-    fn poll_feed_any(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
-        ready!(self.poll_room_for(cx, message.len()))?;
+    fn poll_feed_slow(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
+        ready!(self.poll_capacity_for(cx, message.len()))?;
         if let Err(error) = self.queue(message) {
             return self.poll_error(cx, error);
         }
         self.clear_queue_full();
-        self.write_if_much(cx);
+        self.write_if_over_threshold(cx);
         Poll::Ready(Ok(()))
     }
 
     #[inline]
-    pub(crate) fn write_if_much(&mut self, cx: &mut Context<'_>) {
-        if self.output.len() >= WRITE_EAGERLY_FROM {
+    pub(crate) fn write_if_over_threshold(&mut self, cx: &mut Context<'_>) {
+        if self.write_queue.len() >= WRITE_EAGERLY_FROM {
             self.carry_counts();
             // If this is pending or fails, the next call continues or reports the failure.
             let _ = self.poll_drain(cx);
@@ -100,15 +100,15 @@ impl Driver {
     fn queue_uncompressed(&mut self, message: &Outbound, len: usize) -> Result<(), Error> {
         let is_by_reference = len >= BY_REFERENCE_MIN && matches!(self.connection.role(), Role::Server);
         let copied_len = if is_by_reference { 0 } else { len };
-        let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
+        let out = self.write_queue.buffer_for(copied_len, self.group.write_buffer_max);
         match self.connection.start_message(message.kind(), len as u64, out) {
             Ok(Some(key)) => key.append(message.as_slice(), out),
             // A large payload is written from its own memory.
-            Ok(None) if is_by_reference => self.output.push_payload(message.payload()),
+            Ok(None) if is_by_reference => self.write_queue.push_payload(message.payload()),
             Ok(None) => message.append_to(out),
             Err(error) => return Err(self.send_error(error)),
         }
-        self.output.messages += 1;
+        self.write_queue.messages += 1;
         Ok(())
     }
 
@@ -120,7 +120,7 @@ impl Driver {
         let is_begun = if len > PART_LEN {
             self.queue_first_part(message)
         } else {
-            let out = self.output.buffer_for(len, self.settings.write_buffer_max);
+            let out = self.write_queue.buffer_for(len, self.group.write_buffer_max);
             let sent = self
                 .connection
                 .send_with(message.data(), outgoing.compress_choice(), out);
@@ -128,7 +128,7 @@ impl Driver {
         };
         match is_begun {
             Ok(true) => {
-                self.output.messages += 1;
+                self.write_queue.messages += 1;
                 Ok(())
             }
             Ok(false) => self.queue_uncompressed(outgoing, len),
@@ -139,9 +139,9 @@ impl Driver {
     /// Compresses and queues the first part of a message. [`poll_drain`](Self::poll_drain) handles the other parts.
     /// Returns `false` if compression does not make the first part smaller.
     fn queue_first_part(&mut self, message: Message) -> Result<bool, SendError> {
-        let mut job = CompressJob::new(message, self.output.end());
+        let mut job = CompressJob::new(message, self.write_queue.end());
         let (first, _) = job.next_part();
-        let out = self.output.buffer_for(0, self.settings.write_buffer_max);
+        let out = self.write_queue.buffer_for(0, self.group.write_buffer_max);
         let is_begun = self.connection.start_compressed(first, out)?;
         if is_begun {
             self.with_busy_state(|busy| busy.compress_job = Some(job));
@@ -155,7 +155,7 @@ impl Driver {
         let Some(job) = job else { return };
         let (part, fragment) = job.next_part();
         let len = part.bytes().len();
-        let out = self.output.buffer_for(0, self.settings.write_buffer_max);
+        let out = self.write_queue.buffer_for(0, self.group.write_buffer_max);
         let sent = self.connection.send_fragment(part, fragment, out);
         if sent.is_err() {
             // The connection has failed or ended.
@@ -181,16 +181,16 @@ impl Driver {
             return self.queue_plain(&message);
         }
         self.check_writable()?;
-        let Frame { framing, bytes } = prepared.frame_for(&self.connection, compress, CODECS);
-        let sent = self.connection.start_framed(prepared.message().data(), *framing);
+        let Frame { info, bytes } = prepared.frame_for(&self.connection, compress, CODECS);
+        let sent = self.connection.start_framed(prepared.message().data(), *info);
         sent.map_err(|error| self.send_error(error))?;
         if bytes.len() >= BY_REFERENCE_MIN {
-            self.output.push_payload(bytes.clone());
+            self.write_queue.push_payload(bytes.clone());
         } else {
-            let out = self.output.buffer_for(bytes.len(), self.settings.write_buffer_max);
+            let out = self.write_queue.buffer_for(bytes.len(), self.group.write_buffer_max);
             out.extend_from_slice(bytes);
         }
-        self.output.messages += 1;
+        self.write_queue.messages += 1;
         Ok(())
     }
 }

@@ -28,8 +28,8 @@ impl Driver {
         ConnectionStats {
             sent: direction_stats(
                 high_sent,
-                self.output.messages,
-                self.output.written_total(),
+                self.write_queue.messages,
+                self.write_queue.written_total(),
                 compression.sent,
             ),
             received: direction_stats(
@@ -44,9 +44,9 @@ impl Driver {
     /// Moves overflow of the message counters into their high parts. Must be called before another 2^31 messages.
     #[inline]
     pub(super) fn carry_counts(&mut self) {
-        if (self.input.messages | self.output.messages) >= HIGH_UNIT {
+        if (self.input.messages | self.write_queue.messages) >= HIGH_UNIT {
             carry(&mut self.input.messages, &mut self.high_counts.received);
-            carry(&mut self.output.messages, &mut self.high_counts.sent);
+            carry(&mut self.write_queue.messages, &mut self.high_counts.sent);
         }
     }
 }

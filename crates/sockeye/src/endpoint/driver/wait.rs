@@ -30,8 +30,8 @@ impl Driver {
         if !self.read_buffered_ahead() {
             return Poll::Pending;
         }
-        let is_drained = self.is_drained();
-        ready!(self.poll_read(cx, is_drained));
+        let is_flushed = self.is_flushed();
+        ready!(self.poll_read(cx, is_flushed));
         self.read_buffered_ahead();
         Poll::Ready(())
     }
@@ -42,7 +42,7 @@ impl Driver {
     pub(super) fn read_buffered_ahead(&mut self) -> bool {
         while self.has_input() {
             let cost = self.busy.as_ref().map_or(0, |busy| busy.ahead.cost());
-            if cost >= self.settings.read_ahead_max || self.budget.is_spent() {
+            if cost >= self.group.read_ahead_max || self.budget.is_spent() {
                 return false;
             }
             // Also `None` if a message is partly inflated, which spends the budget.
@@ -69,8 +69,8 @@ impl Driver {
             && !self.budget.is_spent()
             && self.read_buffered_ahead()
         {
-            let is_drained = self.is_drained();
-            if self.poll_read(cx, is_drained).is_pending() && !self.try_read() {
+            let is_flushed = self.is_flushed();
+            if self.poll_read(cx, is_flushed).is_pending() && !self.try_read() {
                 return;
             }
         }
@@ -95,7 +95,7 @@ impl Driver {
         let Some(deadline) = self.next_deadline() else {
             return Poll::Pending;
         };
-        ready!(self.timer.poll(self.settings.runtime, cx, deadline));
+        ready!(self.timer.poll(self.group.runtime, cx, deadline));
         self.handle_deadlines(self.runtime().now());
         Poll::Ready(())
     }
@@ -113,7 +113,7 @@ impl Driver {
         }
         if self.busy.is_some() {
             self.with_busy_state(|busy| {
-                busy.drained_at.take_if(|drained_at| *drained_at <= now);
+                busy.drain_estimate.take_if(|drain_estimate| *drain_estimate <= now);
             });
         }
         // Nothing is read while a message is being inflated, so the peer may not be silent.
@@ -132,30 +132,30 @@ impl Driver {
     /// only the TCP window shows that a slow peer reads.
     #[cold]
     fn has_peer_read(&mut self) -> bool {
-        let edge = self.transport.transport().and_then(Transport::window_edge);
+        let edge = self.transport.io().and_then(Transport::window_edge);
         let before = std::mem::replace(&mut self.window_edge, edge);
         edge.is_some() && edge != before
     }
 
     pub(super) fn write_deadline(&self) -> Option<Instant> {
-        self.stall().map(|stall| stall.deadline(self.settings.write_timeout))
+        self.stall().map(|stall| stall.deadline(self.group.write_timeout))
     }
 
     /// Fails the connection if the peer takes less than [`Limits::write_rate_min`](crate::Limits::write_rate_min).
     #[cold]
     pub(super) fn check_write_rate(&mut self, now: Instant) {
-        if let Some(io) = self.transport.transport()
-            && self.output.try_write(io) > 0
+        if let Some(io) = self.transport.io()
+            && self.write_queue.try_write(io) > 0
         {
             self.connection.handle_write_progress(now);
         }
-        let (written, taken_min) = (self.output.written_total(), u64::from(self.settings.write_taken_min));
+        let (written, taken_min) = (self.write_queue.written_total(), u64::from(self.group.write_taken_min));
         let is_fast_enough = self.with_busy_state(|busy| match &mut busy.stall {
             Some(stall) => stall.end_period(now, written, taken_min),
             None => true,
         });
         if !is_fast_enough {
-            let is_full = |busy: &BusyState| busy.ahead.cost() >= self.settings.read_ahead_max.max(1);
+            let is_full = |busy: &BusyState| busy.ahead.cost() >= self.group.read_ahead_max.max(1);
             let kind = match self.busy.as_deref().is_some_and(is_full) {
                 true => Kind::MutualStall,
                 false => Kind::Stalled,

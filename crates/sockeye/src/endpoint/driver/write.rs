@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sockeye_proto::{State, TransportAction};
 
-use super::{Driver, FlushEnd, WriteOutcome};
+use super::{Driver, FlushTarget, WriteOutcome};
 use crate::endpoint::busy_state::{BusyState, Stall};
 use crate::endpoint::compress_job::CompressJob;
 use crate::error::Error;
@@ -29,11 +29,11 @@ impl Driver {
     }
 
     /// Writes everything that was queued at the first call with this `end`.
-    pub(crate) fn poll_flush_to(&mut self, cx: &mut Context<'_>, end: &mut FlushEnd) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_flush_to(&mut self, cx: &mut Context<'_>, end: &mut FlushTarget) -> Poll<Result<(), Error>> {
         while self.poll_drain(cx).is_pending() {
-            self.find_flush_end(end);
-            if let FlushEnd::At(end) = *end
-                && self.output.written_total() >= end
+            self.find_flush_target(end);
+            if let FlushTarget::At(end) = *end
+                && self.write_queue.written_total() >= end
                 && self.poll_flush_transport(cx).is_ready()
             {
                 break;
@@ -53,11 +53,11 @@ impl Driver {
     pub(crate) fn write_queued(&mut self, cx: &mut Context<'_>) -> WriteOutcome {
         let (was_terminated, was_stalled) = (self.is_terminated(), self.stall().is_some());
         let was_compressing = self.compress_job().is_some();
-        let written_before = self.output.written_total();
+        let written_before = self.write_queue.written_total();
         self.budget.reset();
         self.carry_counts();
         let drained = self.poll_drain(cx);
-        let written = self.output.written_total().saturating_sub(written_before);
+        let written = self.write_queue.written_total().saturating_sub(written_before);
         let work = written.max(self.budget.spent());
         let is_stalled = self.stall().is_some();
         let is_unfinished = drained.is_pending() && self.budget.is_spent() && !is_stalled;
@@ -66,24 +66,24 @@ impl Driver {
         // A new stall has a deadline that the waiting tasks do not know yet. During a stall they wait for the peer to
         // take the first byte.
         let has_stall_changed = is_stalled != was_stalled || (was_stalled && written > 0);
-        let has_room_again = was_compressing && self.compress_job().is_none();
+        let has_capacity_again = was_compressing && self.compress_job().is_none();
         WriteOutcome {
             work,
             is_unfinished,
             wake_waiters: has_stall_changed
-                || has_room_again
+                || has_capacity_again
                 || self.is_terminated() != was_terminated
                 || self.connection.state() != State::Open,
         }
     }
 
-    fn find_flush_end(&self, end: &mut FlushEnd) {
+    fn find_flush_target(&self, end: &mut FlushTarget) {
         *end = match (*end, self.compress_job().map(CompressJob::start)) {
-            (FlushEnd::At(_), _) => return,
-            (FlushEnd::AfterCompressJob(start), Some(present)) if start == present => return,
+            (FlushTarget::At(_), _) => return,
+            (FlushTarget::AfterCompressJob(start), Some(present)) if start == present => return,
             _ if self.connection.wants_transmit() || self.has_undroppable_deferred() => return,
-            (FlushEnd::Unknown, Some(start)) => FlushEnd::AfterCompressJob(start),
-            (FlushEnd::Unknown | FlushEnd::AfterCompressJob(_), _) => FlushEnd::At(self.output.end()),
+            (FlushTarget::Unknown, Some(start)) => FlushTarget::AfterCompressJob(start),
+            (FlushTarget::Unknown | FlushTarget::AfterCompressJob(_), _) => FlushTarget::At(self.write_queue.end()),
         };
     }
 
@@ -98,7 +98,7 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn append_control(&mut self) {
-        self.output.append_control(self.settings.write_buffer_max, |out| {
+        self.write_queue.append_control(self.group.write_buffer_max, |out| {
             self.connection.poll_transmit(out);
         });
     }
@@ -109,8 +109,8 @@ impl Driver {
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.queue_control();
-            if self.is_drained() {
-                self.output.release();
+            if self.is_flushed() {
+                self.write_queue.release();
                 self.clear_queue_full();
                 break;
             }
@@ -118,7 +118,7 @@ impl Driver {
                 self.drop_output();
                 break;
             };
-            if self.output.is_drained() {
+            if self.write_queue.is_flushed() {
                 // Deferred messages wait for the end of a streamed message, whose writer then wakes everyone.
                 if self.budget.is_spent() || self.is_streaming() {
                     return Poll::Pending;
@@ -126,12 +126,12 @@ impl Driver {
                 self.encode_next();
                 continue;
             }
-            let (mut wrote, written_before) = (false, self.output.written_total());
-            let drained = self.output.poll_write(io, cx, &mut wrote);
+            let (mut wrote, written_before) = (false, self.write_queue.written_total());
+            let drained = self.write_queue.poll_write(io, cx, &mut wrote);
             if self.stall().is_some() {
                 self.record_write_progress(wrote, drained.is_ready());
             }
-            if self.output.take_control_written() {
+            if self.write_queue.take_control_written() {
                 self.record_control_written();
             }
             match drained {
@@ -143,7 +143,7 @@ impl Driver {
                 Poll::Ready(Err(error)) => self.transport.fail_write(error.into()),
                 Poll::Pending => {
                     if self.stall().is_none() {
-                        let written_total = self.output.written_total();
+                        let written_total = self.write_queue.written_total();
                         let stall = Stall::new(self.runtime().now(), written_total, written_total - written_before);
                         self.with_busy_state(|busy| busy.stall = Some(stall));
                     }
@@ -163,15 +163,15 @@ impl Driver {
 
     /// Updates the stall after an attempt to write to a full transport.
     #[cold]
-    fn record_write_progress(&mut self, wrote: bool, is_drained: bool) {
+    fn record_write_progress(&mut self, wrote: bool, is_flushed: bool) {
         if wrote {
             self.connection.handle_write_progress(self.runtime().now());
         }
-        if is_drained {
-            let (now, written_total) = (self.runtime().now(), self.output.written_total());
+        if is_flushed {
+            let (now, written_total) = (self.runtime().now(), self.write_queue.written_total());
             self.with_busy_state(|busy| {
                 let drain_time = busy.stall.take().map(|stall| stall.drain_time(now, written_total));
-                busy.drained_at = drain_time.filter(|time| *time >= SLOW_DRAIN).map(|time| now + time);
+                busy.drain_estimate = drain_time.filter(|time| *time >= SLOW_DRAIN).map(|time| now + time);
             });
         }
     }
@@ -180,15 +180,15 @@ impl Driver {
     /// before that frame.
     #[cold]
     fn record_control_written(&mut self) {
-        let (now, written_total) = (self.runtime().now(), self.output.written_total());
-        let drain_time = |busy: &BusyState| match (&busy.stall, busy.drained_at) {
+        let (now, written_total) = (self.runtime().now(), self.write_queue.written_total());
+        let drain_time = |busy: &BusyState| match (&busy.stall, busy.drain_estimate) {
             (Some(stall), _) => stall.drain_time(now, written_total),
-            (None, Some(drained_at)) => drained_at - now,
+            (None, Some(drain_estimate)) => drain_estimate - now,
             (None, None) => Duration::ZERO,
         };
         let delay = self.busy.as_deref().map_or(Duration::ZERO, drain_time);
         if !self.connection.is_awaiting_pong() {
-            self.window_edge = self.transport.transport().and_then(Transport::window_edge);
+            self.window_edge = self.transport.io().and_then(Transport::window_edge);
         }
         self.connection.handle_transmitted_with_delay(now, delay);
     }
@@ -196,18 +196,18 @@ impl Driver {
     /// Whether [`poll_drain`](Self::poll_drain) would do nothing.
     #[inline]
     pub(super) fn has_nothing_to_write(&self) -> bool {
-        self.is_drained() && !self.connection.wants_transmit() && self.connection.state() == State::Open
+        self.is_flushed() && !self.connection.wants_transmit() && self.connection.state() == State::Open
     }
 
     /// Whether everything that was queued has been written.
     #[inline]
-    pub(super) fn is_drained(&self) -> bool {
-        self.output.is_drained() && !self.has_unencoded()
+    pub(super) fn is_flushed(&self) -> bool {
+        self.write_queue.is_flushed() && !self.has_unencoded()
     }
 
     pub(super) fn drop_output(&mut self) {
-        self.has_dropped_output |= !self.output.is_drained();
-        self.output.clear();
+        self.has_dropped_output |= !self.write_queue.is_flushed();
+        self.write_queue.clear();
         self.cancel_compress_job();
         self.drop_deferred();
     }

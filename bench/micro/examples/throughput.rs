@@ -1,11 +1,11 @@
-//! Measures every usage pattern of a connection: nanoseconds per small message, over TCP on loopback, against an echo server
-//! in its own thread.
+//! Measures every usage pattern of a connection: nanoseconds per small message, over TCP on loopback, against an echo
+//! server in its own thread.
 //!
-//! `cargo run --release -p sockeye --example throughput -- [PATTERN] [COUNT...]`. Without counts: 1,000, 100,000 and
-//! 1,000,000. Without a pattern: all of them. The columns of a row should be alike; the first includes the start of the
+//! `cargo run --release -p bench-micro --example throughput -- [PATTERN] [COUNT...]`. Without counts: 1,000, 100,000
+//! and 1,000,000. Without a pattern: all of them. The columns of a row should be alike; the first includes the start of the
 //! connection.
 
-#[path = "../tests/common/usage_patterns.rs"]
+#[path = "../../../crates/sockeye/tests/common/usage_patterns.rs"]
 mod usage_patterns;
 
 use std::io::Write;

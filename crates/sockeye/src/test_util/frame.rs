@@ -3,7 +3,7 @@
 /// A frame (RFC 6455 §5.2). Every field may be wrong.
 ///
 /// ```
-/// use sockeye::test::Frame;
+/// use sockeye::test_util::Frame;
 ///
 /// let first_fragment = Frame { fin: false, ..Frame::text("begins") };
 /// let compressed_without_negotiation = Frame { rsv: 4, ..Frame::binary([0]) };

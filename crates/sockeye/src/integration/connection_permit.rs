@@ -1,4 +1,4 @@
-//! Places for connections, of which there is a limited number.
+//! The permit of one connection under a limit of their number.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Receiving messages as streams, in constant memory.
 //!
 //! After [`poll_stream_start`](Driver::poll_stream_start), the state machine delivers chunks instead of messages. A
-//! reader takes them straight from the input. What is parsed without a reader, for example by a sender that reads ahead,
-//! is stored as a [`Part`]. The next `recv` switches back once no message is in progress.
+//! reader takes them straight from the input. What is parsed without a reader, for example by a sender that reads
+//! ahead, is stored as a [`PartialMessage`]. The next `recv` switches back once no message is in progress.
 
 use std::task::{Context, Poll, ready};
 
@@ -10,8 +10,8 @@ use bytes::BufMut;
 use sockeye_proto::{Event as ProtoEvent, MessageKind, ReceiveMode, SendError};
 
 use super::Driver;
-use super::receive::validated_message;
-use crate::endpoint::read_ahead::{Entry, Part, PartReader};
+use super::receive::{handle_input, validated_message};
+use crate::endpoint::read_ahead::{Entry, PartialMessage, ReaderState};
 use crate::error::Error;
 use crate::message::event::Event;
 
@@ -50,14 +50,14 @@ impl Driver {
         // If this fails, a message is partly received, because a `recv` was cancelled. It is delivered whole.
         self.connection.set_receive_mode(ReceiveMode::Stream);
         loop {
-            match self.front_part() {
-                Some((kind, PartReader::None, _)) => {
-                    self.with_busy_state(|busy| busy.ahead.set_front_reader(PartReader::Attached));
+            match self.front_partial() {
+                Some((kind, ReaderState::None, _)) => {
+                    self.with_busy_state(|busy| busy.ahead.set_front_reader(ReaderState::Attached));
                     return Some(kind);
                 }
                 Some((_, _, true)) => drop(self.with_busy_state(|busy| busy.ahead.pop())),
                 Some((_, _, false)) => {
-                    self.with_busy_state(|busy| busy.ahead.set_front_reader(PartReader::Gone));
+                    self.with_busy_state(|busy| busy.ahead.set_front_reader(ReaderState::Gone));
                     if !self.parse_to_chunk(START_LEN_MAX) {
                         return None;
                     }
@@ -72,8 +72,8 @@ impl Driver {
                         Some(Event::Message(message)) => {
                             let kind = message.kind();
                             let bytes = message.into_payload().into();
-                            let part = Part::new(kind, bytes, PartReader::None, true);
-                            self.with_busy_state(|busy| busy.ahead.push_part_front(part));
+                            let part = PartialMessage::new(kind, bytes, ReaderState::None, true);
+                            self.with_busy_state(|busy| busy.ahead.push_partial_front(part));
                         }
                         Some(_) => {}
                         None if !self.parse_to_chunk(START_LEN_MAX) => return None,
@@ -85,9 +85,9 @@ impl Driver {
     }
 
     /// The part at the front of what was received ahead: its type, its reader, and whether it is complete.
-    fn front_part(&self) -> Option<(MessageKind, PartReader, bool)> {
+    fn front_partial(&self) -> Option<(MessageKind, ReaderState, bool)> {
         match self.busy.as_ref()?.ahead.front()? {
-            Entry::Part(part) => Some((part.kind, part.reader, part.is_complete)),
+            Entry::Partial(part) => Some((part.kind, part.reader, part.is_complete)),
             Entry::Event(_) => None,
         }
     }
@@ -104,7 +104,7 @@ impl Driver {
             }
             return true;
         }
-        let event = handle_bytes(&mut self.connection, &mut self.input, &mut self.budget, len_max);
+        let event = handle_input(&mut self.connection, &mut self.input, &mut self.budget, len_max);
         match event {
             Some(ProtoEvent::Chunk {
                 kind,
@@ -140,7 +140,7 @@ impl Driver {
                 return Poll::Ready(Ok(read));
             }
             if self.is_receive_closed() {
-                // A normal end is none here: the message is incomplete.
+                // A normal close is an error here: the message is incomplete.
                 let ended = ready!(self.poll_end(cx));
                 return Poll::Ready(Err(ended.err().unwrap_or_else(|| self.send_error(SendError::Closed))));
             }
@@ -151,7 +151,7 @@ impl Driver {
     /// Reads bytes that have arrived. `None` if there are none.
     fn read_stream(&mut self, buffer: &mut impl BufMut) -> Option<StreamRead> {
         loop {
-            if let Some((.., is_complete)) = self.front_part() {
+            if let Some((.., is_complete)) = self.front_partial() {
                 let mut len = 0;
                 self.with_busy_state(|busy| {
                     busy.ahead.read_front(buffer.remaining_mut(), |bytes| {
@@ -159,7 +159,7 @@ impl Driver {
                         len = bytes.len();
                     });
                 });
-                let is_used_up = self.front_part_len() == 0;
+                let is_used_up = self.front_partial_len() == 0;
                 if is_used_up {
                     self.with_busy_state(|busy| busy.ahead.pop());
                 }
@@ -175,15 +175,15 @@ impl Driver {
             }
             // A chunk is at most as long as its input, unless it is compressed: then it fits into the buffer.
             let room = buffer.remaining_mut();
-            let event = handle_bytes(&mut self.connection, &mut self.input, &mut self.budget, room);
+            let event = handle_input(&mut self.connection, &mut self.input, &mut self.budget, room.max(1));
             let read = match event {
                 Some(ProtoEvent::Chunk { kind, data, last, .. }) => {
                     let (fitting, rest) = data.split_at(data.len().min(room));
                     buffer.put_slice(fitting);
                     let fitting_len = fitting.len();
                     if !rest.is_empty() {
-                        let rest = Part::new(kind, rest.to_vec(), PartReader::Attached, last);
-                        self.busy.get_or_insert_default().ahead.push_part(rest);
+                        let rest = PartialMessage::new(kind, rest.to_vec(), ReaderState::Attached, last);
+                        self.busy.get_or_insert_default().ahead.push_partial(rest);
                         Some(StreamRead::Bytes)
                     } else if last {
                         Some(self.end_stream())
@@ -204,9 +204,9 @@ impl Driver {
         }
     }
 
-    fn front_part_len(&self) -> usize {
+    fn front_partial_len(&self) -> usize {
         match self.busy.as_ref().and_then(|busy| busy.ahead.front()) {
-            Some(Entry::Part(part)) => part.unread().len(),
+            Some(Entry::Partial(part)) => part.unread().len(),
             _ => 0,
         }
     }
@@ -220,13 +220,13 @@ impl Driver {
     /// Called when the reader of a message was dropped before its end. The rest of the message is discarded as it
     /// arrives.
     pub(crate) fn abandon_stream(&mut self) {
-        match self.front_part() {
-            Some((_, PartReader::None, _)) | None => {
-                let rest = Part::new(MessageKind::Binary, Vec::new(), PartReader::Gone, false);
-                self.with_busy_state(|busy| busy.ahead.push_part_front(rest));
+        match self.front_partial() {
+            Some((_, ReaderState::None, _)) | None => {
+                let rest = PartialMessage::new(MessageKind::Binary, Vec::new(), ReaderState::Gone, false);
+                self.with_busy_state(|busy| busy.ahead.push_partial_front(rest));
             }
             Some((_, _, true)) => drop(self.with_busy_state(|busy| busy.ahead.pop())),
-            Some((_, _, false)) => self.with_busy_state(|busy| busy.ahead.set_front_reader(PartReader::Gone)),
+            Some((_, _, false)) => self.with_busy_state(|busy| busy.ahead.set_front_reader(ReaderState::Gone)),
         }
     }
 
@@ -234,9 +234,9 @@ impl Driver {
     /// soon as no message is in progress. `None` if more bytes must be read, or if the budget is spent.
     #[cold]
     pub(super) fn next_after_streams(&mut self) -> Option<Event> {
-        let size_max = self.settings.connection.limits.message_size_max;
+        let size_max = self.group.connection.limits.message_size_max;
         loop {
-            match self.front_part() {
+            match self.front_partial() {
                 None => {
                     if self.busy.is_some()
                         && let Some(event) = self.with_busy_state(|busy| busy.ahead.pop_event())
@@ -246,24 +246,24 @@ impl Driver {
                     if self.connection.set_receive_mode(ReceiveMode::Whole) {
                         return self.parse_message().map(Event::Message);
                     }
-                    // A reader was leaked.
+                    // A `MessageReader` was leaked (`mem::forget`).
                     self.abandon_stream();
                 }
-                Some((_, PartReader::None, _)) if self.front_part_len() as u64 > size_max => {
+                Some((_, ReaderState::None, _)) if self.front_partial_len() as u64 > size_max => {
                     drop(self.with_busy_state(|busy| busy.ahead.pop()));
                     self.connection.reject_message(self.input.received_at);
                     self.handle_control();
                     return None;
                 }
-                Some((kind, PartReader::None, true)) => {
-                    if let Some(Entry::Part(part)) = self.with_busy_state(|busy| busy.ahead.pop()) {
+                Some((kind, ReaderState::None, true)) => {
+                    if let Some(Entry::Partial(part)) = self.with_busy_state(|busy| busy.ahead.pop()) {
                         return Some(Event::Message(validated_message(kind, part.into_bytes().into())));
                     }
                 }
                 Some((_, _, true)) => drop(self.with_busy_state(|busy| busy.ahead.pop())),
                 Some((_, reader, false)) => {
-                    if reader == PartReader::Attached {
-                        self.with_busy_state(|busy| busy.ahead.set_front_reader(PartReader::Gone));
+                    if reader == ReaderState::Attached {
+                        self.with_busy_state(|busy| busy.ahead.set_front_reader(ReaderState::Gone));
                     }
                     if !self.parse_to_chunk(usize::MAX) {
                         return None;
@@ -274,36 +274,9 @@ impl Driver {
     }
 
     /// Drops the messages that arrive in chunks: the connection is closing.
-    pub(super) fn drop_parts(&mut self) {
+    pub(super) fn drop_partial(&mut self) {
         if self.busy.is_some() && self.connection.receive_mode() != ReceiveMode::Whole {
-            self.with_busy_state(|busy| busy.ahead.drop_parts());
+            self.with_busy_state(|busy| busy.ahead.drop_partial());
         }
     }
-}
-
-/// Passes at most `len_max` bytes of input to the state machine, at least one.
-fn handle_bytes<'a>(
-    connection: &'a mut sockeye_proto::Connection,
-    input: &'a mut crate::endpoint::input::Input,
-    budget: &mut crate::endpoint::budget::Budget,
-    len_max: usize,
-) -> Option<ProtoEvent<'a>> {
-    let start = input.pos as usize;
-    let end = (input.end as usize).min(start.saturating_add(len_max.max(1)));
-    let received = connection.handle_bytes(input.received_at, &mut input.buffer[start..end]);
-    input.pos += received.consumed as u32;
-    budget.charge_frame();
-    match &received.event {
-        Some(ProtoEvent::Chunk { data, last, .. }) => {
-            input.messages += u32::from(*last);
-            budget.charge_assembled(data.len());
-        }
-        Some(ProtoEvent::Message { payload, .. }) => {
-            input.messages += 1;
-            input.lease.release();
-            budget.charge_assembled(payload.len());
-        }
-        _ => {}
-    }
-    received.event
 }

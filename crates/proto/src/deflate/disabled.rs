@@ -10,7 +10,7 @@ use crate::protocol_error::ProtocolError;
 pub(crate) enum DeflateSession {}
 
 impl DeflateSession {
-    pub(crate) fn ended(&self) -> Self {
+    pub(crate) fn without_codecs(&self) -> Self {
         match *self {}
     }
 
@@ -35,11 +35,11 @@ impl DeflateSession {
         match *self {}
     }
 
-    pub(crate) fn inflate_piece(&mut self, _piece: &[u8], _fragment: Fragment) -> Result<bool, ProtocolError> {
+    pub(crate) fn inflate_to_chunk(&mut self, _input: &[u8], _fragment: Fragment) -> Result<bool, ProtocolError> {
         match *self {}
     }
 
-    pub(crate) fn inflated_piece(&self) -> &[u8] {
+    pub(crate) fn inflated_chunk(&self) -> &[u8] {
         match *self {}
     }
 

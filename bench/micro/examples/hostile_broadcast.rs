@@ -5,7 +5,7 @@
 //! real client forever, the others are silent. One thread runs the receivers, another broadcasts.
 //!
 //! ```console
-//! $ cargo run --release -p sockeye --example hostile_broadcast
+//! $ cargo run --release -p bench-micro --example hostile_broadcast
 //! ```
 
 use std::error::Error;

@@ -1,6 +1,7 @@
 //! The error type.
 
 pub(crate) mod connect;
+pub(crate) mod invalid_url;
 pub(crate) mod proxy;
 pub(crate) mod redirect;
 
@@ -14,6 +15,7 @@ use sockeye_proto::handshake::{Denial, HandshakeError};
 use sockeye_proto::{CloseCause, CloseCode, CloseInfo, InvalidClose, SendError};
 
 pub use connect::ConnectError;
+pub use invalid_url::InvalidUrl;
 pub use proxy::ProxyError;
 use proxy::ProxyFailure;
 use redirect::Redirect;
@@ -200,8 +202,8 @@ impl Error {
     ///
     /// True for timeouts; failed name resolution, connecting, reading and writing; a transport that ended without a
     /// close frame; the peer's close codes 1001, 1011, 1012, 1013 and 1014; the HTTP statuses 408, 425, 429, 500, 502,
-    /// 503 and 504, also of a proxy; and SOCKS5 replies about the network. False for everything else, such as an invalid
-    /// certificate, a 401, an application's close code, or a connection that this side closed.
+    /// 503 and 504, also of a proxy; and SOCKS5 replies about the network. False for everything else, such as an
+    /// invalid certificate, a 401, an application's close code, or a connection that this side closed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match &*self.0 {
@@ -397,24 +399,26 @@ impl fmt::Display for Error {
             Kind::Closed(close_info) => {
                 fmt::Display::fmt(close_info, f)?;
                 match close_info.cause() {
-                    CloseCause::KeepaliveTimeout => f.write_str("; `keepalive` of the builder sets the time"),
-                    CloseCause::CloseTimeout => f.write_str("; Timeouts::close sets the time"),
+                    CloseCause::KeepaliveTimeout => {
+                        f.write_str("; the limit is ClientBuilder::keepalive or ServerBuilder::keepalive")
+                    }
+                    CloseCause::CloseTimeout => f.write_str("; the limit is Timeouts::close"),
                     _ => Ok(()),
                 }
             }
             Kind::Io(error) => write!(f, "connection lost: {error}"),
-            Kind::Timeout { of, setting } => write!(f, "{of} timed out; {setting} sets the time"),
+            Kind::Timeout { of, setting } => write!(f, "{of} timed out; the limit is {setting}"),
             Kind::Connect(error) => {
                 write!(f, "cannot connect to {}: {error}", error.target())?;
                 match error.is_timeout() {
-                    true => f.write_str("; Timeouts::connect sets the time"),
+                    true => f.write_str("; the limit is Timeouts::connect"),
                     false => Ok(()),
                 }
             }
             Kind::Proxy(error) => {
                 fmt::Display::fmt(error, f)?;
                 match error.failure {
-                    ProxyFailure::TimedOut(_) => f.write_str("; Timeouts::connect sets the time"),
+                    ProxyFailure::TimedOut(_) => f.write_str("; the limit is Timeouts::connect"),
                     _ => Ok(()),
                 }
             }
@@ -474,8 +478,8 @@ impl From<io::Error> for Error {
     }
 }
 
-/// For APIs that use [`io::Error`]. The error is kept as the source; an error of the transport keeps its kind. A timeout
-/// becomes [`TimedOut`](io::ErrorKind::TimedOut), a violation of the protocol
+/// For APIs that use [`io::Error`]. The error is kept as the source; an error of the transport keeps its kind. A
+/// timeout becomes [`TimedOut`](io::ErrorKind::TimedOut), a violation of the protocol
 /// [`InvalidData`](io::ErrorKind::InvalidData), and a closed connection
 /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted).
 impl From<Error> for io::Error {

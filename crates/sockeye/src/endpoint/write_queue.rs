@@ -35,12 +35,12 @@ const SLICES_MAX: usize = 16;
 
 /// Bytes in the order in which they are written: large payloads and the buffers between them, then one buffer.
 #[derive(Debug, Default)]
-pub(super) struct Output {
-    /// Pieces that are written before `buffer`, if there is a large payload. Boxed, because an idle connection has
+pub(super) struct WriteQueue {
+    /// Segments that are written before `buffer`, if there is a large payload. Boxed, because an idle connection has
     /// none.
-    queue: Option<Box<PieceQueue>>,
+    queue: Option<Box<SegmentQueue>>,
     buffer: Vec<u8>,
-    /// The number of written bytes of the first piece: the front of `queue`, otherwise the buffer.
+    /// The number of written bytes of the first segment: the front of `queue`, otherwise the buffer.
     written: usize,
     /// The end of the last control frame, in bytes since the connection began.
     control_end: u64,
@@ -56,20 +56,20 @@ pub(super) struct Output {
 
 /// Large payloads, and the buffers before and between them. Never empty.
 #[derive(Debug, Default)]
-struct PieceQueue {
-    pieces: VecDeque<Piece>,
+struct SegmentQueue {
+    segments: VecDeque<Segment>,
     len: usize,
 }
 
 #[derive(Debug)]
-enum Piece {
+enum Segment {
     /// The content of the buffer when a large payload was queued behind it.
     Buffer(Vec<u8>),
     /// A large payload, or a complete frame with one.
     Payload(Payload),
 }
 
-impl Output {
+impl WriteQueue {
     /// The number of bytes that wait to be written.
     pub(super) fn len(&self) -> usize {
         let queued = self.queue.as_ref().map_or(0, |queue| queue.len);
@@ -86,7 +86,7 @@ impl Output {
         self.written_total + self.len() as u64
     }
 
-    pub(super) fn is_drained(&self) -> bool {
+    pub(super) fn is_flushed(&self) -> bool {
         self.is_empty() && !self.needs_flush
     }
 
@@ -153,9 +153,9 @@ impl Output {
     pub(super) fn push_payload(&mut self, payload: Payload) {
         let queue = self.queue.get_or_insert_default();
         if !self.buffer.is_empty() {
-            queue.push(Piece::Buffer(std::mem::take(&mut self.buffer)));
+            queue.push(Segment::Buffer(std::mem::take(&mut self.buffer)));
         }
-        queue.push(Piece::Payload(payload));
+        queue.push(Segment::Payload(payload));
     }
 
     /// Returns the buffer to the pool if it is empty.
@@ -171,7 +171,7 @@ impl Output {
         *self = self.without_content();
     }
 
-    /// An empty output with the same counters.
+    /// An empty queue with the same counters.
     pub(super) fn without_content(&self) -> Self {
         Self {
             written_total: self.written_total,
@@ -207,10 +207,14 @@ impl Output {
         let Some(queue) = &self.queue else {
             return io.poll_write(cx, &self.buffer[self.written..]);
         };
-        let pieces = queue.pieces.iter().map(Piece::bytes).chain([self.buffer.as_slice()]);
+        let segments = queue
+            .segments
+            .iter()
+            .map(Segment::bytes)
+            .chain([self.buffer.as_slice()]);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut len = 0;
-        for (slice, bytes) in slices.iter_mut().zip(pieces) {
+        for (slice, bytes) in slices.iter_mut().zip(segments) {
             let unwritten = if len == 0 { &bytes[self.written..] } else { bytes };
             *slice = IoSlice::new(unwritten);
             len += 1;
@@ -225,7 +229,7 @@ impl Output {
         let mut total = 0;
         while !self.is_empty() {
             let bytes = match &self.queue {
-                Some(queue) => queue.pieces.front().map_or(&[][..], Piece::bytes),
+                Some(queue) => queue.segments.front().map_or(&[][..], Segment::bytes),
                 None => &self.buffer,
             };
             let written = io.try_write(&bytes[self.written..]);
@@ -244,8 +248,8 @@ impl Output {
         self.written += written;
         while let Some(queue) = &mut self.queue {
             match queue.pop(self.written) {
-                Some(piece_len) => self.written -= piece_len,
-                None if queue.pieces.is_empty() => self.queue = None,
+                Some(segment_len) => self.written -= segment_len,
+                None if queue.segments.is_empty() => self.queue = None,
                 None => return,
             }
         }
@@ -269,27 +273,27 @@ fn grow(buffer: &mut Vec<u8>, needed: usize, write_buffer_max: usize) {
     buffer.reserve_exact(needed.max(doubled) - buffer.len());
 }
 
-impl PieceQueue {
-    fn push(&mut self, piece: Piece) {
-        self.len += piece.bytes().len();
-        self.pieces.push_back(piece);
+impl SegmentQueue {
+    fn push(&mut self, segment: Segment) {
+        self.len += segment.bytes().len();
+        self.segments.push_back(segment);
     }
 
-    /// Drops the first piece if `written` bytes are all of it. Returns its length.
+    /// Drops the first segment if `written` bytes are all of it. Returns its length.
     fn pop(&mut self, written: usize) -> Option<usize> {
-        let piece_len = self.pieces.front()?.bytes().len();
-        if written < piece_len {
+        let segment_len = self.segments.front()?.bytes().len();
+        if written < segment_len {
             return None;
         }
-        self.len -= piece_len;
-        if let Some(Piece::Buffer(buffer)) = self.pieces.pop_front() {
+        self.len -= segment_len;
+        if let Some(Segment::Buffer(buffer)) = self.segments.pop_front() {
             buffer_pool::return_write(buffer);
         }
-        Some(piece_len)
+        Some(segment_len)
     }
 }
 
-impl Piece {
+impl Segment {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Buffer(buffer) => buffer,
@@ -311,16 +315,16 @@ mod tests {
     #[test]
     fn buffer_capacity_is_limited_to_the_queue_limit() {
         let message = Outbound::new(Message::text("12345"), Compress::Auto);
-        let mut output = Output::default();
-        while output.len() + 7 <= WRITE_BUFFER_MAX {
-            let out = output.buffer_for(message.len(), WRITE_BUFFER_MAX);
+        let mut queue = WriteQueue::default();
+        while queue.len() + 7 <= WRITE_BUFFER_MAX {
+            let out = queue.buffer_for(message.len(), WRITE_BUFFER_MAX);
             out.extend_from_slice(&[0x81, 5]);
             message.append_to(out);
         }
         for _ in 0..100 {
-            output.append_control(WRITE_BUFFER_MAX, |out| out.extend_from_slice(&[0; 127]));
+            queue.append_control(WRITE_BUFFER_MAX, |out| out.extend_from_slice(&[0; 127]));
         }
-        let room = output.buffer.capacity();
+        let room = queue.buffer.capacity();
         let control_len = usize::from(CONTROL_LEN_MAX) + CONTROL_FRAMES_LEN_MAX;
         assert!(room <= WRITE_BUFFER_MAX + HEADER_LEN_MAX + control_len, "{room}");
     }
@@ -328,11 +332,11 @@ mod tests {
     #[test]
     fn pong_behind_large_message_grows_buffer_only_for_itself() {
         let len = 10 * WRITE_BUFFER_MAX;
-        let mut output = Output::default();
-        let out = output.buffer_for(len, WRITE_BUFFER_MAX);
+        let mut queue = WriteQueue::default();
+        let out = queue.buffer_for(len, WRITE_BUFFER_MAX);
         out.resize(HEADER_LEN_MAX + len, 0);
-        output.append_control(WRITE_BUFFER_MAX, |out| out.extend_from_slice(&[0x8a, 0]));
-        let room = output.buffer.capacity();
+        queue.append_control(WRITE_BUFFER_MAX, |out| out.extend_from_slice(&[0x8a, 0]));
+        let room = queue.buffer.capacity();
         assert!(room <= len + 2 * HEADER_LEN_MAX + CONTROL_FRAMES_LEN_MAX, "{room}");
     }
 }

@@ -45,9 +45,9 @@ impl DeferredQueue {
         !self.undroppable.is_empty()
     }
 
-    /// Whether a message of `len` bytes fits into `cost_max`, of which `used_len` is in use elsewhere. One message of any
-    /// length fits if nothing else is queued.
-    pub(crate) fn has_room_for(&self, len: usize, used_len: usize, cost_max: usize) -> bool {
+    /// Whether a message of `len` bytes fits into `cost_max`, of which `used_len` is in use elsewhere. One message of
+    /// any length fits if nothing else is queued.
+    pub(crate) fn has_capacity_for(&self, len: usize, used_len: usize, cost_max: usize) -> bool {
         let used_len = used_len.saturating_add(self.cost);
         used_len == 0 || used_len.saturating_add(len).saturating_add(DEFERRED_OVERHEAD) <= cost_max
     }
@@ -63,7 +63,7 @@ impl DeferredQueue {
     /// Adds a message and drops the oldest ones that may be dropped, until `cost_max` is observed or only the new one
     /// and those that must not be dropped are left.
     pub(crate) fn push_and_drop_oldest(&mut self, deferred: DeferredMessage, cost_max: usize) {
-        while !self.has_room_for(deferred.message.len(), 0, cost_max)
+        while !self.has_capacity_for(deferred.message.len(), 0, cost_max)
             && let Some(oldest) = self.droppable.pop_front()
         {
             self.uncharge(&oldest);
@@ -146,9 +146,9 @@ mod tests {
     #[test]
     fn message_of_any_length_fits_into_an_empty_queue() {
         let mut queue = DeferredQueue::default();
-        assert!(queue.has_room_for(usize::MAX, 0, 10));
-        assert!(!queue.has_room_for(1, 1, 10));
+        assert!(queue.has_capacity_for(usize::MAX, 0, 10));
+        assert!(!queue.has_capacity_for(1, 1, 10));
         queue.push(message("x", None));
-        assert!(queue.has_undroppable() && !queue.has_room_for(0, 0, 10));
+        assert!(queue.has_undroppable() && !queue.has_capacity_for(0, 0, 10));
     }
 }

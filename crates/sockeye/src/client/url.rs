@@ -20,17 +20,20 @@ use base64::engine::general_purpose::STANDARD;
 use sockeye_proto::handshake::{Uri, UriError};
 use url::{Host, Position, Url};
 
+use crate::error::invalid_url::InvalidUrl;
+
 /// The URI that a client connects to, with optional user name and password.
 ///
 /// [`Client::connect`](crate::Client::connect) converts its argument into this. Parse it yourself to inspect its parts,
-/// or to print the address: `Display` and `Debug` omit user name and password.
+/// or to print the URL: `Display` and `Debug` omit user name and password.
 ///
 /// It accepts URLs as browsers do, where [`Uri`] is strict:
 ///
 /// - `http://` means `ws://`, and `https://` means `wss://`.
 /// - Characters that a URI cannot contain are percent-encoded, and dot segments of the path are removed.
 /// - A non-ASCII host is converted by IDNA: `bücher.example` becomes `xn--bcher-kva.example`.
-/// - `user:password@` becomes `Authorization: Basic` (RFC 7617), unless the client has an `Authorization` header of its own.
+/// - `user:password@` becomes `Authorization: Basic` (RFC 7617), unless the client has an `Authorization` header of its
+///   own.
 /// - The zone of an IPv6 address may follow a bare `%`: `[fe80::1%eth0]`. `%25` is always read as an encoded `%` (RFC
 ///   6874), so a zone that begins with `25` has to be written with it: `[fe80::1%2525x]`.
 /// - Whitespace around the URL is ignored.
@@ -38,48 +41,48 @@ use url::{Host, Position, Url};
 /// A fragment (`#part`) is an error (RFC 6455 §3).
 ///
 /// ```
-/// use sockeye::Address;
+/// use sockeye::WebSocketUrl;
 ///
-/// let address = Address::parse("https://user:secret@bücher.example/a b?q={1}")?;
-/// assert_eq!(address.to_string(), "wss://xn--bcher-kva.example/a%20b?q=%7B1%7D");
-/// assert!(address.has_credentials());
-/// assert!(!format!("{address:?}").contains("secret"));
-/// # Ok::<(), sockeye::handshake::UriError>(())
+/// let url = WebSocketUrl::parse("https://user:secret@bücher.example/a b?q={1}")?;
+/// assert_eq!(url.to_string(), "wss://xn--bcher-kva.example/a%20b?q=%7B1%7D");
+/// assert!(url.has_credentials());
+/// assert!(!format!("{url:?}").contains("secret"));
+/// # Ok::<(), sockeye::InvalidUrl>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct WebSocketUrl {
     uri: Uri,
     /// The value of the Authorization header.
     authorization: Option<String>,
 }
 
-impl Address {
+impl WebSocketUrl {
     /// Parses a URL.
     ///
     /// # Errors
     ///
     /// The error names the problem and the fix, and shows at most one character of the URL.
-    pub fn parse(text: &str) -> Result<Self, UriError> {
+    pub fn parse(text: &str) -> Result<Self, InvalidUrl> {
         // The URL standard strips these at both ends.
         let text = text.trim_matches(|c| c <= ' ');
         // RFC 6455 §4.1: the client MUST fail for an invalid WebSocket URI. [6455-4.1-2]
         if let Some(control) = text.chars().find(|c| c.is_control()) {
-            return Err(UriError::InvalidCharacter(control));
+            return Err(UriError::InvalidCharacter(control).into());
         }
         let (scheme, rest) = text.split_once("://").ok_or(UriError::MissingScheme)?;
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "ws" | "http" => "ws",
             "wss" | "https" => "wss",
-            _ => return Err(UriError::UnsupportedScheme),
+            _ => return Err(UriError::UnsupportedScheme.into()),
         };
         // RFC 6455 §3: browsers drop a fragment, but it MUST NOT be used. [6455-3-4, 6455-3-5]
         if rest.contains('#') {
-            return Err(UriError::Fragment);
+            return Err(UriError::Fragment.into());
         }
         let (authority, resource) = rest.split_at(rest.find(['/', '?', '\\']).unwrap_or(rest.len()));
         // Browsers treat a backslash as a slash, other clients do not, so they would see different hosts in `a\@b`.
         if resource.split('?').next().is_some_and(|path| path.contains('\\')) {
-            return Err(UriError::InvalidCharacter('\\'));
+            return Err(UriError::InvalidCharacter('\\').into());
         }
         let (userinfo, host) = match authority.rsplit_once('@') {
             Some((userinfo, host)) => (Some(userinfo), host),
@@ -103,29 +106,29 @@ impl Address {
         self.authorization.is_some()
     }
 
-    /// The address that a Location header of this address leads to (RFC 9110 §10.2.2). A relative reference is resolved,
-    /// and a fragment is dropped. The user name and password are those of this address if the origin is the same;
+    /// The URL that a Location header of this URL leads to (RFC 9110 §10.2.2). A relative reference is resolved,
+    /// and a fragment is dropped. The user name and password are those of this URL if the origin is the same;
     /// otherwise there are none.
-    pub(crate) fn redirected(&self, location: &str) -> Result<Self, UriError> {
+    pub(crate) fn redirected(&self, location: &str) -> Result<Self, InvalidUrl> {
         let location = location.split('#').next().unwrap_or_default();
         let absolute = match location.split_once("://") {
             Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphabetic()) => location.to_owned(),
             _ => {
                 // As in `parse`: browsers read a backslash as a slash.
                 if location.contains('\\') {
-                    return Err(UriError::InvalidCharacter('\\'));
+                    return Err(UriError::InvalidCharacter('\\').into());
                 }
                 let base = Url::parse(&self.uri.to_string()).map_err(|_| UriError::InvalidHost)?;
                 let joined = base.join(location).map_err(|_| UriError::InvalidHost)?;
                 joined.to_string()
             }
         };
-        let mut address = Self::parse(&absolute)?;
-        address.authorization = match address.is_same_origin(self) {
+        let mut url = Self::parse(&absolute)?;
+        url.authorization = match url.is_same_origin(self) {
             true => self.authorization.clone(),
             false => None,
         };
-        Ok(address)
+        Ok(url)
     }
 
     /// Whether scheme, host and port are the same.
@@ -140,25 +143,25 @@ impl Address {
     }
 }
 
-impl FromStr for Address {
-    type Err = UriError;
+impl FromStr for WebSocketUrl {
+    type Err = InvalidUrl;
 
-    fn from_str(text: &str) -> Result<Self, UriError> {
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
         Self::parse(text)
     }
 }
 
 /// Writes the URI, without user name and password.
-impl fmt::Display for Address {
+impl fmt::Display for WebSocketUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.uri, f)
     }
 }
 
 /// Omits user name and password.
-impl fmt::Debug for Address {
+impl fmt::Debug for WebSocketUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Address")
+        f.debug_struct("WebSocketUrl")
             .field("uri", &format_args!("{}", self.uri))
             .field("has_credentials", &self.has_credentials())
             .finish()
@@ -166,10 +169,10 @@ impl fmt::Debug for Address {
 }
 
 /// Converts the text before the `@` into the value of an Authorization header (RFC 7617 §2). `None` if it is empty.
-fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
+fn basic_authorization(userinfo: &str) -> Result<Option<String>, InvalidUrl> {
     // Parsers disagree about where a password with a bare `@` or `/` ends.
     if userinfo.contains('@') {
-        return Err(UriError::InvalidUserinfo);
+        return Err(InvalidUrl::Userinfo);
     }
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     let (user, password) = (percent_decode(user), percent_decode(password));
@@ -182,7 +185,7 @@ fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
             .iter()
             .any(|part| part.iter().any(u8::is_ascii_control))
     {
-        return Err(UriError::InvalidUserinfo);
+        return Err(InvalidUrl::Userinfo);
     }
     let credentials = [&user[..], b":", &password].concat();
     Ok(Some(format!("Basic {}", STANDARD.encode(credentials))))
@@ -234,9 +237,9 @@ pub(crate) fn ascii_host(authority: &str) -> Result<Cow<'_, str>, UriError> {
 
 /// Encodes everything in path and query that RFC 3986 does not allow there.
 // [6455-11.1.1-2, 6455-11.1.2-2]
-fn encode_resource(resource: &str) -> Result<String, UriError> {
+fn encode_resource(resource: &str) -> Result<String, InvalidUrl> {
     // The host does not matter.
-    let url = Url::parse(&format!("ws://h{resource}")).map_err(|_| UriError::TooLong)?;
+    let url = Url::parse(&format!("ws://h{resource}")).map_err(|_| InvalidUrl::TooLong)?;
     let resource = &url[Position::BeforePath..Position::AfterQuery];
     let mut encoded = String::with_capacity(resource.len());
     for (at, character) in resource.char_indices() {
@@ -259,8 +262,12 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Result<&str, UriError>) {
-        let found = Address::parse(text).map(|address| address.to_string());
-        assert_eq!(found.as_deref(), expected.as_ref().map(|uri| *uri), "{text}");
+        let found = WebSocketUrl::parse(text).map(|url| url.to_string());
+        assert_eq!(
+            found.as_deref(),
+            expected.map_err(InvalidUrl::Uri).as_ref().map(|uri| *uri),
+            "{text}"
+        );
     }
 
     #[test]
@@ -317,7 +324,7 @@ mod tests {
             "ws://\u{fc}..b/",
             "ws://xn--\u{fc}/",
         ] {
-            assert!(Address::parse(text).is_err(), "{text}");
+            assert!(WebSocketUrl::parse(text).is_err(), "{text}");
         }
     }
 
@@ -356,12 +363,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_credentials(userinfo: &str, expected: Result<Option<&str>, UriError>) {
-        let found = Address::parse(&format!("ws://{userinfo}@h/"));
-        let found = found.as_ref().map(|address| {
-            assert_eq!(address.uri().to_string(), "ws://h/");
-            assert_eq!(address.has_credentials(), address.authorization().is_some());
-            address.authorization()
+    fn check_credentials(userinfo: &str, expected: Result<Option<&str>, InvalidUrl>) {
+        let found = WebSocketUrl::parse(&format!("ws://{userinfo}@h/"));
+        let found = found.as_ref().map(|url| {
+            assert_eq!(url.uri().to_string(), "ws://h/");
+            assert_eq!(url.has_credentials(), url.authorization().is_some());
+            url.authorization()
         });
         assert_eq!(found.map_err(|error| *error), expected, "{userinfo}");
     }
@@ -379,7 +386,7 @@ mod tests {
         check_credentials("", Ok(None));
         check_credentials(":", Ok(None));
         for userinfo in ["a@b:c", "u:p@ss", "u%3Ab:c", "u:%0d%0aX-Injected: y", "u%00:p", "u:%7f"] {
-            check_credentials(userinfo, Err(UriError::InvalidUserinfo));
+            check_credentials(userinfo, Err(InvalidUrl::Userinfo));
         }
     }
 
@@ -455,20 +462,20 @@ mod tests {
             for _ in 0..6 {
                 text += PIECES.choose(&mut rng).unwrap();
             }
-            let Ok(address) = Address::parse(&text) else {
+            let Ok(url) = WebSocketUrl::parse(&text) else {
                 continue;
             };
             accepted += 1;
-            let written = address.to_string();
+            let written = url.to_string();
             assert!(
                 written.bytes().all(|byte| byte.is_ascii_graphic()),
                 "{text:?}: {written}"
             );
-            assert_eq!(Uri::parse(&written).as_ref(), Ok(address.uri()), "{text:?}");
-            let again = Address::parse(&written).unwrap();
-            assert_eq!(again.uri(), address.uri(), "{text:?}");
+            assert_eq!(Uri::parse(&written).as_ref(), Ok(url.uri()), "{text:?}");
+            let again = WebSocketUrl::parse(&written).unwrap();
+            assert_eq!(again.uri(), url.uri(), "{text:?}");
             assert!(!again.has_credentials(), "{text:?}: {written}");
-            if let Some(authorization) = address.authorization() {
+            if let Some(authorization) = url.authorization() {
                 let base64 = authorization.strip_prefix("Basic ").unwrap();
                 let credentials = STANDARD.decode(base64).unwrap();
                 assert!(
@@ -482,12 +489,8 @@ mod tests {
 
     #[test]
     fn password_is_never_displayed() {
-        let address = Address::parse("ws://alice:hunter2@h/").unwrap();
-        for text in [
-            format!("{address:?}"),
-            address.to_string(),
-            format!("{:?}", address.uri()),
-        ] {
+        let url = WebSocketUrl::parse("ws://alice:hunter2@h/").unwrap();
+        for text in [format!("{url:?}"), url.to_string(), format!("{:?}", url.uri())] {
             assert!(
                 !text.contains("hunter2") && !text.contains("alice") && !text.contains("YWxpY2U"),
                 "{text}"
@@ -502,7 +505,7 @@ mod tests {
             "ws://alice:hunter2@/",
             "ws://alice:hunter2@h/#x",
         ] {
-            let error = Address::parse(text).unwrap_err();
+            let error = WebSocketUrl::parse(text).unwrap_err();
             let shown = format!("{error} {error:?}");
             assert!(!shown.contains("hunter2") && !shown.contains("alice"), "{shown}");
         }

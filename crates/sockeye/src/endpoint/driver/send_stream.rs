@@ -7,27 +7,31 @@ use sockeye_proto::{Compress, Data, Fragment};
 use super::Driver;
 use crate::error::Error;
 
-/// A part of a message that is sent as a stream.
+/// A fragment of a message that is sent as a stream.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StreamPart<'a> {
+pub(crate) struct StreamFragment<'a> {
     pub(crate) data: Data<'a>,
     pub(crate) fragment: Fragment,
-    /// Whether this is the first part.
+    /// Whether this is the first fragment.
     pub(crate) is_first: bool,
     pub(crate) compress: Compress,
 }
 
 impl Driver {
-    /// Queues the next fragment of a message, and writes what the transport takes. Waits while the queue is full; before
-    /// the first fragment, also while another message is being sent in parts.
-    pub(crate) fn poll_feed_fragment(&mut self, cx: &mut Context<'_>, part: StreamPart<'_>) -> Poll<Result<(), Error>> {
+    /// Queues the next fragment of a message, and writes what the transport takes. Waits while the queue is full;
+    /// before the first fragment, also while another message is being sent in parts.
+    pub(crate) fn poll_feed_fragment(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: StreamFragment<'_>,
+    ) -> Poll<Result<(), Error>> {
         if self.budget.is_spent() {
             ready!(self.poll_yield(cx));
         }
         let len = part.data.bytes().len();
         match part.is_first {
-            true => ready!(self.poll_room_for(cx, len))?,
-            false => ready!(self.poll_room_for_fragment(cx, len))?,
+            true => ready!(self.poll_capacity_for(cx, len))?,
+            false => ready!(self.poll_capacity_for_fragment(cx, len))?,
         }
         self.check_open()?;
         self.queue_fragment(part)?;
@@ -37,12 +41,12 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_room_for_fragment(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
+    fn poll_capacity_for_fragment(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
         let reserved = |driver: &Self| driver.busy.as_ref().map_or(0, |busy| busy.reservations.len());
         while !self.fits(reserved(self), len) {
-            ready!(self.poll_room(cx))?;
-            if self.output.is_drained() && !self.fits(reserved(self), len) {
-                // The room is reserved. Releasing it wakes this task.
+            ready!(self.poll_more_capacity(cx))?;
+            if self.write_queue.is_flushed() && !self.fits(reserved(self), len) {
+                // The capacity is reserved. Releasing it wakes this task.
                 self.with_busy_state(|busy| busy.reservations.record_blocked());
                 return Poll::Pending;
             }
@@ -50,8 +54,8 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    fn queue_fragment(&mut self, part: StreamPart<'_>) -> Result<(), Error> {
-        let StreamPart {
+    fn queue_fragment(&mut self, part: StreamFragment<'_>) -> Result<(), Error> {
+        let StreamFragment {
             data,
             fragment,
             is_first,
@@ -59,7 +63,7 @@ impl Driver {
         } = part;
         let len = data.bytes().len();
         let would_compress = is_first && self.connection.would_compress(len, compress);
-        let out = self.output.buffer_for(len, self.settings.write_buffer_max);
+        let out = self.write_queue.buffer_for(len, self.group.write_buffer_max);
         let sent = match (is_first, fragment) {
             // The whole message.
             (true, Fragment::Last) => self.connection.send_with(data, compress, out),
@@ -77,7 +81,7 @@ impl Driver {
             self.with_busy_state(|busy| busy.reservations.is_streaming = fragment == Fragment::More);
         }
         if fragment == Fragment::Last {
-            self.output.messages += 1;
+            self.write_queue.messages += 1;
             self.clear_queue_full();
         }
         Ok(())
@@ -90,16 +94,16 @@ impl Driver {
         cx: &mut Context<'_>,
         end: &mut Option<u64>,
     ) -> Poll<Result<(), Error>> {
-        let end = *end.get_or_insert(self.output.end());
-        while self.output.written_total() < end && self.poll_drain(cx).is_pending() {
-            if self.output.written_total() >= end {
+        let end = *end.get_or_insert(self.write_queue.end());
+        while self.write_queue.written_total() < end && self.poll_drain(cx).is_pending() {
+            if self.write_queue.written_total() >= end {
                 break;
             }
             ready!(self.poll_blocked(cx));
         }
         self.find_close_after_write_failure(cx);
         self.check_writable()?;
-        match self.output.written_total() < end {
+        match self.write_queue.written_total() < end {
             true => Poll::Ready(self.check_flushed()),
             false => Poll::Ready(Ok(())),
         }

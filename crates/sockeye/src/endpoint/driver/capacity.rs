@@ -12,19 +12,19 @@ use crate::error::Error;
 impl Driver {
     /// Ready when a message of this length may be queued.
     #[inline]
-    pub(crate) fn poll_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
-        match self.has_room_for(len) {
+    pub(crate) fn poll_capacity_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
+        match self.has_capacity_for(len) {
             true => Poll::Ready(Ok(())),
-            false => self.poll_until_room_for(cx, len),
+            false => self.poll_until_capacity_for(cx, len),
         }
     }
 
     #[cold]
-    fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
-        while !self.has_room_for(len) {
-            ready!(self.poll_room(cx))?;
-            if self.is_drained() && !self.has_room_for(len) {
-                // The room is reserved. Releasing it wakes this task.
+    fn poll_until_capacity_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
+        while !self.has_capacity_for(len) {
+            ready!(self.poll_more_capacity(cx))?;
+            if self.is_flushed() && !self.has_capacity_for(len) {
+                // The capacity is reserved. Releasing it wakes this task.
                 self.with_busy_state(|busy| busy.reservations.record_blocked());
                 return Poll::Pending;
             }
@@ -32,9 +32,9 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what is queued, once or until the transport is full. Ready when there may be more room.
-    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        // There will never be room again.
+    /// Writes what is queued, once or until the transport is full. Ready when there may be more capacity.
+    pub(super) fn poll_more_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        // There will never be capacity again.
         if self.connection.state() != State::Open {
             return Poll::Ready(Err(self.send_error(SendError::Closed)));
         }
@@ -48,7 +48,7 @@ impl Driver {
 
     /// Whether a message of this length may be queued with [`queue`](Self::queue).
     #[inline]
-    pub(crate) fn has_room_for(&self, len: usize) -> bool {
+    pub(crate) fn has_capacity_for(&self, len: usize) -> bool {
         match &self.busy {
             None => self.fits(0, len),
             Some(busy) => {
@@ -62,15 +62,15 @@ impl Driver {
     /// queue.
     #[inline]
     pub(super) fn fits(&self, reserved: usize, len: usize) -> bool {
-        let used_len = self.output.len().saturating_add(reserved);
-        used_len == 0 || used_len.saturating_add(len) <= self.settings.write_buffer_max
+        let used_len = self.write_queue.len().saturating_add(reserved);
+        used_len == 0 || used_len.saturating_add(len) <= self.group.write_buffer_max
     }
 
     /// The number of bytes that are queued or reserved.
     pub(crate) fn used_len(&self) -> usize {
         let busy = self.busy.as_ref();
         let reserved = busy.map_or(0, |busy| busy.reservations.len());
-        self.output.len().saturating_add(reserved)
+        self.write_queue.len().saturating_add(reserved)
     }
 
     /// Whether nothing can be queued, whatever its length: behind a message that is being sent in parts, or while tasks
@@ -80,8 +80,8 @@ impl Driver {
         busy.is_some_and(|busy| busy.is_message_open() || busy.reservations.has_waiters())
     }
 
-    /// Reserves room for `len` bytes. Tasks get their reservations in the order in which they first called this;
-    /// `waiter` stores the place of a waiting task. Returns whether other tasks may have room now.
+    /// Reserves capacity for `len` bytes. Tasks get their reservations in the order in which they first called this;
+    /// `waiter` stores the place of a waiting task. Returns whether other tasks may have capacity now.
     pub(crate) fn poll_reserve(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,19 +97,19 @@ impl Driver {
                 return Poll::Ready(Ok(wakes));
             }
             self.with_busy_state(|busy| busy.reservations.enqueue(waiter, len));
-            if let Err(error) = ready!(self.poll_room(cx)) {
+            if let Err(error) = ready!(self.poll_more_capacity(cx)) {
                 self.cancel_reserve(waiter);
                 return Poll::Ready(Err(error));
             }
-            if self.is_drained() && !self.can_reserve(*waiter, len) {
-                // The room is reserved, or another task is first.
+            if self.is_flushed() && !self.can_reserve(*waiter, len) {
+                // The capacity is reserved, or another task is first.
                 return Poll::Pending;
             }
         }
     }
 
-    /// Reserves room for `len` bytes, if there is room and this waiter is first. Returns whether other tasks may
-    /// have room now.
+    /// Reserves capacity for `len` bytes, if there is capacity and this waiter is first. Returns whether other tasks
+    /// may have capacity now.
     pub(crate) fn try_reserve(&mut self, waiter: &mut Option<WaiterId>, len: usize) -> Option<bool> {
         if !self.can_reserve(*waiter, len) {
             return None;
@@ -128,17 +128,17 @@ impl Driver {
         }
     }
 
-    /// Reserves room for `len` bytes, regardless of the limit.
+    /// Reserves capacity for `len` bytes, regardless of the limit.
     pub(crate) fn add_reservation(&mut self, len: usize) {
         self.with_busy_state(|busy| busy.reservations.add(len));
     }
 
-    /// Releases a reservation. Returns whether a task may wait for its room.
+    /// Releases a reservation. Returns whether a task may wait for its capacity.
     pub(crate) fn release_reservation(&mut self, len: usize) -> bool {
         self.busy.is_some() && self.with_busy_state(|busy| busy.reservations.remove(len))
     }
 
-    /// Removes a task from the wait queue for reservations. Returns whether other tasks may have room now.
+    /// Removes a task from the wait queue for reservations. Returns whether other tasks may have capacity now.
     pub(crate) fn cancel_reserve(&mut self, waiter: &mut Option<WaiterId>) -> bool {
         let Some(waiter) = waiter.take() else { return false };
         let unblocks_others =
@@ -155,7 +155,7 @@ impl Driver {
         })
     }
 
-    /// Records that a message found no room. Returns the time since when this is so.
+    /// Records that a message found no capacity. Returns the time since when this is so.
     #[cold]
     pub(crate) fn record_queue_full(&mut self) -> Instant {
         let runtime = self.runtime();
@@ -176,7 +176,7 @@ impl Driver {
         self.with_busy_state(|busy| busy.full_since = None);
     }
 
-    /// Since when messages have found no room. `None` while there is room.
+    /// Since when messages have found no capacity. `None` while there is capacity.
     pub(crate) fn full_since(&self) -> Option<sockeye_proto::Instant> {
         self.busy.as_ref()?.full_since
     }
