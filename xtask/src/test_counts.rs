@@ -64,7 +64,8 @@ impl TestCounts {
         self.failed += other.failed;
         self.skipped += other.skipped;
         if other.failed > 0 && other.failures.is_empty() {
-            self.failures.push(format!("{name} failed before a test reported its failure"));
+            self.failures
+                .push(format!("{name} failed before a test reported its failure"));
         }
         self.failures
             .extend(other.failures.into_iter().map(|failure| format!("{name}: {failure}")));

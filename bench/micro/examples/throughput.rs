@@ -113,8 +113,8 @@ fn measure(
     address: std::net::SocketAddr,
 ) -> Result<Duration, &'static str> {
     let run = async move {
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = TcpStream::connect(address).await.map_err(Error::io)?;
+        tcp.set_nodelay(true).map_err(Error::io)?;
         let (ws, _) = Client::default().request("ws://localhost/").connect_over(tcp).await?;
         let start = Instant::now();
         Ok::<_, Error>(

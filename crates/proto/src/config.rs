@@ -37,6 +37,23 @@ impl Limits {
     };
 }
 
+/// Chainable setters, one for each field. The field documents the default.
+impl Limits {
+    /// Sets [`message_size_max`](field@Self::message_size_max), in bytes.
+    #[must_use]
+    pub fn message_size_max(mut self, value: u64) -> Self {
+        self.message_size_max = value;
+        self
+    }
+
+    /// Sets [`empty_fragments_max`](field@Self::empty_fragments_max).
+    #[must_use]
+    pub fn empty_fragments_max(mut self, value: u32) -> Self {
+        self.empty_fragments_max = value;
+        self
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
@@ -117,6 +134,37 @@ impl Default for Config {
             close_timeout: Duration::from_secs(5),
             inflate_step_max: usize::MAX,
         }
+    }
+}
+
+/// Chainable setters, one for each field. The field documents the default.
+impl Config {
+    /// Sets [`limits`](field@Self::limits).
+    #[must_use]
+    pub fn limits(mut self, value: Limits) -> Self {
+        self.limits = value;
+        self
+    }
+
+    /// Sets [`keepalive`](field@Self::keepalive).
+    #[must_use]
+    pub fn keepalive(mut self, value: impl Into<Option<Keepalive>>) -> Self {
+        self.keepalive = value.into();
+        self
+    }
+
+    /// Sets [`close_timeout`](field@Self::close_timeout).
+    #[must_use]
+    pub fn close_timeout(mut self, value: Duration) -> Self {
+        self.close_timeout = value;
+        self
+    }
+
+    /// Sets [`inflate_step_max`](field@Self::inflate_step_max), in bytes.
+    #[must_use]
+    pub fn inflate_step_max(mut self, value: usize) -> Self {
+        self.inflate_step_max = value;
+        self
     }
 }
 

@@ -107,35 +107,40 @@ fn end_of_tcp_before_our_close_frame_is_written_is_abnormal() {
             endpoint.connection.handle_transport_end();
             check_abnormal(&endpoint, CloseCause::TransportEnd);
             assert_eq!(endpoint.close_info().sent(), Some(&close_frame(1001, "ours")));
-            assert!(!endpoint.close_info().is_normal());
+            assert!(!endpoint.close_info().is_normal() && endpoint.close_info().is_retryable());
         }
     }
 }
 
 #[test]
-fn close_code_of_the_peer_determines_is_normal() {
-    for (code, is_normal) in [
-        (1000, true),
-        (1001, true),
-        (1002, false),
-        (1011, false),
-        (3000, false),
-        (4999, false),
+fn close_code_of_the_peer_determines_is_normal_and_is_retryable() {
+    for (code, is_normal, is_retryable) in [
+        (1000, true, false),
+        (1001, true, true),
+        (1002, false, false),
+        (1011, false, true),
+        (1012, false, true),
+        (1013, false, true),
+        (1014, false, true),
+        (3000, false, false),
+        (4999, false, false),
     ] {
         for local in BOTH {
             let mut endpoint = Endpoint::new(local);
             endpoint.receives([close(code, "")]);
             assert_eq!(endpoint.close_info().is_normal(), is_normal, "{code}");
+            assert_eq!(endpoint.close_info().is_retryable(), is_retryable, "{code}");
             // The code in an answer to our close frame has no influence.
             let mut endpoint = Endpoint::new(local);
             endpoint.close(1000, "");
             endpoint.receives([close(code, "")]);
-            assert!(endpoint.close_info().is_normal());
+            assert!(endpoint.close_info().is_normal() && !endpoint.close_info().is_retryable());
         }
     }
     let mut endpoint = Endpoint::server();
     endpoint.receives([frame(0x8, "")]);
     assert!(endpoint.close_info().is_normal(), "a close frame without a code");
+    assert!(!endpoint.close_info().is_retryable(), "a close frame without a code");
 }
 
 #[test]

@@ -2,13 +2,16 @@
 //!
 //! One thread serves one connection after the other, so that only the protocol is shown.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Instant as Clock;
+use std::time::{Duration, Instant as Clock};
 
 use sockeye_proto::handshake::{Acceptance, HandshakeLimits, ServerHandshake, ServerProgress};
 use sockeye_proto::{Config, Connection, Data, Event, Instant, MessageKind, Role, TransportAction};
+
+/// Time for the opening handshake as a whole.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:9001".to_owned());
@@ -30,10 +33,17 @@ fn serve(mut tcp: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
 
     let mut handshake = ServerHandshake::new(HandshakeLimits::default());
     let incoming = loop {
-        let len = tcp.read(&mut buffer)?;
-        if len == 0 {
-            return Ok(());
-        }
+        let rest = HANDSHAKE_TIMEOUT.saturating_sub(started.elapsed());
+        tcp.set_read_timeout(Some(rest.max(Duration::from_millis(1))))?;
+        let len = match tcp.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => len,
+            Err(error) if is_timeout(&error) => match handshake.handle_timeout() {
+                Some(invalid) => return Ok(tcp.write_all(&invalid.response.to_bytes())?),
+                None => return Err("the client sent no request".into()),
+            },
+            Err(error) => return Err(error.into()),
+        };
         match handshake.handle_bytes(&buffer[..len]) {
             ServerProgress::Incomplete(more) => handshake = more,
             ServerProgress::Incoming(incoming) => break incoming,
@@ -76,12 +86,17 @@ fn serve(mut tcp: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
             TransportAction::Close => return Ok(()),
         }
         let wait = connection.poll_timeout().map(|at| at.saturating_since(now()));
-        tcp.set_read_timeout(wait.map(|wait| wait.max(std::time::Duration::from_millis(1))))?;
+        tcp.set_read_timeout(wait.map(|wait| wait.max(Duration::from_millis(1))))?;
         match tcp.read(&mut buffer) {
             Ok(0) => connection.handle_transport_end(),
             Ok(len) => received = buffer[..len].to_vec(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => received.clear(),
+            Err(error) if is_timeout(&error) => received.clear(),
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether the read timeout of the socket has passed. Unix and Windows report it differently.
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -1,8 +1,9 @@
-//! A client that stays connected: subscribes on each connection, numbers what it sends, sends again what may be lost,
-//! and closes on Ctrl+C.
+//! A client that loses no order: numbers what it sends, and sends again what may not have arrived after a connection was
+//! lost.
 //!
 //! `cargo run -p sockeye --example reconnecting -- ws://127.0.0.1:9001/`
 
+use std::pin::pin;
 use std::time::Duration;
 
 use sockeye::{Backoff, Client, CloseCode, Error, ReconnectEvent};
@@ -30,6 +31,7 @@ async fn main() -> Result<(), Error> {
 
     let (mut tick, mut number) = (interval(Duration::from_millis(200)), 0);
     let mut again = Vec::new();
+    let mut shutdown = pin!(tokio::signal::ctrl_c());
     loop {
         let is_connected = orders.websocket().is_some();
         tokio::select! {
@@ -54,7 +56,7 @@ async fn main() -> Result<(), Error> {
                 number += 1;
                 orders.send(format!("order {number}")).await?;
             }
-            _ = tokio::signal::ctrl_c() => return orders.close(CloseCode::NORMAL, "done").await,
+            _ = &mut shutdown => return orders.close(CloseCode::NORMAL, "done").await,
         }
     }
 }

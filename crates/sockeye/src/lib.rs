@@ -25,7 +25,7 @@ mod websocket;
 pub use client::cookies::CookieJar;
 pub use client::cookies::CookieStore;
 pub use client::proxy::{InvalidProxy, Proxy};
-pub use client::request::RequestBuilder;
+pub use client::request::{IntoRequest, RequestBuilder};
 #[cfg(feature = "tls")]
 pub use client::tls::ClientTls;
 pub use client::url::WebSocketUrl;

@@ -214,6 +214,23 @@ impl<C> Typed<Sender, C> {
         let message = self.encode(value)?;
         Ok(self.inner.send(message).await?)
     }
+
+    /// Queues a value: see [`Sender::feed`]. [`get_ref`](Self::get_ref) gives the sender, for example to flush or close.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`Sender::feed`]: a message that is not queued yet is not sent.
+    pub async fn feed<T: ?Sized>(&self, value: &T) -> Result<(), TypedError>
+    where
+        C: Encode<T>,
+    {
+        let message = self.encode(value)?;
+        Ok(self.inner.feed(message).await?)
+    }
 }
 
 impl<C> Typed<Receiver, C> {

@@ -449,6 +449,40 @@ async fn request_settings_replace_client_defaults() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_is_made_of_a_uri_or_an_http_request() {
+    let client = Client::new();
+    let uri: http::Uri = "ws://localhost/chat?room=1".parse().unwrap();
+    let whole = http::Request::builder()
+        .uri(&uri)
+        .header("authorization", "Bearer new")
+        .header("origin", "https://app.example")
+        .header("sec-websocket-protocol", "v2.feed, v1.feed")
+        .header("sec-websocket-protocol", "v0.feed")
+        .body(())
+        .unwrap();
+    for (request, lines) in [
+        (client.request(uri), &[][..]),
+        (
+            client.request(whole),
+            &[
+                "Authorization: Bearer new\r\n",
+                "Origin: https://app.example\r\n",
+                "Sec-WebSocket-Protocol: v2.feed, v1.feed, v0.feed\r\n",
+            ],
+        ),
+    ] {
+        let (io, peer) = transport(false);
+        let mut connecting = pin!(request.connect_over(io));
+        assert!(poll_once(&mut connecting).await.is_pending());
+        let request = response(&peer);
+        assert!(request.starts_with("GET /chat?room=1 HTTP/1.1\r\n"), "{request}");
+        for line in lines {
+            assert_eq!(request.matches(line).count(), 1, "{request}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn request_reports_invalid_parts_without_sending() {
     let client = Client::new();
     let request = || client.request("ws://localhost/");
@@ -460,6 +494,19 @@ async fn request_reports_invalid_parts_without_sending() {
         (request().subprotocols(["a b"]), "subprotocol \"a b\": "),
         (request().origin("s3cret"), "not an origin"),
         (client.request("s3cret"), "invalid URL: "),
+        (
+            client.request(http::Request::post("ws://localhost/").body(()).unwrap()),
+            "the method of an opening handshake is GET",
+        ),
+        (
+            client.request(
+                http::Request::get("ws://localhost/")
+                    .header("host", "s3cret")
+                    .body(())
+                    .unwrap(),
+            ),
+            "header \"Host\": ",
+        ),
     ] {
         let (io, peer) = transport(false);
         let error = request.clone().connect_over(io).await.unwrap_err();

@@ -15,7 +15,7 @@ async fn echo_once(server: Server, ip: IpAddr) -> (SocketAddr, JoinHandle<Result
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let echoing = tokio::spawn(async move {
-        let (tcp, _) = listener.accept().await?;
+        let (tcp, _) = listener.accept().await.map_err(Error::io)?;
         let mut ws = server.accept(tcp).await?.accept().await?;
         while let Some(message) = ws.recv().await? {
             ws.feed(message).await?;
@@ -606,7 +606,7 @@ mod hyper {
         let server = Server::builder().subprotocols(["chat"]).build();
         tokio::spawn(async move {
             loop {
-                let (tcp, _) = listener.accept().await?;
+                let (tcp, _) = listener.accept().await.map_err(Error::io)?;
                 let server = server.clone();
                 let service = service_fn(move |request| handle(server.clone(), request));
                 let serving = http1::Builder::new().serve_connection(TokioIo::new(tcp), service);

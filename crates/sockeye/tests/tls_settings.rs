@@ -251,3 +251,43 @@ fn invalid_settings_are_reported_by_build() {
         assert!(text.contains(says) && !text.contains("s3cret"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn server_reads_its_certificate_and_key_from_pem() {
+    let authority = authority();
+    let (certificate, key) = signed(&authority, "localhost");
+    let server = Server::builder()
+        .tls_pem(certificate.pem(), key.serialize_pem())
+        .unwrap()
+        .build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = server.serve(listener).run(|incoming| async move {
+        let mut ws = incoming.accept().await?;
+        while let Some(message) = ws.recv().await? {
+            ws.send(message).await?;
+        }
+        Ok(())
+    });
+    tokio::spawn(serving);
+    let tls = ClientTls::new().without_roots().trust(authority.der().clone());
+    check_echo(&Client::builder().tls(tls).build().unwrap(), port).await;
+
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    for (chain, key, says) in [
+        (
+            "no PEM".to_owned(),
+            other.clone(),
+            "certificate: no certificate in PEM format",
+        ),
+        (certificate.pem(), "s3cret".to_owned(), "private key: "),
+        (certificate.pem(), other, "certificate and private key: "),
+    ] {
+        let error = Server::builder().tls_pem(chain, key).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(
+            error.to_string().contains(says) && !error.to_string().contains("s3cret"),
+            "{error}"
+        );
+    }
+}

@@ -52,8 +52,12 @@ pub(crate) struct Options {
     /// How often the server is killed in F1.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
+    /// How many times as many clients F5, F11 and F12 have as the table says. Above 5, run a release build of this
+    /// program, which otherwise falls behind the server.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=30))]
+    scale: u16,
     /// Write the table to docs/faults.md. Needs a run of all faults.
-    #[arg(long, conflicts_with = "only")]
+    #[arg(long, conflicts_with_all = ["only", "scale"])]
     write: bool,
     /// Print the names of the faults.
     #[arg(long)]
@@ -80,6 +84,7 @@ struct Environment {
     /// A folder for the files of the fault.
     work: PathBuf,
     rounds: u16,
+    scale: usize,
     inside_namespace: bool,
 }
 
@@ -170,6 +175,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         nats_server: Box::new(|| tools::nats_server(&Workspace::find()?)),
         work,
         rounds: options.rounds,
+        scale: options.scale.into(),
         inside_namespace: options.inside_namespace,
     };
     let began_at = Instant::now();

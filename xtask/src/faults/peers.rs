@@ -35,7 +35,14 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "F12-slow-head",
         what: "500 requests whose head gets a byte per second",
         rule: "closed ≤ 12 s; ≤ 16 KiB of memory each; clients lose nothing and stay connected",
-        run: |environment| endless_requests(environment, "GET / HTTP/1.1\r\nHost: HOST\r\nx: ", 500, 16),
+        run: |environment| {
+            endless_requests(
+                environment,
+                "GET / HTTP/1.1\r\nHost: HOST\r\nx: ",
+                500 * environment.scale,
+                16,
+            )
+        },
     },
     Fault {
         name: "F12-slow-body",
@@ -43,7 +50,7 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: "the same, ≤ 24 KiB",
         run: |environment| {
             let head = "POST /api/publish HTTP/1.1\r\nHost: HOST\r\nX-API-Key: k\r\nContent-Length: 1000\r\n\r\n{";
-            endless_requests(environment, head, 500, 24)
+            endless_requests(environment, head, 500 * environment.scale, 24)
         },
     },
 ];
@@ -58,22 +65,24 @@ fn present(publisher: &mut Publisher) -> Result<u64> {
 }
 
 fn slow_readers(environment: &Environment) -> Result<Outcome> {
-    const HEALTHY: usize = 100;
+    let healthy_count = 100 * environment.scale;
+    // More than the bound of a slow one's queue, 1 MiB, in any case.
+    let publications = (400 / environment.scale as u64).max(100);
     let (mut server, _) = Server::start(&Spec::new(&environment.binary, &environment.work)?)?;
-    let healthy = Subscribers::start(server.address, HEALTHY, 1, SubscriberOptions::default())?;
+    let healthy = Subscribers::start(server.address, healthy_count, 1, SubscriberOptions::default())?;
     let slow = SubscriberOptions {
         reads: false,
         reconnects: false,
         ..SubscriberOptions::default()
     };
-    let slow = Subscribers::start(server.address, 100, 1, slow)?;
+    let slow = Subscribers::start(server.address, healthy_count, 1, slow)?;
     let mut publisher = Publisher::connect(server.address)?;
     let mut outcome = Outcome::default();
     let before = server.usage()?.memory;
     let began_at = Instant::now();
     let (mut peak, mut gone, mut times) = (before, None, Vec::new());
     let mut acknowledged = std::collections::BTreeSet::new();
-    for number in 1..=400 {
+    for number in 1..=publications {
         let sent_at = Instant::now();
         let answer = publisher.publish(&channel(0), number, 16_000)?;
         times.push(sent_at.elapsed());
@@ -81,7 +90,7 @@ fn slow_readers(environment: &Environment) -> Result<Outcome> {
         acknowledged.insert(number);
         if number % 10 == 0 {
             peak = peak.max(server.usage()?.memory);
-            if gone.is_none() && present(&mut publisher)? <= HEALTHY as u64 {
+            if gone.is_none() && present(&mut publisher)? <= healthy_count as u64 {
                 gone = Some(began_at.elapsed());
             }
         }
@@ -89,7 +98,7 @@ fn slow_readers(environment: &Environment) -> Result<Outcome> {
         thread::sleep(Duration::from_millis(15));
     }
     while gone.is_none() && began_at.elapsed() < TIMEOUT {
-        if present(&mut publisher)? <= HEALTHY as u64 {
+        if present(&mut publisher)? <= healthy_count as u64 {
             gone = Some(began_at.elapsed());
         }
         thread::sleep(Duration::from_millis(50));
@@ -116,7 +125,7 @@ fn slow_readers(environment: &Environment) -> Result<Outcome> {
         quantile(&times, 0.99).as_millis(),
         rise / MIB
     );
-    outcome.lost = format!("{} of 400 for {HEALTHY} others", audit.lost);
+    outcome.lost = format!("{} of {publications} for {healthy_count} others", audit.lost);
     outcome.ready = "always".into();
     Ok(outcome)
 }

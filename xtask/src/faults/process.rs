@@ -267,7 +267,8 @@ fn drain(environment: &Environment) -> Result<Outcome> {
         reconnects: false,
         ..SubscriberOptions::default()
     };
-    let subscribers = Subscribers::start(server.address, 500, 2, once)?;
+    let count = 500 * environment.scale;
+    let subscribers = Subscribers::start(server.address, count, 2, once)?;
     let stream = Stream::start(server.address, 2, Duration::from_millis(5), 100)?;
     thread::sleep(Duration::from_secs(1));
     let published = stream.end()?;
@@ -301,9 +302,9 @@ fn drain(environment: &Environment) -> Result<Outcome> {
     );
     outcome.require(live == 200, format!("/health/live answered {live}"));
     outcome.require(
-        ends.len() == 500 && others.is_empty(),
+        ends.len() == count && others.is_empty(),
         format!(
-            "{} of 500 were closed, {} otherwise than with 3001: {others:?}",
+            "{} of {count} were closed, {} otherwise than with 3001: {others:?}",
             ends.len(),
             others.len()
         ),

@@ -97,6 +97,19 @@ impl CloseInfo {
         }
     }
 
+    /// Whether a new connection may succeed without any change: the transport or the keepalive failed, or the peer's close
+    /// code says that it leaves (1001), failed (1011), restarts (1012), is overloaded (1013) or that a gateway failed
+    /// (1014). False if this endpoint closed the connection, or the peer violated the protocol.
+    ///
+    /// Independent of [`is_normal`](Self::is_normal): 1001 is both, because a server that shuts down closes with it.
+    pub fn is_retryable(&self) -> bool {
+        match (self.cause, &self.received) {
+            (CloseCause::Local | CloseCause::ProtocolError(_), _) => false,
+            (CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout, _) | (_, None) => true,
+            (_, Some(frame)) => matches!(u16::from(frame.code), 1001 | 1011..=1014),
+        }
+    }
+
     /// The connection close code (RFC 6455 §7.1.5): the code of the peer's close frame, [`CloseCode::NO_STATUS`] (1005)
     /// if it had none, or [`CloseCode::ABNORMAL`] (1006) if no close frame was received.
     // [6455-7.1.5-1, 6455-7.1.5-2, 6455-7.1.5-3]

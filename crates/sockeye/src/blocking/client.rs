@@ -67,13 +67,13 @@ fn open(
     let limit = client.timeouts().handshake;
     let deadline = Instant::now() + total.map_or(limit, |total| total.min(limit));
     let tcp = Arc::new(tcp);
-    let mut io = BlockingStream::new(tcp.clone())?;
+    let mut io = BlockingStream::new(tcp.clone()).map_err(Error::io)?;
     if url.uri().is_secure() {
         start_tls(client, &mut io, url, deadline)?;
     }
     let timed_out = |error: io::Error| match error.kind() {
         io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),
-        _ => error.into(),
+        _ => Error::io(error),
     };
     let (bytes, mut awaiting) = request.start();
     io.write_all_until(&bytes, deadline).map_err(timed_out)?;
@@ -86,7 +86,7 @@ fn open(
                 Ok(response) => ClientProgress::Rejected(response),
                 Err(_) => return Err(Error::timeout("the opening handshake")),
             },
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Error::io(error)),
         };
         awaiting = match progress {
             ClientProgress::Incomplete(next) => next,
@@ -97,7 +97,7 @@ fn open(
                 return Ok(WebSocket::new(ws, tcp));
             }
             ClientProgress::Rejected(response) => return Err(Client::rejected(&response)),
-            ClientProgress::Failed(error) => return Err(error.into()),
+            ClientProgress::Failed(error) => return Err(Error::from(error)),
         };
     }
 }

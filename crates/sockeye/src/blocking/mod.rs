@@ -8,13 +8,14 @@
 //! use std::time::Duration;
 //! use sockeye::blocking;
 //!
-//! # fn main() -> Result<(), sockeye::Error> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut ws = blocking::connect("wss://echo.example/")?;
 //! ws.send("hello")?;
 //! if let Some(message) = ws.recv_timeout(Duration::from_secs(5))? {
 //!     println!("{message:?}");
 //! }
-//! ws.close(sockeye::CloseCode::NORMAL, "")
+//! ws.close(sockeye::CloseCode::NORMAL, "")?;
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -26,6 +27,7 @@ mod client;
 mod server;
 mod split;
 
+use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -71,6 +73,39 @@ pub fn accept(tcp: TcpStream) -> Result<WebSocket, Error> {
     Server::default().accept_blocking(tcp)?.accept()
 }
 
+/// Error of [`WebSocket::recv_timeout`].
+#[derive(Clone, Debug)]
+pub enum RecvTimeoutError {
+    /// No message arrived in time. The connection is still open.
+    Elapsed,
+    /// The connection has failed.
+    Failed(Error),
+}
+
+impl From<Error> for RecvTimeoutError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl fmt::Display for RecvTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Elapsed => f.write_str("no message arrived in time"),
+            Self::Failed(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl std::error::Error for RecvTimeoutError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Elapsed => None,
+            Self::Failed(error) => error.source(),
+        }
+    }
+}
+
 /// An open WebSocket connection that is used by one thread at a time. [`split`](Self::split) it to send and receive in
 /// different threads.
 ///
@@ -111,13 +146,11 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Self::recv). If no message arrived in time, [`Error::is_timeout`] is true and
-    /// [`is_open`](Self::is_open) still is: nothing is lost, and the next call continues.
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>, Error> {
-        match self.poll_until(deadline_after(timeout), Driver::poll_recv) {
-            Some(received) => received,
-            None => Err(Error::timeout("receiving a message")),
-        }
+    /// [`RecvTimeoutError::Elapsed`] if no message arrived in time: the connection stays open, and a message that has
+    /// arrived in part is continued by the next call. Otherwise those of [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>, RecvTimeoutError> {
+        let received = self.poll_until(deadline_after(timeout), Driver::poll_recv);
+        Ok(received.ok_or(RecvTimeoutError::Elapsed)??)
     }
 
     /// Sends a message, and waits until it and everything queued before it has been passed to the kernel. While it

@@ -53,13 +53,13 @@ impl Server {
     pub fn accept_blocking(&self, tcp: TcpStream) -> Result<Incoming, Error> {
         let deadline = Instant::now() + self.timeouts().handshake;
         let tcp = Arc::new(tcp);
-        let mut io = BlockingStream::new(tcp.clone())?;
+        let mut io = BlockingStream::new(tcp.clone()).map_err(Error::io)?;
         self.start_blocking_tls(&mut io, deadline)?;
         let mut handshake = ServerHandshake::new(self.handshake_limits());
         let mut buffer = [0; READ_LEN];
         let invalid = loop {
             match io.read_until(&mut buffer, deadline) {
-                Ok(0) => return Err(handshake::HandshakeError::ClosedEarly.into()),
+                Ok(0) => return Err(Error::from(handshake::HandshakeError::ClosedEarly)),
                 Ok(len) => match handshake.handle_bytes(&buffer[..len]) {
                     ServerProgress::Incomplete(next) => handshake = next,
                     ServerProgress::Invalid(invalid) => break invalid,
@@ -85,11 +85,11 @@ impl Server {
                     }
                     return Err(Error::timeout("the opening handshake"));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Error::io(error)),
             }
         };
         send_rejection(&mut io, &tcp, &invalid.response.to_bytes());
-        Err(invalid.error.into())
+        Err(Error::from(invalid.error))
     }
 
     #[cfg(feature = "tls")]
@@ -160,7 +160,7 @@ impl Incoming {
         let sent = io.write_all_until(&accepted.accepted.response.to_bytes(), deadline);
         sent.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),
-            _ => error.into(),
+            _ => Error::io(error),
         })?;
         let ws = server.open_with(Box::new(io), accepted, server.blocking_group());
         Ok(WebSocket::new(ws, tcp))

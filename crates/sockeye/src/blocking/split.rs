@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use sockeye_proto::{CloseCode, CloseInfo};
 
-use super::{deadline_after, deadline_of};
+use super::{RecvTimeoutError, deadline_after, deadline_of};
 use crate::endpoint::Driver;
 use crate::error::Error;
 use crate::message::Message;
@@ -56,8 +56,28 @@ impl Sender {
     /// The connection is closed or lost, or the peer reads too slowly: see
     /// [`Timeouts::write`](crate::Timeouts::write).
     pub fn send(&self, message: impl Into<Outbound>) -> Result<(), Error> {
+        self.feed(message)?;
+        self.flush()
+    }
+
+    /// Queues a message. Waits only while the queue would exceed
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max). [`flush`](Self::flush) writes it, and so does the
+    /// receiver before it waits. For several messages this is cheaper than [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn feed(&self, message: impl Into<Outbound>) -> Result<(), Error> {
         let message = message.into();
-        self.0.wait_to_write(|driver, cx| driver.poll_feed(cx, &message))?;
+        self.0.wait_to_write(|driver, cx| driver.poll_feed(cx, &message))
+    }
+
+    /// Writes everything that is queued.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn flush(&self) -> Result<(), Error> {
         self.0.wait_to_write(Driver::poll_flush)
     }
 
@@ -132,11 +152,14 @@ impl Receiver {
     /// # Errors
     ///
     /// Those of [`WebSocket::recv_timeout`](super::WebSocket::recv_timeout).
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>, Error> {
-        match self.0.recv_until(deadline_after(timeout)) {
-            Some(received) => received,
-            None => Err(Error::timeout("receiving a message")),
-        }
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>, RecvTimeoutError> {
+        let received = self.0.recv_until(deadline_after(timeout));
+        Ok(received.ok_or(RecvTimeoutError::Elapsed)??)
+    }
+
+    /// Whether messages can still be sent, as far as is known.
+    pub fn is_open(&self) -> bool {
+        self.0.lock().is_open()
     }
 
     /// How the connection was closed, as far as is known yet. `None` while it is open.

@@ -26,7 +26,7 @@ use crate::client::cookies::CookieStore;
 use crate::client::dial::Dialer;
 use crate::client::proxy::environment::Variables;
 use crate::client::proxy::{Proxy, ProxyChoice};
-use crate::client::request::{RequestBuilder, RequestParts};
+use crate::client::request::{IntoRequest, RequestBuilder, RequestParts};
 use crate::client::url::WebSocketUrl;
 use crate::convert;
 use crate::error::redirect::Redirect;
@@ -188,8 +188,11 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn request(&self, url: impl Into<String>) -> RequestBuilder {
-        RequestBuilder::new(self.clone(), url.into())
+    ///
+    /// Takes a URL, or an [`http::Request`] whose headers are added as by [`RequestBuilder::headers`]: see
+    /// [`IntoRequest`].
+    pub fn request(&self, request: impl IntoRequest) -> RequestBuilder {
+        request.into_request(self)
     }
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
@@ -317,7 +320,8 @@ impl Client {
             io.flush().await
         })
         .await
-        .map_err(|_| deadline.error("the opening handshake"))??;
+        .map_err(|_| deadline.error("the opening handshake"))?
+        .map_err(Error::io)?;
 
         let mut buffer = Vec::with_capacity(READ_LEN);
         let mut awaits_body = false;
@@ -325,7 +329,7 @@ impl Client {
             buffer.clear();
             let step = match timeout_at(deadline.at, io.read_buf(&mut buffer)).await {
                 Ok(Ok(0)) => ClientProgress::Rejected(awaiting.handle_eof()?),
-                Ok(read) => read.map(|_| awaiting.handle_bytes(&buffer))?,
+                Ok(read) => read.map(|_| awaiting.handle_bytes(&buffer)).map_err(Error::io)?,
                 Err(_) => match awaiting.handle_timeout() {
                     Ok(response) => ClientProgress::Rejected(response),
                     Err(_) => return Err(deadline.error("the opening handshake")),
@@ -341,7 +345,7 @@ impl Client {
                 }
                 ClientProgress::Connected(connected) => return self.connected(io, connected, self.group.clone()),
                 ClientProgress::Rejected(response) => return Err(Self::rejected(&response)),
-                ClientProgress::Failed(error) => return Err(error.into()),
+                ClientProgress::Failed(error) => return Err(Error::from(error)),
             }
         }
     }

@@ -42,6 +42,73 @@ pub struct RequestBuilder {
     redirects_max: Option<usize>,
 }
 
+/// What [`Client::request`] takes: a URL as [`&str`](str), [`String`] or [`http::Uri`], or an [`http::Request`].
+///
+/// Of an `http::Request`, the headers `Origin` and `Sec-WebSocket-Protocol` are used as if they were passed to
+/// [`RequestBuilder::origin`] and [`RequestBuilder::subprotocols`], and the others as if passed to
+/// [`RequestBuilder::headers`]. A method other than GET is an error of [`RequestBuilder::connect`] (RFC 6455 §4.1).
+/// The version and the extensions are ignored.
+pub trait IntoRequest: sealed::IntoRequest {}
+
+impl<T: sealed::IntoRequest> IntoRequest for T {}
+
+mod sealed {
+    use super::{Client, RequestBuilder};
+
+    pub trait IntoRequest {
+        fn into_request(self, client: &Client) -> RequestBuilder;
+    }
+}
+
+impl sealed::IntoRequest for String {
+    fn into_request(self, client: &Client) -> RequestBuilder {
+        RequestBuilder::new(client.clone(), self)
+    }
+}
+
+macro_rules! into_request_by_to_string {
+    ($($url:ty),*) => {$(
+        impl sealed::IntoRequest for $url {
+            fn into_request(self, client: &Client) -> RequestBuilder {
+                self.to_string().into_request(client)
+            }
+        }
+    )*};
+}
+
+into_request_by_to_string!(&str, &String, http::Uri, &http::Uri);
+
+impl sealed::IntoRequest for http::Request<()> {
+    fn into_request(self, client: &Client) -> RequestBuilder {
+        let (head, ()) = self.into_parts();
+        let mut request = head.uri.into_request(client);
+        if head.method != http::Method::GET {
+            let reason = "the method of an opening handshake is GET";
+            request.parts.fail("method", None, reason);
+        }
+        let mut headers = head.headers;
+        if let Some(origin) = headers.remove(header::ORIGIN) {
+            request = request.origin(origin.to_str().unwrap_or_default());
+        }
+        let offers: Vec<_> = headers
+            .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+            .iter()
+            .cloned()
+            .collect();
+        if !offers.is_empty() {
+            headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+            // Bytes that are not ASCII make an invalid name, which `connect` reports.
+            let offers: Vec<_> = offers
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .collect();
+            let names = offers.iter().flat_map(|names| names.split(',')).map(str::trim);
+            request = request.subprotocols(names);
+        }
+        request.headers(headers)
+    }
+}
+
 /// Why a request was not sent to the URL of the caller: a redirect.
 struct Hop {
     url: WebSocketUrl,
@@ -386,7 +453,7 @@ impl RequestParts {
         }
     }
 
-    fn fail(&mut self, part: &'static str, name: Option<String>, reason: HandshakeBuildError) {
+    fn fail(&mut self, part: &'static str, name: Option<String>, reason: impl fmt::Display) {
         self.invalid.get_or_insert(InvalidPart::new(part, name, reason));
     }
 

@@ -14,7 +14,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use rustls_platform_verifier::Verifier;
 
 use crate::error::{Error, Kind};
-use crate::transport::tls::{ALPN, NoRootCertificates, provider};
+use crate::transport::tls::{ALPN, NoRootCertificates, certificates, invalid, provider};
 
 /// TLS settings of a client, for [`ClientBuilder::tls`](crate::ClientBuilder::tls). They have the same effect for
 /// every `wss://` connection and for `https://` proxies.
@@ -206,35 +206,6 @@ impl fmt::Debug for ClientTls {
             .field("offers_alpn", &self.offers_alpn)
             .field("accepts_any_certificate", &self.accepts_any_certificate)
             .finish_non_exhaustive()
-    }
-}
-
-fn invalid(what: &'static str, reason: String) -> Error {
-    Error::invalid_input(InvalidTls { what, reason })
-}
-
-/// A TLS setting is invalid.
-#[derive(Debug)]
-struct InvalidTls {
-    what: &'static str,
-    reason: String,
-}
-
-impl fmt::Display for InvalidTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.reason)
-    }
-}
-
-impl std::error::Error for InvalidTls {}
-
-/// The certificates in a PEM file, at least one.
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err("no certificate in PEM format".into()),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(error.to_string()),
     }
 }
 

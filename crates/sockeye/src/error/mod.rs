@@ -33,7 +33,17 @@ use redirect::Redirect;
 #[derive(Clone)]
 pub struct Error(Arc<Kind>);
 
-/// Class of an [`Error`], returned by [`Error::kind`].
+/// Class of an [`Error`], returned by [`Error::kind`]. The kinds are disjoint.
+///
+/// The methods of [`Error`] that begin with `is_` are not: each is true for the errors of several kinds, or for some
+/// errors of a kind.
+///
+/// | method | true for |
+/// |---|---|
+/// | [`is_closed`](Error::is_closed) | every open connection that has ended (`Closed`, `Io`, `Protocol`, and a peer that did not answer or read in time), an unreachable host (`Resolve`, `Connect`), a server that closed during the handshake |
+/// | [`is_protocol`](Error::is_protocol) | `Protocol`, and `Handshake` except a transport that ended early |
+/// | [`is_io`](Error::is_io) | `Io`, and those `Resolve`, `Connect` and `Proxy` that the operating system reported |
+/// | [`is_timeout`](Error::is_timeout), [`is_tls`](Error::is_tls), [`is_denied`](Error::is_denied), [`is_invalid_input`](Error::is_invalid_input) | exactly the kind of that name |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -129,6 +139,16 @@ impl Error {
         Self::new(Kind::Other(error.into()))
     }
 
+    /// Wraps an error of a transport that the application opened itself, for example for
+    /// [`connect_over`](crate::RequestBuilder::connect_over). [`kind`](Self::kind) is [`ErrorKind::Io`], and
+    /// [`is_retryable`](Self::is_retryable) is true.
+    ///
+    /// There is no `From<io::Error>`, because an application's other I/O errors, for example of a file, would become
+    /// lost connections. Wrap those with [`other`](Self::other).
+    pub fn io(error: io::Error) -> Self {
+        Self::new(Kind::Io(error))
+    }
+
     pub(crate) fn new(kind: Kind) -> Self {
         Self(Arc::new(kind))
     }
@@ -214,11 +234,7 @@ impl Error {
             Kind::Tls(error) => !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other),
             Kind::Handshake(error) => matches!(error, HandshakeError::ClosedEarly | HandshakeError::TimedOut),
             Kind::Rejected(Rejected { response, .. }) => is_status_retryable(response.status()),
-            Kind::Closed(close_info) => match (close_info.cause(), close_info.received()) {
-                (CloseCause::Local | CloseCause::ProtocolError(_), _) => false,
-                (CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout, _) | (_, None) => true,
-                (_, Some(frame)) => matches!(u16::from(frame.code), 1001 | 1011..=1014),
-            },
+            Kind::Closed(close_info) => close_info.is_retryable(),
             Kind::Aborted | Kind::Overflow | Kind::InvalidInput(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
         }
     }
@@ -469,12 +485,6 @@ impl StdError for Error {
             | Kind::Overflow
             | Kind::Rejected(_) => None,
         }
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Self::new(Kind::Io(error))
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) struct Handshake {
 impl Handshake {
     /// Opens the WebSocket over the transport, after the response has been sent.
     pub(crate) fn open(self, io: Box<dyn Io>) -> Result<WebSocket, Error> {
-        socket::set_options(&*io as &dyn Any)?;
+        socket::set_options(&*io as &dyn Any).map_err(Error::io)?;
         Ok(self.server.open(io, self.accepted_handshake))
     }
 }
@@ -257,7 +257,7 @@ pub(crate) fn check(server: &Server, request: RequestHead<'_>) -> Result<handsha
         Ok(()) => Ok(incoming),
         Err(error) => Err(incoming.reject_with_error(error)),
     });
-    checked.map_err(|invalid| UpgradeError::new(invalid.error.into(), &invalid.response))
+    checked.map_err(|invalid| UpgradeError::new(Error::from(invalid.error), &invalid.response))
 }
 
 /// Accepts a checked handshake.
@@ -347,10 +347,10 @@ impl Future for Upgrade {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(mut handshake) = self.handshake.take() else {
-            return Poll::Ready(Err(std::io::Error::other("polled after completion").into()));
+            return Poll::Ready(Err(Error::io(std::io::Error::other("polled after completion"))));
         };
         let upgraded = match Pin::new(&mut self.upgrading).poll(cx) {
-            Poll::Ready(upgraded) => upgraded.map_err(std::io::Error::other)?,
+            Poll::Ready(upgraded) => upgraded.map_err(|error| Error::io(std::io::Error::other(error)))?,
             Poll::Pending => {
                 self.handshake = Some(handshake);
                 return Poll::Pending;

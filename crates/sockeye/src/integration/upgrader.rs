@@ -175,7 +175,7 @@ impl Upgrader {
     {
         let permit = request.extensions().get().cloned();
         let open = |handshake: Handshake| async move {
-            let io = upgrading.await.map_err(io::Error::other)?;
+            let io = upgrading.await.map_err(|error| Error::io(io::Error::other(error)))?;
             handshake.open(Box::new(io))
         };
         match self.receive(RequestHead::of(request), permit) {

@@ -193,12 +193,14 @@ impl<const N: usize> From<&[u8; N]> for Outbound {
     }
 }
 
-/// Drops the sending options.
-impl From<Outbound> for Message {
-    fn from(outbound: Outbound) -> Self {
-        outbound.to_message()
+/// Compares the kind, the payload and the choice of compression.
+impl PartialEq for Outbound {
+    fn eq(&self, other: &Self) -> bool {
+        self.compress == other.compress && self.to_message() == other.to_message()
     }
 }
+
+impl Eq for Outbound {}
 
 impl fmt::Debug for Outbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,6 +17,7 @@ use crate::client::request::RequestBuilder;
 use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::message::event::Event;
+use crate::message::outbound::Outbound;
 use crate::websocket::WebSocket;
 use crate::websocket::try_recv::TryRecvError;
 
@@ -42,7 +43,9 @@ type RetryIf = Box<dyn Fn(&Error) -> bool + Send>;
 /// A WebSocket of a client that is opened again when it is lost.
 ///
 /// [`recv`](Self::recv) returns messages, and tells when the connection was opened or lost, and what may have been lost
-/// with it. All work is done while `recv` or a sending method is awaited; there is no background task.
+/// with it. All work is done while `recv` or a sending method is awaited; there is no background task, and it cannot be
+/// split. To send from other tasks, give them a channel to the task that owns it, which waits for `recv` and for the
+/// channel in one `select!`.
 ///
 /// ```no_run
 /// use sockeye::{Client, Error, ReconnectEvent};
@@ -332,7 +335,7 @@ impl Reconnecting {
     /// # Cancel safety
     ///
     /// As for [`WebSocket::send`]: a message that is not queued yet is not sent; a queued one is sent completely.
-    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn send(&mut self, message: impl Into<Outbound>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
     }
@@ -347,7 +350,7 @@ impl Reconnecting {
     /// # Cancel safety
     ///
     /// A message that is not queued yet is not sent. A queued message is sent completely by the next call.
-    pub async fn feed(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn feed(&mut self, message: impl Into<Outbound>) -> Result<(), Error> {
         let message = message.into();
         loop {
             match &mut self.state {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::message::Message;
+use crate::message::outbound::Outbound;
 
 /// Messages that were sent on a connection, and of which it is not known whether the peer received them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,8 +11,9 @@ pub struct Undelivered {
     /// The number of these messages.
     pub count: u64,
     /// The messages in the order in which they were sent. If they exceed
-    /// [`keep_undelivered_max`](crate::Reconnecting::keep_undelivered_max), only the newest ones.
-    pub messages: Vec<Message>,
+    /// [`keep_undelivered_max`](crate::Reconnecting::keep_undelivered_max), only the newest ones. Each can be passed to
+    /// [`send`](crate::Reconnecting::send) again, and keeps its choice of compression.
+    pub messages: Vec<Outbound>,
 }
 
 impl Undelivered {
@@ -20,7 +21,7 @@ impl Undelivered {
     pub(super) fn append(&mut self, later: Self, size_max: usize) {
         self.count += later.count;
         self.messages.extend(later.messages);
-        let mut size: usize = self.messages.iter().map(Message::len).sum();
+        let mut size: usize = self.messages.iter().map(Outbound::len).sum();
         let mut dropped = 0;
         while size > size_max {
             size -= self.messages[dropped].len();
@@ -42,7 +43,7 @@ pub(super) struct UnconfirmedMessages {
     /// The first so many messages are confirmed.
     confirmed: u64,
     /// The newest messages with their numbers.
-    kept: VecDeque<(u64, Message)>,
+    kept: VecDeque<(u64, Outbound)>,
     kept_size: usize,
     /// The number of messages that the pong of the unanswered ping confirms.
     ping_confirms: Option<u64>,
@@ -69,7 +70,7 @@ impl UnconfirmedMessages {
     }
 
     /// Records a message that is sent.
-    pub(super) fn record(&mut self, message: Message) {
+    pub(super) fn record(&mut self, message: Outbound) {
         self.kept_size += message.len();
         self.kept.push_back((self.sent, message));
         self.sent += 1;
@@ -141,22 +142,24 @@ impl UnconfirmedMessages {
 mod tests {
     use super::*;
 
-    fn texts(undelivered: &Undelivered) -> Vec<&str> {
-        undelivered.messages.iter().filter_map(Message::as_text).collect()
+    fn texts(undelivered: &Undelivered) -> Vec<String> {
+        let text = |message: &Outbound| message.to_message().as_text().map(str::to_owned);
+        undelivered.messages.iter().filter_map(text).collect()
     }
 
     #[test]
     fn pong_confirms_what_was_sent_before_its_ping() {
         let mut unconfirmed = UnconfirmedMessages::new(1000);
         assert_eq!(unconfirmed.next_ping(), None);
-        unconfirmed.record(Message::text("a"));
-        unconfirmed.record(Message::text("b"));
+        unconfirmed.record("a".into());
+        unconfirmed.record("b".into());
         let ping = unconfirmed.next_ping().unwrap();
-        unconfirmed.record(Message::text("c"));
+        unconfirmed.record("c".into());
         assert_eq!(unconfirmed.next_ping(), None);
         unconfirmed.handle_pong(&ping);
         let undelivered = unconfirmed.undelivered();
-        assert_eq!((undelivered.count, texts(&undelivered)), (1, vec!["c"]));
+        assert_eq!(undelivered.count, 1);
+        assert_eq!(texts(&undelivered), ["c"]);
         let ping = unconfirmed.next_ping().unwrap();
         // An unsolicited pong confirms nothing, but the next ping is sent.
         unconfirmed.handle_pong(b"else");
@@ -171,16 +174,21 @@ mod tests {
     fn only_the_newest_messages_are_kept() {
         let mut unconfirmed = UnconfirmedMessages::new(5);
         for text in ["aa", "bb", "cc", "d"] {
-            unconfirmed.record(Message::text(text));
+            unconfirmed.record(text.into());
         }
         let mut undelivered = unconfirmed.take();
-        assert_eq!((undelivered.count, texts(&undelivered)), (4, vec!["bb", "cc", "d"]));
-        unconfirmed.record(Message::text("too large to keep"));
+        assert_eq!(
+            (undelivered.count, texts(&undelivered)),
+            (4, vec!["bb".into(), "cc".into(), "d".into()])
+        );
+        unconfirmed.record("too large to keep".into());
         let later = unconfirmed.take();
-        assert_eq!((later.count, texts(&later)), (1, vec![]));
-        unconfirmed.record(Message::text("eee"));
+        assert_eq!(later.count, 1);
+        assert_eq!(texts(&later), [""; 0]);
+        unconfirmed.record("eee".into());
         undelivered.append(later, 5);
         undelivered.append(unconfirmed.take(), 5);
-        assert_eq!((undelivered.count, texts(&undelivered)), (6, vec!["d", "eee"]));
+        assert_eq!(undelivered.count, 6);
+        assert_eq!(texts(&undelivered), ["d", "eee"]);
     }
 }

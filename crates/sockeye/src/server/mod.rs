@@ -240,7 +240,7 @@ impl Server {
         }
         // Boxed: it is rarely needed, and would enlarge the future for all clients.
         Box::pin(send_rejection(io, response.to_bytes())).await;
-        Err(error.into())
+        Err(Error::from(error))
     }
 
     /// Checks origin and host of the request.
@@ -355,10 +355,34 @@ impl ServerBuilder {
     }
 
     /// Sets the supported subprotocols, in order of preference. Default: none. A client that offers none of them is
-    /// accepted without a subprotocol.
+    /// accepted without a subprotocol. A name that is not a token (RFC 9110 §5.6.2) is never chosen, because no valid
+    /// request offers it.
     pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.options.subprotocols = names.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Enables TLS with a certificate chain, own certificate first, and its private key, both in PEM format. The key is
+    /// in PKCS#8, PKCS#1 (RSA) or SEC1 (EC) format, and not encrypted. For client certificates or several host names,
+    /// use [`tls_config`](Self::tls_config).
+    ///
+    /// ```no_run
+    /// # use sockeye::Server;
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let chain = std::fs::read("server.pem")?;
+    /// let key = std::fs::read("server.key")?;
+    /// let server = Server::builder().tls_pem(chain, key)?.build();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_invalid_input`]: a certificate or the key cannot be read, or they do not belong together.
+    #[cfg(feature = "tls")]
+    pub fn tls_pem(self, chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let config = crate::transport::tls::server_config_pem(chain.as_ref(), key.as_ref())?;
+        Ok(self.tls_config(Arc::new(config)))
     }
 
     /// Enables TLS. Default: plain TCP.
@@ -514,7 +538,8 @@ impl IncomingState {
             io.flush().await
         })
         .await
-        .map_err(|_| Error::timeout("the opening handshake"))??;
+        .map_err(|_| Error::timeout("the opening handshake"))?
+        .map_err(Error::io)?;
         Ok(server.open(io, accepted_handshake))
     }
 }
@@ -546,10 +571,10 @@ fn poll_step(
 ) -> Poll<Result<ServerProgress, Error>> {
     let mut scratch = [0; READ_LEN];
     let mut read = ReadBuf::new(&mut scratch);
-    ready!(Pin::new(io).poll_read(cx, &mut read))?;
+    ready!(Pin::new(io).poll_read(cx, &mut read)).map_err(Error::io)?;
     Poll::Ready(match handshake.take() {
         Some(handshake) if !read.filled().is_empty() => Ok(handshake.handle_bytes(read.filled())),
-        _ => Err(handshake::HandshakeError::ClosedEarly.into()),
+        _ => Err(Error::from(handshake::HandshakeError::ClosedEarly)),
     })
 }
 
@@ -575,6 +600,6 @@ async fn send_rejection(mut io: Box<dyn Io>, response: Vec<u8>) {
 fn poll_discard(io: &mut dyn Io, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
     let mut scratch = [0; 1024];
     let mut read = ReadBuf::new(&mut scratch);
-    ready!(Pin::new(io).poll_read(cx, &mut read))?;
+    ready!(Pin::new(io).poll_read(cx, &mut read)).map_err(Error::io)?;
     Poll::Ready(Ok(read.filled().len()))
 }

@@ -18,7 +18,7 @@ use crate::error::Error;
 ///
 /// The socket is closed, or TLS negotiated HTTP/2, over which an HTTP/1.1 request cannot be sent.
 pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
-    set_options(io)?;
+    set_options(io).map_err(Error::io)?;
     #[cfg(feature = "tls")]
     crate::transport::tls::check_alpn(alpn(io))?;
     Ok(())

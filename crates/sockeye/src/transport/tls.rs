@@ -6,7 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, InvalidMessage, PeerMisbehaved, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -169,5 +170,47 @@ impl fmt::Display for NoRootCertificates {
 impl StdError for NoRootCertificates {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&self.source)
+    }
+}
+
+/// The configuration of a server with a certificate chain and its private key in PEM format, without client
+/// certificates.
+pub(crate) fn server_config_pem(chain: &[u8], key: &[u8]) -> Result<ServerConfig, Error> {
+    let chain = certificates(chain).map_err(|reason| invalid("certificate", reason))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid("private key", error.to_string()))?;
+    ServerConfig::builder_with_provider(provider()?)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(Kind::Tls(io::Error::other(error))))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| invalid("certificate and private key", error.to_string()))
+}
+
+pub(crate) fn invalid(what: &'static str, reason: String) -> Error {
+    Error::invalid_input(InvalidTls { what, reason })
+}
+
+/// A TLS setting is invalid.
+#[derive(Debug)]
+struct InvalidTls {
+    what: &'static str,
+    reason: String,
+}
+
+impl fmt::Display for InvalidTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.reason)
+    }
+}
+
+impl StdError for InvalidTls {}
+
+/// The certificates in a PEM file, at least one.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err("no certificate in PEM format".into()),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(error.to_string()),
     }
 }

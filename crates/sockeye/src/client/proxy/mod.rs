@@ -15,6 +15,7 @@ use sockeye_proto::handshake::{Uri, UriError};
 use crate::client::proxy::bypass::Bypass;
 use crate::client::proxy::environment::Variables;
 use crate::client::url::{ascii_host, percent_decode};
+use crate::error::Error;
 
 /// Port of a proxy whose URL has none, as in curl.
 const DEFAULT_PORT: u16 = 1080;
@@ -261,6 +262,12 @@ impl Credentials {
             "Basic {}",
             STANDARD.encode([&self.user[..], b":", &self.password].concat())
         )
+    }
+}
+
+impl From<InvalidProxy> for Error {
+    fn from(invalid: InvalidProxy) -> Self {
+        Self::invalid_input(invalid)
     }
 }
 

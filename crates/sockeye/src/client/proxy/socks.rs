@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::client::proxy::Credentials;
+use crate::error::Error;
 use crate::error::proxy::ProxyFailure;
 
 const VERSION: u8 = 5;
@@ -137,6 +138,6 @@ fn check_version(version: u8) -> Result<(), ProxyFailure> {
 fn transport(error: std::io::Error) -> ProxyFailure {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => ProxyFailure::Closed,
-        _ => ProxyFailure::Transport(error.into()),
+        _ => ProxyFailure::Transport(Error::io(error)),
     }
 }

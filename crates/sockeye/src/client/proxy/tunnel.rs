@@ -98,7 +98,7 @@ impl Proxy {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let transport = |error: std::io::Error| ProxyFailure::Transport(error.into());
+        let transport = |error: std::io::Error| ProxyFailure::Transport(Error::io(error));
         let mut request = TunnelRequest::new(uri).limits(limits);
         if let Some(credentials) = &self.credentials {
             let authorized = request.header("Proxy-Authorization", credentials.basic());

@@ -15,6 +15,7 @@ use crate::endpoint::busy_state::BusyState;
 use crate::endpoint::input::Input;
 use crate::endpoint::state::TransportState;
 use crate::endpoint::{buffer_pool, fast_path, message_pool};
+use crate::error::Error;
 use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::payload::Payload;
@@ -186,7 +187,7 @@ impl Driver {
                 self.input.bytes += len as u64;
                 self.carry_counts();
             }
-            Err(error) => self.end_transport(Some(error.into())),
+            Err(error) => self.end_transport(Some(Error::io(error))),
         }
         Poll::Ready(())
     }

@@ -140,7 +140,7 @@ impl Driver {
                     return Poll::Ready(());
                 }
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => self.transport.fail_write(error.into()),
+                Poll::Ready(Err(error)) => self.transport.fail_write(Error::io(error)),
                 Poll::Pending => {
                     if self.stall().is_none() {
                         let written_total = self.write_queue.written_total();
@@ -216,7 +216,7 @@ impl Driver {
         if let Some(io) = self.transport.writable()
             && let Err(error) = ready!(io.poll_flush(cx))
         {
-            self.transport.fail_write(error.into());
+            self.transport.fail_write(Error::io(error));
         }
         Poll::Ready(())
     }
