@@ -52,6 +52,10 @@ pub struct MigratingFromTungstenite;
 #[derive(Debug)]
 pub struct Nginx;
 
+#[doc = include_str!("../../docs/guide/runtimes.md")]
+#[derive(Debug)]
+pub struct Runtimes;
+
 #[doc = include_str!("../../docs/guide/sans-io.md")]
 #[derive(Debug)]
 pub struct SansIo;

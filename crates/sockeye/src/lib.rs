@@ -43,6 +43,8 @@ pub use message::payload::Payload;
 pub use message::prepared::PreparedMessage;
 pub use message::{Message, Text};
 pub use reconnect::{Backoff, ReconnectEvent, Reconnecting, Undelivered};
+#[cfg(feature = "futures-io")]
+pub use runtime::custom::Runtime;
 pub use server::response::{Acceptance, Rejection};
 pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
@@ -68,6 +70,8 @@ pub use sockeye_proto::{
     ProtocolError, Side, truncate_close_reason,
 };
 
+#[cfg(feature = "futures-io")]
+pub use transport::futures_io::FuturesIo;
 #[cfg(feature = "tls")]
 pub use transport::tls::NoRootCertificates;
 

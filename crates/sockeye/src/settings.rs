@@ -217,6 +217,7 @@ const INFLATE_STEP_MAX: usize = 256 * 1024;
 /// The options common to client and server builders.
 #[derive(Clone, Debug)]
 pub(crate) struct CommonOptions {
+    pub(crate) runtime: Runtime,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) keepalive: Option<Keepalive>,
@@ -226,6 +227,7 @@ pub(crate) struct CommonOptions {
 impl Default for CommonOptions {
     fn default() -> Self {
         Self {
+            runtime: Runtime::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             keepalive: Some(Keepalive::default()),
@@ -244,7 +246,7 @@ impl CommonOptions {
     }
 
     pub(crate) fn connection_group(&self) -> Arc<ConnectionGroup> {
-        self.connection_group_for(Runtime::default())
+        self.connection_group_for(self.runtime)
     }
 
     pub(crate) fn connection_group_for(&self, runtime: Runtime) -> Arc<ConnectionGroup> {

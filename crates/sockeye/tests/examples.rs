@@ -538,3 +538,21 @@ async fn axum_serves_a_websocket_beside_a_page() {
         assert!(is_good && stderr.contains("https://evil.example"), "{stderr}");
     }
 }
+
+#[cfg(feature = "futures-io")]
+#[tokio::test]
+async fn smol_talks_to_itself_and_to_tokio() {
+    let (_smol, on_smol) = Example::serve_with("smol", &["serve", "127.0.0.1:0"]);
+    let (_tokio, on_tokio) = Example::serve("echo_server");
+    for address in [&on_smol, &on_tokio] {
+        let client = Example::start("smol", &[&format!("ws://{address}/"), "hi there"]);
+        let (is_good, stdout, stderr) = client.finish().await;
+        assert!(
+            is_good && stdout.starts_with("Some(Text(\"hi there\")) after "),
+            "{stdout}{stderr}"
+        );
+    }
+    let mut ws = sockeye::connect(&format!("ws://{on_smol}/")).await.unwrap();
+    ws.send("hello").await.unwrap();
+    assert_eq!(text_of(within(30, ws.recv()).await), "hello");
+}

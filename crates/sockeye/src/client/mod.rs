@@ -18,9 +18,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use rand::random;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::handshake::{self, ClientProgress, ClientRequest, HandshakeError, HandshakeLimits, Origin, Uri};
-use sockeye_proto::{Keepalive, MaskingKey, Role};
+use sockeye_proto::{Instant, Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
 
 use crate::client::cookies::CookieStore;
 use crate::client::dial::Dialer;
@@ -31,7 +30,7 @@ use crate::client::url::WebSocketUrl;
 use crate::convert;
 use crate::error::redirect::Redirect;
 use crate::error::{Error, Kind, Rejected};
-use crate::runtime::tokio::deadline_after;
+use crate::runtime::{Deadline, Runtime};
 use crate::settings::{CommonOptions, ConnectionGroup, Limits, Timeouts};
 use crate::transport::Io;
 use crate::websocket::WebSocket;
@@ -195,6 +194,10 @@ impl Client {
         request.into_request(self)
     }
 
+    pub(crate) fn runtime(&self) -> Runtime {
+        self.group.runtime
+    }
+
     pub(crate) fn timeouts(&self) -> &Timeouts {
         &self.options.common.timeouts
     }
@@ -257,13 +260,15 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = Deadline::earlier(deadline_after(self.options.common.timeouts.handshake), open_deadline);
+        let mut deadline = OpenDeadline::new(self.runtime(), self.options.common.timeouts.handshake, open_deadline);
         // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it.
         // [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if url.uri().is_secure() {
-            timeout_at(deadline.at, self.start_tls(io, url.uri(), TlsPeer::Server))
-                .await
-                .map_err(|_| deadline.error("the TLS handshake"))??
+            let starting = self.start_tls(io, url.uri(), TlsPeer::Server);
+            match deadline.inner.limit(starting).await {
+                Ok(started) => started?,
+                Err(_) => return Err(deadline.error("the TLS handshake")),
+            }
         } else {
             Box::new(io)
         };
@@ -311,23 +316,24 @@ impl Client {
         &self,
         mut io: Box<dyn Io>,
         request: ClientRequest,
-        mut deadline: Deadline,
+        mut deadline: OpenDeadline,
     ) -> Result<(WebSocket, Response<()>), Error> {
         // RFC 6455 §4.1: nothing is sent after the request until the response has arrived. [6455-4.1-1, 6455-4.1-28]
         let (bytes, mut awaiting) = request.start();
-        timeout_at(deadline.at, async {
+        let sending = async {
             io.write_all(&bytes).await?;
             io.flush().await
-        })
-        .await
-        .map_err(|_| deadline.error("the opening handshake"))?
-        .map_err(Error::io)?;
+        };
+        match deadline.inner.limit(sending).await {
+            Ok(sent) => sent.map_err(Error::io)?,
+            Err(_) => return Err(deadline.error("the opening handshake")),
+        }
 
         let mut buffer = Vec::with_capacity(READ_LEN);
         let mut awaits_body = false;
         loop {
             buffer.clear();
-            let step = match timeout_at(deadline.at, io.read_buf(&mut buffer)).await {
+            let step = match deadline.inner.limit(io.read_buf(&mut buffer)).await {
                 Ok(Ok(0)) => ClientProgress::Rejected(awaiting.handle_eof()?),
                 Ok(read) => read.map(|_| awaiting.handle_bytes(&buffer)).map_err(Error::io)?,
                 Err(_) => match awaiting.handle_timeout() {
@@ -339,7 +345,7 @@ impl Client {
                 ClientProgress::Incomplete(next) => {
                     if next.is_rejected() && !awaits_body {
                         awaits_body = true;
-                        deadline.at = deadline.at.min(deadline_after(REJECTION_BODY_TIMEOUT));
+                        deadline.inner.shorten_to(REJECTION_BODY_TIMEOUT);
                     }
                     awaiting = next;
                 }
@@ -546,6 +552,16 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets the runtime. Default: tokio, of which a runtime must then be running wherever a connection is used.
+    ///
+    /// With another one, open connections with [`connect_over`](RequestBuilder::connect_over). [`Client::connect`],
+    /// [`RequestBuilder::connect`] and [`Reconnecting`](crate::Reconnecting) use sockets and timers of tokio.
+    #[cfg(feature = "futures-io")]
+    pub fn runtime<R: crate::runtime::custom::Runtime>(mut self) -> Self {
+        self.options.common.runtime = Runtime::Custom(crate::runtime::custom::Services::of::<R>());
+        self
+    }
+
     /// Sets the timeouts.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.options.common.timeouts = timeouts;
@@ -624,26 +640,27 @@ pub(crate) enum HeaderCredentials {
     Dropped,
 }
 
-/// A deadline, and the setting that it is from.
-#[derive(Clone, Copy)]
-pub(crate) struct Deadline {
-    at: Instant,
+/// The deadline of the handshakes, and the setting that it is from.
+struct OpenDeadline {
+    inner: Deadline,
     is_total: bool,
 }
 
-impl Deadline {
-    /// The earlier one of the deadline for the handshake and that for the whole opening.
-    fn earlier(handshake: Instant, total: Option<Instant>) -> Self {
-        match total {
-            Some(at) if at < handshake => Self { at, is_total: true },
-            _ => Self {
-                at: handshake,
-                is_total: false,
-            },
+impl OpenDeadline {
+    /// The earlier one of the deadline for the handshakes and that for the whole opening.
+    fn new(runtime: Runtime, handshake_timeout: Duration, total: Option<Instant>) -> Self {
+        let handshake = runtime.deadline_after(handshake_timeout);
+        let (at, is_total) = match total {
+            Some(at) if at < handshake => (at, true),
+            _ => (handshake, false),
+        };
+        Self {
+            inner: Deadline::at(runtime, at),
+            is_total,
         }
     }
 
-    fn error(self, of: &'static str) -> Error {
+    fn error(&self, of: &'static str) -> Error {
         match self.is_total {
             true => Error::timeout_of(of, "Timeouts::connect_total or RequestBuilder::timeout"),
             false => Error::timeout(of),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use rand::random;
+use sockeye_proto::Instant;
 use sockeye_proto::handshake::{ClientRequest, HandshakeBuildError, Key, Origin, OriginError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
 use crate::client::proxy::tunnel::Tunnel;
 use crate::client::proxy::{Proxy, ProxyChoice};
@@ -18,7 +18,6 @@ use crate::client::{Client, HeaderCredentials};
 use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
 use crate::error::redirect::{self, Redirect};
-use crate::runtime::tokio::deadline_after;
 use crate::settings::CommonOptions;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
@@ -211,8 +210,8 @@ impl RequestBuilder {
     ///
     /// Dropping the future closes the socket.
     pub async fn connect_with_response(self) -> Result<(WebSocket, Response<()>), Error> {
-        let total = self.total_timeout();
-        let deadline = total.map(deadline_after);
+        self.check_runtime()?;
+        let deadline = self.open_deadline();
         let redirects_max = self.redirects_max.unwrap_or(self.client.redirects_max());
         let mut hop = Hop {
             url: WebSocketUrl::parse(&self.url).map_err(Error::invalid_url)?,
@@ -260,7 +259,7 @@ impl RequestBuilder {
     ) -> Result<(WebSocket, Response<()>), Error> {
         let client = &self.client;
         let connect_timeout = client.timeouts().connect;
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.map(|deadline| deadline - client.runtime().now());
         let limit = left.map_or(connect_timeout, |left| left.min(connect_timeout));
         let proxies = self.proxy.as_ref().unwrap_or(client.proxy_choice());
         let proxy = proxies.proxy(url.uri()).map_err(Error::invalid_input)?;
@@ -298,7 +297,7 @@ impl RequestBuilder {
     {
         let (url, request) = self.build()?;
         socket::prepare(&io)?;
-        let deadline = self.total_timeout().map(deadline_after);
+        let deadline = self.open_deadline();
         let opened = self.client.open(io, &url, request, deadline).await;
         let headers = match &opened {
             Ok((_, response)) => Some(response.headers()),
@@ -319,6 +318,22 @@ impl RequestBuilder {
         let url = WebSocketUrl::parse(&self.url).map_err(Error::invalid_url)?;
         let request = self.client.client_request(&url, &self.parts, HeaderCredentials::Sent)?;
         Ok((url, request))
+    }
+
+    fn open_deadline(&self) -> Option<Instant> {
+        let runtime = self.client.runtime();
+        self.total_timeout().map(|total| runtime.deadline_after(total))
+    }
+
+    /// Connecting and resolving use tokio, and panic outside of its runtimes.
+    fn check_runtime(&self) -> Result<(), Error> {
+        #[cfg(feature = "futures-io")]
+        if let crate::runtime::Runtime::Custom(_) = self.client.runtime()
+            && tokio::runtime::Handle::try_current().is_err()
+        {
+            return Err(Error::invalid_input(NeedsTokio));
+        }
+        Ok(())
     }
 
     pub(crate) fn total_timeout(&self) -> Option<Duration> {
@@ -533,3 +548,18 @@ impl fmt::Debug for RequestParts {
             .finish_non_exhaustive()
     }
 }
+
+/// Error of connecting outside of a tokio runtime.
+#[cfg(feature = "futures-io")]
+#[derive(Debug)]
+struct NeedsTokio;
+
+#[cfg(feature = "futures-io")]
+impl fmt::Display for NeedsTokio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("connect needs a tokio runtime: connect a socket of your runtime, and pass it to connect_over")
+    }
+}
+
+#[cfg(feature = "futures-io")]
+impl std::error::Error for NeedsTokio {}

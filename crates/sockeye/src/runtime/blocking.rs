@@ -4,31 +4,17 @@
 //! spawned: what is left of a closing handshake is not finished in the background.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// The origin of the protocol's instants.
-static ORIGIN: OnceLock<Instant> = OnceLock::new();
+use super::std_clock;
 
 thread_local! {
     /// Whether the connection wants to be called again at once.
     static IS_RESCHEDULED: Cell<bool> = const { Cell::new(false) };
 }
 
-fn origin() -> Instant {
-    *ORIGIN.get_or_init(Instant::now)
-}
-
 pub(super) fn now() -> sockeye_proto::Instant {
-    let origin = origin();
-    sockeye_proto::Instant::from_origin(Instant::now().saturating_duration_since(origin))
-}
-
-pub(crate) fn to_std(instant: sockeye_proto::Instant) -> Instant {
-    let origin = origin();
-    // A deadline beyond the clock's range never passes.
-    let never = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    origin.checked_add(instant.since_origin()).unwrap_or(origin + never)
+    std_clock::from_std(Instant::now())
 }
 
 pub(super) fn reschedule() {

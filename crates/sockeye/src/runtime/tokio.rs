@@ -10,13 +10,12 @@ use sockeye_proto::Instant;
 use tokio::task::{coop, unconstrained};
 use tokio::time::Sleep;
 
+use super::NEVER;
+
 /// The origin of the protocol's instants: one day before the clock was first read. In tests with a paused clock, each
 /// runtime has its own clock; the day keeps times of a clock that is behind the first one representable.
 static ORIGIN: OnceLock<tokio::time::Instant> = OnceLock::new();
 const ORIGIN_OFFSET: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A duration that stands for "never": 30 years, which every clock can represent.
-const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 fn origin() -> tokio::time::Instant {
     *ORIGIN.get_or_init(|| {
@@ -31,7 +30,10 @@ pub(super) fn now() -> Instant {
 }
 
 pub(super) fn to_tokio(instant: Instant) -> tokio::time::Instant {
-    origin() + instant.since_origin()
+    let origin = origin();
+    origin
+        .checked_add(instant.since_origin())
+        .unwrap_or_else(|| origin + NEVER)
 }
 
 /// The deadline of a wait that starts now. Very long durations mean never.
@@ -53,21 +55,14 @@ pub(super) fn poll_unconstrained<R>(cx: &mut Context<'_>, future: impl Future<Ou
     pin!(unconstrained(future)).poll(cx)
 }
 
-/// The timer of a connection.
-///
-/// Most deadlines move later with each received byte. So the timer is only reset for an earlier deadline. For a later
-/// one it expires early, and is set again then.
-///
-/// One word, because every task that owns a connection contains it, and tokio rounds the size of a task up to 128
-/// bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Timer(Option<Pin<Box<Armed>>>);
-
 pin_project! {
+    /// The timer of a connection, once it is set.
+    ///
+    /// Most deadlines move later with each received byte. So the timer is only reset for an earlier deadline. For a later
+    /// one it expires early, and is set again then.
     // At most 104 bytes: glibc then fits it into the gap that the alignment of tokio's task leaves beside each task, and a
     // connection costs 128 bytes less.
-    #[derive(Debug)]
-    struct Armed {
+    pub(super) struct Timer {
         #[pin]
         sleep: Sleep,
         // The waker registered with `sleep`. While it wakes the polling task, `sleep` need not be polled. Boxed for the size
@@ -77,15 +72,16 @@ pin_project! {
 }
 
 impl Timer {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    pub(super) fn new(deadline: Instant) -> Self {
+        Self {
+            sleep: tokio::time::sleep_until(to_tokio(deadline)),
+            waker: None,
+        }
+    }
+
+    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let at = to_tokio(deadline);
-        let armed = self.0.get_or_insert_with(|| {
-            Box::pin(Armed {
-                sleep: tokio::time::sleep_until(at),
-                waker: None,
-            })
-        });
-        let mut armed = armed.as_mut().project();
+        let mut armed = self.project();
         if armed.sleep.deadline() > at {
             armed.sleep.as_mut().reset(at);
             *armed.waker = None;
@@ -113,6 +109,6 @@ mod tests {
     #[test]
     fn armed_timer_adds_one_word_to_tokios() {
         // tokio's is larger in tests than the 96 bytes of a release build.
-        assert_eq!(size_of::<Armed>(), size_of::<Sleep>() + size_of::<usize>());
+        assert_eq!(size_of::<Timer>(), size_of::<Sleep>() + size_of::<usize>());
     }
 }

@@ -20,11 +20,10 @@ use sockeye_proto::handshake::{
 };
 use sockeye_proto::{Keepalive, Role};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::convert;
 use crate::error::Error;
-use crate::runtime::tokio::deadline_after;
+use crate::runtime::{Deadline, Runtime};
 use crate::server::response::{Acceptance, Rejection, internal_error};
 use crate::server::serve::{Listener, Serve};
 use crate::settings::{CommonOptions, ConnectionGroup, Limits, Timeouts};
@@ -174,9 +173,10 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         socket::prepare(&io)?;
-        let deadline = deadline_after(self.options.common.timeouts.handshake);
+        let mut deadline = Deadline::after(self.runtime(), self.options.common.timeouts.handshake);
         // RFC 6455 §4.2.2 (1): TLS comes first, and all further data goes through it. [6455-4.2.2-1, 6455-4.2.2-2]
-        let io = timeout_at(deadline, self.start_tls(io))
+        let io = deadline
+            .limit(self.start_tls(io))
             .await
             .map_err(|_| Error::timeout("the TLS handshake"))??;
         self.read_request(io, deadline, accepts_plain).await
@@ -196,7 +196,7 @@ impl Server {
     async fn read_request(
         &self,
         mut io: Box<dyn Io>,
-        deadline: Instant,
+        mut deadline: Deadline,
         accepts_plain: bool,
     ) -> Result<ReceivedRequest, Error> {
         let mut handshake = ServerHandshake::new(self.options.common.handshake_limits());
@@ -205,7 +205,8 @@ impl Server {
         }
         let mut handshake = Some(handshake);
         let invalid = loop {
-            match timeout_at(deadline, poll_fn(|cx| poll_step(io.as_mut(), &mut handshake, cx))).await {
+            let step = poll_fn(|cx| poll_step(io.as_mut(), &mut handshake, cx));
+            match deadline.limit(step).await {
                 Ok(Ok(ServerProgress::Incomplete(next))) => handshake = Some(next),
                 Ok(Ok(ServerProgress::Invalid(invalid))) => break invalid,
                 Ok(Ok(ServerProgress::Incoming(incoming))) => match self
@@ -225,7 +226,7 @@ impl Server {
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     if let Some(invalid) = handshake.and_then(ServerHandshake::handle_timeout) {
-                        Box::pin(send_rejection(io, invalid.response.to_bytes())).await;
+                        Box::pin(send_rejection(self.runtime(), io, invalid.response.to_bytes())).await;
                     }
                     return Err(Error::timeout("the opening handshake"));
                 }
@@ -239,7 +240,7 @@ impl Server {
             return Ok(ReceivedRequest::Plain(PlainHttp { io, request }));
         }
         // Boxed: it is rarely needed, and would enlarge the future for all clients.
-        Box::pin(send_rejection(io, response.to_bytes())).await;
+        Box::pin(send_rejection(self.runtime(), io, response.to_bytes())).await;
         Err(Error::from(error))
     }
 
@@ -305,6 +306,10 @@ impl Server {
 
     pub(crate) fn group(&self) -> &Arc<ConnectionGroup> {
         &self.group
+    }
+
+    pub(crate) fn runtime(&self) -> Runtime {
+        self.group.runtime
     }
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
@@ -411,6 +416,16 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets the runtime. Default: tokio, of which a runtime must then be running wherever a connection is used.
+    ///
+    /// With another one, accept connections with [`Server::accept`]. [`Server::serve`] and the integrations with HTTP
+    /// servers spawn tasks on tokio.
+    #[cfg(feature = "futures-io")]
+    pub fn runtime<R: crate::runtime::custom::Runtime>(mut self) -> Self {
+        self.options.common.runtime = Runtime::Custom(crate::runtime::custom::Services::of::<R>());
+        self
+    }
+
     /// Sets the timeouts.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.options.common.timeouts = timeouts;
@@ -513,7 +528,7 @@ impl Incoming {
     /// Dropping the future closes the transport.
     pub async fn reject(self, rejection: impl Into<Rejection>) {
         let response = rejection.into().into_proto().into_response(HttpBinding::Upgrade);
-        send_rejection(self.0.io, response.to_bytes()).await;
+        send_rejection(self.0.server.runtime(), self.0.io, response.to_bytes()).await;
     }
 }
 
@@ -528,18 +543,20 @@ impl IncomingState {
         let accepted_handshake = match server.accept_handshake(handshake, acceptance) {
             Ok(accepted_handshake) => accepted_handshake,
             Err((error, response)) => {
-                send_rejection(io, response.to_bytes()).await;
+                send_rejection(server.runtime(), io, response.to_bytes()).await;
                 return Err(error);
             }
         };
         let response = accepted_handshake.accepted.response.to_bytes();
-        timeout(server.options.common.timeouts.handshake, async {
+        let sending = async {
             io.write_all(&response).await?;
             io.flush().await
-        })
-        .await
-        .map_err(|_| Error::timeout("the opening handshake"))?
-        .map_err(Error::io)?;
+        };
+        Deadline::after(server.runtime(), server.options.common.timeouts.handshake)
+            .limit(sending)
+            .await
+            .map_err(|_| Error::timeout("the opening handshake"))?
+            .map_err(Error::io)?;
         Ok(server.open(io, accepted_handshake))
     }
 }
@@ -554,10 +571,12 @@ impl std::fmt::Debug for Incoming {
 
 impl PlainHttp {
     /// Sends the response within `limit`, and closes the transport.
-    pub(crate) async fn respond(mut self, response: Vec<u8>, limit: Duration) {
-        let sent = timeout(limit, self.io.write_all(&response)).await;
+    pub(crate) async fn respond(mut self, runtime: Runtime, response: Vec<u8>, limit: Duration) {
+        let sent = Deadline::after(runtime, limit)
+            .limit(self.io.write_all(&response))
+            .await;
         if let Ok(Ok(())) = sent {
-            send_rejection(self.io, vec![]).await;
+            send_rejection(runtime, self.io, vec![]).await;
         }
     }
 }
@@ -580,7 +599,7 @@ fn poll_step(
 
 /// Sends a rejection, then reads until the client closes, for at most [`LINGER`]. Ignores failures.
 // [6455-7.2.2-1]
-async fn send_rejection(mut io: Box<dyn Io>, response: Vec<u8>) {
+async fn send_rejection(runtime: Runtime, mut io: Box<dyn Io>, response: Vec<u8>) {
     let exchange = async {
         io.write_all(&response).await?;
         io.shutdown().await?;
@@ -593,7 +612,7 @@ async fn send_rejection(mut io: Box<dyn Io>, response: Vec<u8>) {
         }
         std::io::Result::Ok(())
     };
-    let _ = timeout(LINGER, exchange).await;
+    let _ = Deadline::after(runtime, LINGER).limit(exchange).await;
 }
 
 /// Reads once and discards the bytes. The buffer is on the stack.

@@ -399,6 +399,7 @@ where
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             response
         });
-        plain.respond(plain_bytes(&method, &response), handshake_timeout).await;
+        let response = plain_bytes(&method, &response);
+        plain.respond(self.server.runtime(), response, handshake_timeout).await;
     }
 }

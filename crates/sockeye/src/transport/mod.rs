@@ -5,6 +5,8 @@
 
 #[cfg(all(unix, feature = "blocking"))]
 pub(crate) mod blocking;
+#[cfg(feature = "futures-io")]
+pub(crate) mod futures_io;
 pub(crate) mod socket;
 #[cfg(target_os = "linux")]
 mod tcp_info;

@@ -3,6 +3,8 @@
 pub(crate) mod batch;
 mod command_queue;
 mod flush_batch;
+#[cfg(feature = "futures-io")]
+mod futures_io;
 mod guard;
 pub(crate) mod io;
 pub(crate) mod message_reader;
