@@ -52,6 +52,10 @@ pub struct MigratingFromTungstenite;
 #[derive(Debug)]
 pub struct Nginx;
 
+#[doc = include_str!("../../docs/guide/observability.md")]
+#[derive(Debug)]
+pub struct Observability;
+
 #[doc = include_str!("../../docs/guide/runtimes.md")]
 #[derive(Debug)]
 pub struct Runtimes;

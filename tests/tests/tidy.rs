@@ -59,11 +59,12 @@ fn python_packages_are_pinned() {
 
 /// The top-level modules of `crates/sockeye`, and the modules that each may use. A module may use only modules that are
 /// listed before it, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("convert", &[]),
     ("error", &[]),
     ("num", &[]),
     ("stats", &[]),
+    ("observe", &["error", "stats"]),
     ("sync", &[]),
     ("runtime", &[]),
     ("settings", &["runtime"]),
@@ -75,6 +76,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "error",
             "num",
             "stats",
+            "observe",
             "sync",
             "runtime",
             "settings",
@@ -88,6 +90,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "error",
             "num",
             "stats",
+            "observe",
             "sync",
             "runtime",
             "settings",
@@ -102,6 +105,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "convert",
             "error",
             "sync",
+            "observe",
             "runtime",
             "settings",
             "transport",
@@ -115,6 +119,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "convert",
             "error",
             "sync",
+            "observe",
             "runtime",
             "settings",
             "transport",
@@ -129,6 +134,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "convert",
             "error",
             "sync",
+            "observe",
             "settings",
             "transport",
             "websocket",
@@ -142,6 +148,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "error",
             "stats",
             "sync",
+            "observe",
             "runtime",
             "message",
             "transport",

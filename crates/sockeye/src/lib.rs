@@ -9,6 +9,7 @@ mod error;
 mod integration;
 mod message;
 mod num;
+mod observe;
 mod reconnect;
 mod runtime;
 mod server;
@@ -42,6 +43,8 @@ pub use message::outbound::Outbound;
 pub use message::payload::Payload;
 pub use message::prepared::PreparedMessage;
 pub use message::{Message, Text};
+#[cfg(feature = "metrics")]
+pub use observe::metrics::describe_metrics;
 pub use reconnect::{Backoff, ReconnectEvent, Reconnecting, Undelivered};
 #[cfg(feature = "futures-io")]
 pub use runtime::custom::Runtime;
@@ -49,7 +52,7 @@ pub use server::response::{Acceptance, Rejection};
 pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
-pub use stats::{ConnectionStats, DirectionStats};
+pub use stats::{ConnectionStats, DirectionStats, Histogram};
 #[cfg(feature = "json")]
 pub use typed::Json;
 pub use typed::{Decode, Encode, Typed, TypedError};

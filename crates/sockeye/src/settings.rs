@@ -222,6 +222,7 @@ pub(crate) struct CommonOptions {
     pub(crate) timeouts: Timeouts,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) deflate: Option<DeflateConfig>,
+    pub(crate) measures_latency: bool,
 }
 
 impl Default for CommonOptions {
@@ -232,6 +233,7 @@ impl Default for CommonOptions {
             timeouts: Timeouts::default(),
             keepalive: Some(Keepalive::default()),
             deflate: None,
+            measures_latency: false,
         }
     }
 }
@@ -263,6 +265,7 @@ impl CommonOptions {
             read_ahead_max: self.limits.read_ahead_max,
             write_timeout: self.timeouts.write,
             is_shutting_down: AtomicBool::new(false),
+            measures_latency: self.measures_latency,
             write_taken_min: taken_min(self.limits.write_rate_min, self.timeouts.write),
         })
     }
@@ -284,6 +287,8 @@ pub(crate) struct ConnectionGroup {
     /// The number of bytes that a peer must take within `write_timeout`.
     pub(crate) write_taken_min: u32,
     is_shutting_down: AtomicBool,
+    /// Whether connections keep histograms of their round trips and queue waits.
+    pub(crate) measures_latency: bool,
 }
 
 impl ConnectionGroup {

@@ -25,9 +25,16 @@ async fn echo(ws: &mut WebSocket, peer: &Peer, frames: impl IntoIterator<Item = 
     assert!(!peer.take_frames().is_empty());
 }
 
+/// The features `tracing` and `metrics`: the span, the counters and what was reported to them.
+const OBSERVED: usize = if cfg!(any(feature = "metrics", feature = "tracing")) {
+    152
+} else {
+    0
+};
+
 /// The goal is 1.2 KiB, including what the runtime needs for a socket and a task. The settings are included, because each
 /// connection here has its own server; the runtime that they name takes 8 bytes with the feature `futures-io`.
-const IDLE_MAX: usize = if cfg!(feature = "futures-io") { 648 } else { 640 };
+const IDLE_MAX: usize = OBSERVED + if cfg!(feature = "futures-io") { 648 } else { 640 };
 
 #[tokio::test(start_paused = true)]
 async fn idle_connection_holds_no_buffers() {
@@ -51,9 +58,29 @@ async fn idle_connection_holds_no_buffers() {
     }
 }
 
+/// The histograms of [`latency_histograms`](sockeye::ServerBuilder::latency_histograms), and the state of a busy connection,
+/// which then always exists.
+const LATENCY_MAX: usize = 640;
+
+#[tokio::test(start_paused = true)]
+async fn histograms_cost_memory_only_if_they_are_asked_for() {
+    let held = async |server: Server| {
+        let (mut ws, peer) = common::open_server(&server).await;
+        echo(&mut ws, &peer, [text("small"), ping("?")]).await;
+        held_by(ws)
+    };
+    let without = held(Server::default()).await;
+    let with = held(Server::builder().latency_histograms().build()).await;
+    println!("{} bytes", with - without);
+    assert!(
+        (1..=LATENCY_MAX).contains(&(with - without)),
+        "{with} instead of {without} bytes"
+    );
+}
+
 /// The future of the README's echo server in a task that owns its connection. tokio adds 112 bytes and rounds up to a
-/// multiple of 128: one byte more would cost every connection 128.
-const ECHO_FUTURE_MAX: usize = 528;
+/// multiple of 128: one byte more would cost every connection 128, as the features `tracing` and `metrics` do.
+const ECHO_FUTURE_MAX: usize = if OBSERVED > 0 { 536 } else { 528 };
 
 #[test]
 fn echo_future_fits_its_task() {
@@ -75,12 +102,13 @@ fn echo_future_fits_its_task() {
 /// queued, since when the queue has been full, and the number of the newest answered ping. 8 bytes count what was
 /// received; the other counters fit into padding. 8 bytes are the pointer to the waker of the timer. With the features
 /// `blocking` or `futures-io`, the settings and the connection name the runtime.
-const SPLIT_IDLE_MAX: usize = match (cfg!(feature = "blocking"), cfg!(feature = "futures-io")) {
-    (false, false) => 760,
-    (true, false) => 768,
-    (false, true) => 776,
-    (true, true) => 792,
-};
+const SPLIT_IDLE_MAX: usize = OBSERVED
+    + match (cfg!(feature = "blocking"), cfg!(feature = "futures-io")) {
+        (false, false) => 760,
+        (true, false) => 768,
+        (false, true) => 776,
+        (true, true) => 792,
+    };
 
 #[tokio::test(start_paused = true)]
 async fn idle_split_connection_holds_no_buffers() {
@@ -107,7 +135,7 @@ async fn idle_split_connection_holds_no_buffers() {
 }
 
 /// The state of a busy connection, which exists while a permit does.
-const PERMIT_MAX: usize = 296;
+const PERMIT_MAX: usize = 304;
 
 #[tokio::test(start_paused = true)]
 async fn permit_costs_memory_only_while_it_exists() {
@@ -169,8 +197,8 @@ async fn compressed_connection_holds_its_windows_and_no_codec() {
     }
 }
 
-/// The cost of a client whose request never ends, in addition to its bytes: a future and its timer.
-const WAIT_FOR_REQUEST_MAX: usize = 1536;
+/// The cost of a client whose request never ends, in addition to its bytes: a future and its timer, and its span with the feature `tracing`.
+const WAIT_FOR_REQUEST_MAX: usize = if cfg!(feature = "tracing") { 1600 } else { 1536 };
 
 #[tokio::test(start_paused = true)]
 async fn unfinished_request_costs_the_bytes_that_arrived() {

@@ -15,6 +15,7 @@ use crate::client::request::RequestBuilder;
 use crate::client::url::WebSocketUrl;
 use crate::error::connect::{Attempt, ConnectFailure};
 use crate::error::{ConnectError, Error, Kind};
+use crate::observe::{Handshake, RequestPath, Role};
 use crate::transport::blocking::BlockingStream;
 
 /// The least time for one address, if there are several.
@@ -41,7 +42,8 @@ impl RequestBuilder {
         let total = self.total_timeout();
         let limit = total.map_or(timeouts.connect, |total| total.min(timeouts.connect));
         let start = Instant::now();
-        let tcp = connect_tcp(url.uri(), limit)?;
+        let handshake = Handshake::begin(Role::Client, Some(url.uri().resource()), || None);
+        let tcp = handshake.report(connect_tcp(url.uri(), limit))?;
         let left = total.map(|total| total.saturating_sub(start.elapsed()));
         open(self.client(), tcp, &url, request, left)
     }
@@ -58,6 +60,17 @@ impl RequestBuilder {
 }
 
 fn open(
+    client: &Client,
+    tcp: TcpStream,
+    url: &WebSocketUrl,
+    request: ClientRequest,
+    total: Option<Duration>,
+) -> Result<WebSocket, Error> {
+    let handshake = Handshake::begin(Role::Client, Some(url.uri().resource()), || tcp.peer_addr().ok());
+    handshake.report(open_unreported(client, tcp, url, request, total))
+}
+
+fn open_unreported(
     client: &Client,
     tcp: TcpStream,
     url: &WebSocketUrl,
@@ -92,7 +105,8 @@ fn open(
             ClientProgress::Incomplete(next) => next,
             ClientProgress::Connected(connected) => {
                 let group = client.blocking_group();
-                let (ws, response) = client.connected(Box::new(io), connected, group)?;
+                let path = RequestPath::of(url.uri().resource());
+                let (ws, response) = client.connected(Box::new(io), connected, group, &path)?;
                 client.keep_cookies(url.uri(), response.headers());
                 return Ok(WebSocket::new(ws, tcp));
             }

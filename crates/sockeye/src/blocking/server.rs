@@ -11,6 +11,7 @@ use sockeye_proto::handshake::{self, HttpBinding, ServerHandshake, ServerProgres
 use super::WebSocket;
 use crate::convert;
 use crate::error::Error;
+use crate::observe::{Handshake, Role};
 use crate::server::response::{Acceptance, Rejection};
 use crate::server::{LINGER, LINGER_LEN, READ_LEN, Server};
 use crate::transport::blocking::BlockingStream;
@@ -23,6 +24,7 @@ pub struct Incoming {
     handshake: handshake::Incoming,
     request: Request<()>,
     server: Server,
+    observed: Handshake,
 }
 
 impl Server {
@@ -51,6 +53,11 @@ impl Server {
     ///
     /// Those of [`accept`](Self::accept).
     pub fn accept_blocking(&self, tcp: TcpStream) -> Result<Incoming, Error> {
+        let observed = Handshake::begin(Role::Server, None, || tcp.peer_addr().ok());
+        observed.report(self.accept_unreported(tcp, &observed))
+    }
+
+    fn accept_unreported(&self, tcp: TcpStream, observed: &Handshake) -> Result<Incoming, Error> {
         let deadline = Instant::now() + self.timeouts().handshake;
         let tcp = Arc::new(tcp);
         let mut io = BlockingStream::new(tcp.clone()).map_err(Error::io)?;
@@ -69,12 +76,14 @@ impl Server {
                     {
                         Err(error) => break incoming.reject_with_error(error),
                         Ok(request) => {
+                            observed.record_path(request.uri().path());
                             return Ok(Incoming {
                                 io,
                                 tcp,
                                 handshake: incoming,
                                 request,
                                 server: self.clone(),
+                                observed: observed.clone(),
                             });
                         }
                     },
@@ -142,6 +151,11 @@ impl Incoming {
     ///
     /// Those of [`Incoming::accept_with`](crate::Incoming::accept_with).
     pub fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
+        let observed = self.observed.clone();
+        observed.report(self.accept_unreported(acceptance))
+    }
+
+    fn accept_unreported(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
         let Self {
             mut io,
             tcp,

@@ -18,6 +18,7 @@ use crate::client::{Client, HeaderCredentials};
 use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
 use crate::error::redirect::{self, Redirect};
+use crate::observe::{Handshake, Role};
 use crate::settings::CommonOptions;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
@@ -210,6 +211,12 @@ impl RequestBuilder {
     ///
     /// Dropping the future closes the socket.
     pub async fn connect_with_response(self) -> Result<(WebSocket, Response<()>), Error> {
+        let handshake = Handshake::begin(Role::Client, None, || None);
+        handshake.observe(self.open_url(&handshake)).await
+    }
+
+    /// Connects to the URL, and to those that it redirects to.
+    async fn open_url(&self, handshake: &Handshake) -> Result<(WebSocket, Response<()>), Error> {
         self.check_runtime()?;
         let deadline = self.open_deadline();
         let redirects_max = self.redirects_max.unwrap_or(self.client.redirects_max());
@@ -220,6 +227,7 @@ impl RequestBuilder {
         let mut redirects = 0;
         loop {
             let Hop { url, credentials } = &hop;
+            handshake.record_path(url.uri().resource());
             let request = self.client.client_request(url, &self.parts, *credentials)?;
             let opened = self.open(url, request, deadline).await;
             let uri = url.uri();
@@ -295,7 +303,16 @@ impl RequestBuilder {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let handshake = Handshake::begin(Role::Client, None, || socket::peer_addr(&io));
+        handshake.observe(self.open_over(io, &handshake)).await
+    }
+
+    async fn open_over<S>(&self, io: S, handshake: &Handshake) -> Result<(WebSocket, Response<()>), Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (url, request) = self.build()?;
+        handshake.record_path(url.uri().resource());
         socket::prepare(&io)?;
         let deadline = self.open_deadline();
         let opened = self.client.open(io, &url, request, deadline).await;

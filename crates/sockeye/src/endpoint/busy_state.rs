@@ -8,6 +8,7 @@ use sockeye_proto::Instant;
 
 use super::compress_job::CompressJob;
 use super::deferred_queue::DeferredQueue;
+use super::latency::Latency;
 use super::read_ahead::ReadAhead;
 use super::reservations::Reservations;
 
@@ -27,9 +28,18 @@ pub(super) struct BusyState {
     pub(super) reservations: Reservations,
     /// Messages that are encoded once everything encoded before is written.
     pub(super) deferred: DeferredQueue,
+    /// Present from the beginning if the application asks for measurements. This state then always exists.
+    pub(super) latency: Option<Box<Latency>>,
 }
 
 impl BusyState {
+    pub(super) fn with_latency() -> Self {
+        Self {
+            latency: Some(Box::default()),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.compress_job.is_none()
             && self.stall.is_none()
@@ -38,6 +48,7 @@ impl BusyState {
             && self.ahead.is_empty()
             && self.reservations.is_empty()
             && self.deferred.is_empty()
+            && self.latency.is_none()
     }
 }
 

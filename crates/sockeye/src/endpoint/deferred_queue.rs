@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use sockeye_proto::Instant;
+
 use crate::message::outbound::Outbound;
 
 /// Memory per deferred message, in addition to its payload.
@@ -16,6 +18,18 @@ pub(crate) struct DeferredMessage {
     pub(crate) message: Outbound,
     /// Counts the message if it is dropped for a newer one. `None` for a message that must not be dropped.
     pub(crate) drop_count: Option<Arc<AtomicU64>>,
+    /// When it was accepted, if queue waits are measured.
+    pub(crate) queued_at: Option<Instant>,
+}
+
+impl DeferredMessage {
+    pub(crate) fn new(message: Outbound, drop_count: Option<Arc<AtomicU64>>) -> Self {
+        Self {
+            message,
+            drop_count,
+            queued_at: None,
+        }
+    }
 }
 
 /// Messages that wait to be encoded. Droppable messages have their own queue, so that dropping the oldest is O(1).
@@ -95,10 +109,7 @@ mod tests {
     use super::*;
 
     fn message(text: &str, drop_count: Option<&Arc<AtomicU64>>) -> DeferredMessage {
-        DeferredMessage {
-            message: text.into(),
-            drop_count: drop_count.cloned(),
-        }
+        DeferredMessage::new(text.into(), drop_count.cloned())
     }
 
     fn texts(mut queue: DeferredQueue) -> Vec<String> {

@@ -15,6 +15,7 @@ mod deferred_queue;
 mod driver;
 mod fast_path;
 mod input;
+mod latency;
 mod linger;
 mod message_pool;
 mod read_ahead;

@@ -217,6 +217,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn inner_kind(&self) -> &Kind {
+        &self.0
+    }
+
     /// Whether a new connection may succeed without any change, because the network failed or the peer failed, is
     /// overloaded or restarts. Use an increasing delay between attempts.
     ///

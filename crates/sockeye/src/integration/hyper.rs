@@ -75,6 +75,7 @@ use tokio::net::TcpStream;
 
 use crate::convert;
 use crate::error::Error;
+use crate::observe;
 use crate::server::response::Acceptance;
 use crate::server::{AcceptedHandshake, Server};
 use crate::transport::Io;
@@ -146,6 +147,7 @@ pub struct UpgradeError {
 
 impl UpgradeError {
     pub(crate) fn new(error: Error, response: &handshake::Response) -> Self {
+        observe::report_rejection(&error);
         let response = Box::new(convert::response(response).map(Full::new));
         Self { error, response }
     }

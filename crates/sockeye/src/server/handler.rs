@@ -89,13 +89,15 @@ mod tests {
         Ok(())
     }
 
-    /// tokio adds 112 bytes and rounds up to a multiple of 128: one byte more would cost every connection 128.
+    /// tokio adds 112 bytes and rounds up to a multiple of 128: one byte more would cost every connection 128, as the
+    /// features `tracing` and `metrics` do.
     #[test]
     fn echo_handler_fits_its_task() {
         fn size_of_task<R>(_: impl Fn(Incoming) -> R) -> usize {
             size_of::<HandlerTask<R>>()
         }
         let size = size_of_task(echo);
-        assert!(size <= 528, "{size} bytes");
+        let is_observed = cfg!(any(feature = "metrics", feature = "tracing"));
+        assert!(size <= if is_observed { 536 } else { 528 }, "{size} bytes");
     }
 }

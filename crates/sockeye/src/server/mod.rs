@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::convert;
 use crate::error::Error;
+use crate::observe::{self, Handshake, RequestPath};
 use crate::runtime::{Deadline, Runtime};
 use crate::server::response::{Acceptance, Rejection, internal_error};
 use crate::server::serve::{Listener, Serve};
@@ -91,6 +92,7 @@ struct IncomingState {
     handshake: handshake::Incoming,
     request: Request<()>,
     server: Server,
+    observed: Handshake,
 }
 
 /// The kind of request that a client sent.
@@ -172,6 +174,14 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let observed = Handshake::begin(observe::Role::Server, None, || socket::peer_addr(&io));
+        observed.observe(self.receive_from(io, &observed, accepts_plain)).await
+    }
+
+    async fn receive_from<S>(&self, io: S, observed: &Handshake, accepts_plain: bool) -> Result<ReceivedRequest, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         socket::prepare(&io)?;
         let mut deadline = Deadline::after(self.runtime(), self.options.common.timeouts.handshake);
         // RFC 6455 §4.2.2 (1): TLS comes first, and all further data goes through it. [6455-4.2.2-1, 6455-4.2.2-2]
@@ -179,7 +189,7 @@ impl Server {
             .limit(self.start_tls(io))
             .await
             .map_err(|_| Error::timeout("the TLS handshake"))??;
-        self.read_request(io, deadline, accepts_plain).await
+        self.read_request(io, observed, deadline, accepts_plain).await
     }
 
     async fn start_tls<S>(&self, io: S) -> Result<Box<dyn Io>, Error>
@@ -196,6 +206,7 @@ impl Server {
     async fn read_request(
         &self,
         mut io: Box<dyn Io>,
+        observed: &Handshake,
         mut deadline: Deadline,
         accepts_plain: bool,
     ) -> Result<ReceivedRequest, Error> {
@@ -215,11 +226,13 @@ impl Server {
                 {
                     Err(error) => break incoming.reject_with_error(error),
                     Ok(request) => {
+                        observed.record_path(request.uri().path());
                         return Ok(ReceivedRequest::WebSocket(Incoming(Box::new(IncomingState {
                             io,
                             handshake: incoming,
                             request,
                             server: self.clone(),
+                            observed: observed.clone(),
                         }))));
                     }
                 },
@@ -262,6 +275,7 @@ impl Server {
         acceptance: Acceptance,
     ) -> Result<AcceptedHandshake, (Error, handshake::Response)> {
         let request = handshake.request();
+        let path = RequestPath::of(request.path());
         let acceptance = match acceptance.into_proto(request, &self.options.subprotocols) {
             Ok(acceptance) => acceptance,
             Err(invalid) => return Err((Error::invalid_input(invalid), handshake.reject(internal_error()))),
@@ -271,7 +285,11 @@ impl Server {
             Some(config) => acceptance.deflate(config, request),
         };
         match handshake.accept(acceptance) {
-            Ok(accepted) => Ok(AcceptedHandshake { accepted, negotiated }),
+            Ok(accepted) => Ok(AcceptedHandshake {
+                accepted,
+                negotiated,
+                path,
+            }),
             Err(error) => {
                 let response = error.response.clone();
                 Err((Error::invalid_input(error), response))
@@ -334,6 +352,7 @@ impl Server {
         if let (Some(config), Some(negotiated)) = (&self.options.common.deflate, accepted_handshake.negotiated) {
             ws.enable_deflate(config, negotiated);
         }
+        ws.observe(observe::Role::Server, &accepted_handshake.path);
         ws
     }
 }
@@ -342,6 +361,7 @@ impl Server {
 pub(crate) struct AcceptedHandshake {
     pub(crate) accepted: Accepted,
     negotiated: Option<NegotiatedParams>,
+    path: RequestPath,
 }
 
 impl ServerBuilder {
@@ -407,6 +427,17 @@ impl ServerBuilder {
     /// send them with [`Compress::Never`](crate::Compress::Never).
     pub fn compression(mut self, config: DeflateConfig) -> Self {
         self.options.common.deflate = Some(config);
+        self
+    }
+
+    /// Measures round trips and how long messages wait to be written: see
+    /// [`ConnectionStats::round_trip`](crate::ConnectionStats::round_trip) and
+    /// [`queue_wait`](crate::ConnectionStats::queue_wait). Default: off.
+    ///
+    /// A connection then holds about 600 bytes more and does not use the fast path for small messages. One message is
+    /// measured at a time, with two readings of the clock.
+    pub fn latency_histograms(mut self) -> Self {
+        self.options.common.measures_latency = true;
         self
     }
 
@@ -495,7 +526,8 @@ impl Incoming {
     ///
     /// Dropping the future closes the transport.
     pub async fn accept(self) -> Result<WebSocket, Error> {
-        Box::pin(self.0.accept(Acceptance::new())).await
+        let observed = self.0.observed.clone();
+        observed.observe(Box::pin(self.0.accept(Acceptance::new()))).await
     }
 
     /// Accepts the request with a chosen subprotocol and headers, and opens the WebSocket. Compression is negotiated if
@@ -511,7 +543,8 @@ impl Incoming {
     /// Dropping the future closes the transport.
     pub async fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
         // Boxed, so that its memory is freed before the application's future continues with the WebSocket.
-        Box::pin(self.0.accept(acceptance)).await
+        let observed = self.0.observed.clone();
+        observed.observe(Box::pin(self.0.accept(acceptance))).await
     }
 
     /// Rejects the request with a [`StatusCode`](http::StatusCode), or with a [`Response`](http::Response) that has

@@ -39,6 +39,7 @@ use crate::error::Error;
 use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
+use crate::observe::{self, Observer, RequestPath};
 use crate::settings::ConnectionGroup;
 use crate::stats::ConnectionStats;
 use crate::transport::Io;
@@ -118,6 +119,12 @@ impl WebSocket {
                 })
             }),
         }
+    }
+
+    /// Reports this connection to the features `tracing` and `metrics`.
+    pub(crate) fn observe(&mut self, role: observe::Role, path: &RequestPath) {
+        let observer = Observer::open(role, path, || self.peer_addr());
+        self.driver.set_observer(observer);
     }
 
     pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, negotiated: NegotiatedParams) {
@@ -486,6 +493,25 @@ impl WebSocket {
     #[cfg(feature = "tls")]
     pub fn peer_certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
         socket::peer_certificates(self.driver.transport()?)
+    }
+
+    /// The span of this connection: `connection` with the fields `id`, `role`, `peer`, `path`, and at the end
+    /// `close_cause` and `close_code`. A disabled span after the end of the connection.
+    ///
+    /// Instrument the task of the connection with it, so that its own events show the fields:
+    ///
+    /// ```
+    /// use tracing::Instrument as _;
+    ///
+    /// # async fn handle(mut ws: sockeye::WebSocket) -> Result<(), sockeye::Error> { Ok(()) }
+    /// # async fn example(ws: sockeye::WebSocket) -> Result<(), sockeye::Error> {
+    /// let span = ws.span();
+    /// handle(ws).instrument(span).await
+    /// # }
+    /// ```
+    #[cfg(feature = "tracing")]
+    pub fn span(&self) -> tracing::Span {
+        self.driver.observer().span()
     }
 
     /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks. Addresses,

@@ -104,7 +104,7 @@ impl Outbox {
         if self
             .sender
             .shared
-            .queue_or_defer(DeferredMessage { message, drop_count })?
+            .queue_or_defer(DeferredMessage::new(message, drop_count))?
         {
             return Ok(());
         }

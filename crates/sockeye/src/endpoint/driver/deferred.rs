@@ -19,7 +19,11 @@ pub(crate) enum LimitCheck {
 impl Driver {
     /// Encodes a message of an outbox, or defers it if the connection is busy. Returns `false` if it needs capacity and
     /// there is none.
-    pub(crate) fn queue_or_defer(&mut self, deferred: DeferredMessage, limit_check: LimitCheck) -> Result<bool, Error> {
+    pub(crate) fn queue_or_defer(
+        &mut self,
+        mut deferred: DeferredMessage,
+        limit_check: LimitCheck,
+    ) -> Result<bool, Error> {
         self.check_open()?;
         let len = deferred.message.len();
         let is_droppable = deferred.drop_count.is_some();
@@ -36,6 +40,7 @@ impl Driver {
             self.record_queue_full();
             return Ok(false);
         }
+        deferred.queued_at = self.queue_time();
         self.with_busy_state(|busy| match is_droppable {
             true => busy.deferred.push_and_drop_oldest(deferred, cost_max),
             false => busy.deferred.push(deferred),
@@ -51,8 +56,12 @@ impl Driver {
         }
         // Nothing can be queued behind the message that is being sent in parts.
         self.check_open()?;
-        let drop_count = None;
-        self.with_busy_state(|busy| busy.deferred.push(DeferredMessage { message, drop_count }));
+        let deferred = DeferredMessage {
+            message,
+            drop_count: None,
+            queued_at: self.queue_time(),
+        };
+        self.with_busy_state(|busy| busy.deferred.push(deferred));
         Ok(())
     }
 
@@ -94,7 +103,7 @@ impl Driver {
             let Some(next) = self.with_busy_state(|busy| busy.deferred.pop()) else {
                 return;
             };
-            if self.queue(&next.message).is_err() {
+            if self.queue_deferred(&next).is_err() {
                 // The connection has closed since.
                 self.record_dropped_message();
                 return self.drop_deferred();
@@ -109,12 +118,25 @@ impl Driver {
             if self.is_compressing() {
                 self.queue_part();
             } else if let Some(next) = self.with_busy_state(|busy| busy.deferred.pop())
-                && self.queue(&next.message).is_err()
+                && self.queue_deferred(&next).is_err()
             {
                 self.record_dropped_message();
                 return self.drop_deferred();
             }
         }
+    }
+
+    /// Queues a deferred message. It is measured from when it was accepted.
+    fn queue_deferred(&mut self, deferred: &DeferredMessage) -> Result<(), Error> {
+        if deferred.queued_at.is_none() {
+            return self.queue(&deferred.message);
+        }
+        let before = self.write_queue.end();
+        self.queue_unmeasured(&deferred.message)?;
+        if self.write_queue.end() > before {
+            self.start_sample(deferred.queued_at);
+        }
+        Ok(())
     }
 
     /// Drops all deferred messages, because the connection has ended.

@@ -68,6 +68,7 @@ impl Driver {
             self.with_busy_state(|busy| busy.stall = None);
         }
         self.drop_output();
+        self.report_end();
     }
 
     /// Checks whether the transport can be written to, as far as is known. Otherwise returns the error that `recv`
@@ -107,13 +108,19 @@ impl Driver {
         // A flush on this driver cannot know whether the background task writes it.
         self.has_dropped_output |= !self.is_flushed();
         let (input, write_queue) = (self.input.without_content(), self.write_queue.without_content());
+        let mut busy = self.busy.take();
+        // The measurements stay here, where the application reads them.
+        if let Some(latency) = busy.as_mut().and_then(|busy| busy.latency.take()) {
+            self.with_busy_state(|busy| busy.latency = Some(latency));
+            self.cancel_sample();
+        }
         Self {
             connection: self.connection.take_closing(),
             transport: self.transport.take(),
             group: self.group.clone(),
             input: std::mem::replace(&mut self.input, input),
             write_queue: std::mem::replace(&mut self.write_queue, write_queue),
-            busy: self.busy.take(),
+            busy,
             timer: Timer::default(),
             window_edge: self.window_edge,
             budget: Budget::default(),
@@ -121,6 +128,7 @@ impl Driver {
             has_dropped_output: self.has_dropped_output,
             end: EndStatus::Background,
             high_counts: self.high_counts,
+            observer: std::mem::take(&mut self.observer),
         }
     }
 
@@ -148,6 +156,7 @@ impl Drop for Driver {
         if is_closing && self.transport.io().is_some() {
             self.finish_in_background();
         }
+        self.report_end();
         self.input.release();
         self.write_queue.clear();
     }

@@ -7,6 +7,7 @@ mod capacity;
 mod control;
 mod deferred;
 mod end;
+mod latency;
 mod queue;
 mod receive;
 mod recv_stream;
@@ -40,6 +41,7 @@ use super::wake_flags::WakeFlags;
 use super::write_queue::WriteQueue;
 use crate::error::{Error, Kind};
 use crate::message::Message;
+use crate::observe::Observer;
 use crate::runtime::{Runtime, Timer};
 use crate::settings::ConnectionGroup;
 use crate::transport::Io;
@@ -66,6 +68,7 @@ pub(crate) struct Driver {
     observes_control: bool,
     end: EndStatus,
     high_counts: HighCounts,
+    observer: Observer,
 }
 
 /// The result of [`Driver::write_queued`].
@@ -96,13 +99,14 @@ impl Driver {
     pub(crate) fn new(io: Box<dyn Io>, role: Role, group: Arc<ConnectionGroup>, read_buf: Vec<u8>) -> Self {
         let runtime = group.runtime;
         let now = runtime.now();
+        let busy = group.measures_latency.then(|| Box::new(BusyState::with_latency()));
         Self {
             transport: TransportState::Open(io.into()),
             connection: Connection::new(role, group.connection.clone(), now),
             group,
             input: Input::new(read_buf, now),
             write_queue: WriteQueue::default(),
-            busy: None,
+            busy,
             timer: Timer::default(),
             window_edge: None,
             budget: Budget::default(),
@@ -110,6 +114,7 @@ impl Driver {
             observes_control: false,
             end: EndStatus::NotReported,
             high_counts: HighCounts::default(),
+            observer: Observer::default(),
         }
     }
 
@@ -296,6 +301,7 @@ impl Driver {
                 self.end_transport(error);
                 continue;
             }
+            self.report_counts();
             ready!(self.poll_deadline(cx));
         }
     }

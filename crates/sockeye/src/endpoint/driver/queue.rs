@@ -78,6 +78,16 @@ impl Driver {
     /// Queues a message, regardless of the limit.
     #[inline]
     pub(crate) fn queue(&mut self, message: &Outbound) -> Result<(), Error> {
+        self.queue_unmeasured(message)?;
+        if self.busy.is_some() {
+            self.start_sample(None);
+        }
+        Ok(())
+    }
+
+    /// [`queue`](Self::queue) for a message whose time in the queue is not measured from now on.
+    #[inline]
+    pub(super) fn queue_unmeasured(&mut self, message: &Outbound) -> Result<(), Error> {
         match message.prepared() {
             None => self.queue_plain(message),
             Some(prepared) => self.queue_prepared(prepared, message.compress_choice()),

@@ -92,6 +92,7 @@ impl Driver {
             if self.observes_control
                 && let Some(control) = control_event(&event)
             {
+                self.record_round_trip();
                 self.with_busy_state(|busy| busy.ahead.push(control));
                 self.input.release_or_retain();
                 self.queue_control();
@@ -122,6 +123,9 @@ impl Driver {
 
     /// Queues the answer to a control frame or to a protocol error.
     pub(super) fn handle_control(&mut self) {
+        if self.busy.is_some() || self.observer.is_active() {
+            self.record_round_trip();
+        }
         if self.connection.state() != State::Open {
             // Our close frame would wait for the end of a compressed message.
             self.abandon_fragments();

@@ -20,6 +20,15 @@ pub(super) struct HighCounts {
 
 impl Driver {
     pub(crate) fn stats(&self) -> ConnectionStats {
+        let mut stats = self.counts();
+        if let Some(latency) = self.latency() {
+            (stats.round_trip, stats.queue_wait) = (latency.round_trip, latency.queue_wait);
+        }
+        stats
+    }
+
+    /// The statistics without the histograms.
+    pub(super) fn counts(&self) -> ConnectionStats {
         let compression = self.connection.compression_stats();
         let HighCounts {
             sent: high_sent,
@@ -38,6 +47,7 @@ impl Driver {
                 self.input.bytes,
                 compression.received,
             ),
+            ..ConnectionStats::default()
         }
     }
 

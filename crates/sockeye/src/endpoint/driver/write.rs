@@ -22,6 +22,7 @@ impl Driver {
         }
         self.find_close_after_write_failure(cx);
         self.carry_counts();
+        self.report_counts();
         match self.check_flushed() {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => self.poll_error(cx, error),
@@ -42,6 +43,7 @@ impl Driver {
         }
         self.find_close_after_write_failure(cx);
         self.carry_counts();
+        self.report_counts();
         match self.check_flushed() {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => self.poll_error(cx, error),
@@ -61,6 +63,7 @@ impl Driver {
         let work = written.max(self.budget.spent());
         let is_stalled = self.stall().is_some();
         let is_unfinished = drained.is_pending() && self.budget.is_spent() && !is_stalled;
+        self.report_counts();
         // This used the caller's budget, not that of the connection's tasks.
         self.budget.reset();
         // A new stall has a deadline that the waiting tasks do not know yet. During a stall they wait for the peer to
@@ -139,9 +142,10 @@ impl Driver {
                 Poll::Ready(Ok(())) if self.busy.is_none() && self.has_nothing_to_write() => {
                     return Poll::Ready(());
                 }
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.finish_sample(),
                 Poll::Ready(Err(error)) => self.transport.fail_write(Error::io(error)),
                 Poll::Pending => {
+                    self.finish_sample();
                     if self.stall().is_none() {
                         let written_total = self.write_queue.written_total();
                         let stall = Stall::new(self.runtime().now(), written_total, written_total - written_before);
@@ -210,6 +214,7 @@ impl Driver {
         self.write_queue.clear();
         self.cancel_compress_job();
         self.drop_deferred();
+        self.cancel_sample();
     }
 
     fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {
