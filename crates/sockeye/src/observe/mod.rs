@@ -33,7 +33,7 @@ pub(crate) struct RequestPath {
 /// One opening handshake.
 #[derive(Clone)]
 pub(crate) struct Handshake {
-    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    #[cfg(feature = "metrics")]
     role: Role,
     #[cfg(feature = "tracing")]
     span: tracing::Span,
@@ -102,12 +102,12 @@ impl<T, F: Future<Output = Result<T, Error>>> Future for Observe<'_, F> {
     }
 }
 
-#[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
+#[cfg_attr(not(all(feature = "metrics", feature = "tracing")), allow(unused_variables))]
 impl Handshake {
     /// Begins an opening handshake. A client knows the path, a server usually the address.
     pub(crate) fn begin(role: Role, path: Option<&str>, peer_addr: impl FnOnce() -> Option<SocketAddr>) -> Self {
         Self {
-            #[cfg(any(feature = "metrics", feature = "tracing"))]
+            #[cfg(feature = "metrics")]
             role,
             #[cfg(feature = "tracing")]
             span: trace::handshake_span(role, path.map(RequestPath::of), peer_addr),
