@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use smol::Timer;
 use smol::net::{TcpListener, TcpStream};
-use sockeye::{Address, Client, CloseCode, FuturesIo, Runtime, Server, WebSocket};
+use sockeye::{Client, CloseCode, FuturesIo, Runtime, Server, WebSocket, WebSocketUrl};
 
 /// Connects the deadlines of sockeye to the timers of smol.
 enum Smol {}
@@ -44,7 +44,7 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// Performs the opening handshake, within its timeout, and echoes messages.
-async fn echo(server: &Server, tcp: TcpStream) -> Result<(), sockeye::Error> {
+async fn echo(server: &Server, tcp: TcpStream) -> Result<(), Box<dyn Error + Send + Sync>> {
     tcp.set_nodelay(true)?;
     let mut ws = server.accept(FuturesIo::new(tcp)).await?.accept().await?;
     while let Some(message) = ws.recv().await? {
@@ -56,8 +56,8 @@ async fn echo(server: &Server, tcp: TcpStream) -> Result<(), sockeye::Error> {
 /// Connects a socket of smol, and opens a WebSocket over it. For `wss://`, TLS runs over the socket.
 async fn connect(url: &str) -> Result<WebSocket, Box<dyn Error>> {
     let client = Client::builder().runtime::<Smol>().build()?;
-    let address = Address::parse(url)?;
-    let tcp = TcpStream::connect((address.uri().host(), address.uri().port())).await?;
+    let parsed = WebSocketUrl::parse(url)?;
+    let tcp = TcpStream::connect((parsed.uri().host(), parsed.uri().port())).await?;
     tcp.set_nodelay(true)?;
     let (ws, _response) = client.request(url).connect_over(FuturesIo::new(tcp)).await?;
     Ok(ws)

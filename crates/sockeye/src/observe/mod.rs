@@ -152,10 +152,7 @@ pub(crate) fn report_rejection(error: &Error) {
     let _ = Handshake::begin(Role::Server, None, || None).report::<()>(Err(error.clone()));
 }
 
-#[cfg_attr(
-    not(any(feature = "metrics", feature = "tracing")),
-    allow(unused_variables, clippy::unused_self)
-)]
+#[cfg_attr(not(all(feature = "metrics", feature = "tracing")), allow(unused_variables))]
 impl Observer {
     /// Reports a connection that was opened.
     pub(crate) fn open(role: Role, path: &RequestPath, peer_addr: impl FnOnce() -> Option<SocketAddr>) -> Self {
