@@ -63,7 +63,9 @@ fn tick(mut ws: WebSocket) -> Pin<Box<dyn Future<Output = Result<(), Error>> + S
             ticks.tick().await;
             ws.send("tick").await?;
         }
-        ws.recv().await.map(drop)
+        // Until the client has received all of them: dropping the connection earlier would lose the rest.
+        while ws.recv().await?.is_some() {}
+        Ok(())
     })
 }
 
