@@ -52,6 +52,18 @@ impl CloseInfo {
         }
     }
 
+    /// Describes the end of a connection whose frames another implementation handles, such as the WebSocket of a
+    /// browser: the side whose close frame came first, the cause, and the close frames of this endpoint and of the peer.
+    #[must_use]
+    pub fn from_parts(first: Side, cause: CloseCause, sent: Option<CloseFrame>, received: Option<CloseFrame>) -> Self {
+        Self {
+            sent,
+            received,
+            first,
+            cause,
+        }
+    }
+
     /// The close frame that this endpoint sent or is about to send, if any.
     pub fn sent(&self) -> Option<&CloseFrame> {
         self.sent.as_ref()
