@@ -71,3 +71,7 @@ pub struct Streams;
 #[doc = include_str!("../../docs/guide/testing.md")]
 #[derive(Debug)]
 pub struct Testing;
+
+#[doc = include_str!("../../docs/guide/wasm.md")]
+#[derive(Debug)]
+pub struct Wasm;

@@ -69,6 +69,8 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("runtime", &[]),
     ("settings", &["runtime"]),
     ("message", &[]),
+    // On wasm32, this takes the place of `settings`, `websocket` and `client`.
+    ("browser", &["convert", "error", "message"]),
     ("transport", &["error"]),
     (
         "endpoint",

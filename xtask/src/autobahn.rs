@@ -43,7 +43,9 @@ pub(crate) struct Options {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut environment = Environment::new(workspace)?;
     step("install Autobahn|Testsuite", || {
-        AUTOBAHN.prepare(workspace, &mut environment)
+        AUTOBAHN
+            .prepare(workspace, &mut environment)
+            .map_err(|(_, error)| error)
     })?;
     let all = options.all.then_some(ALL_CASES);
     if let Some(cases) = options.cases.as_deref().or(all) {

@@ -1,18 +1,19 @@
 //! `cargo xtask ci`: every check that a change must pass, the cheapest first.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
     api, bench, count, deny, fuzz,
     process::{call, output, skip, step},
     spec, test,
+    tools::{
+        self,
+        wasm::{TARGET as WASM, install_target},
+    },
     workspace::Workspace,
 };
-
-/// A target without an operating system: building for it shows that the protocol crate does no I/O.
-const WASM: &str = "wasm32-unknown-unknown";
 
 /// A microcontroller (Cortex-M4 and M7) without a standard library: building for it shows that the protocol crate needs
 /// none.
@@ -36,10 +37,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     skipped.extend(step("public API", || api::run(workspace, &api::Options::default()))?);
     step("fuzz targets", || fuzz::check(workspace))?;
     step("load generator", || bench::check(workspace))?;
-    step("sockeye-proto for wasm32", || {
-        install_target(WASM)?;
-        call(&mut workspace.cargo(["build", "-p", "sockeye-proto", "--target", WASM]))
-    })?;
+    skipped.extend(step("sockeye-proto and sockeye for wasm32", || wasm(workspace))?);
     skipped.extend(step("sockeye-proto for a microcontroller", || {
         microcontroller(workspace)
     })?);
@@ -112,6 +110,24 @@ fn sanitize(workspace: &Workspace) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// Builds the protocol crate, and checks the client for web pages and the page that tests it. Without the target, returns
+/// how to install it.
+fn wasm(workspace: &Workspace) -> Result<Option<String>> {
+    if let Err(error) = install_target(WASM) {
+        let reason = format!("wasm32: rustup target add {WASM}");
+        return Ok(Some(skip(&reason, &error)));
+    }
+    call(&mut workspace.cargo(["build", "-p", "sockeye-proto", "--target", WASM]))?;
+    for features in ["--no-default-features", "--all-features"] {
+        let mut clippy = workspace.cargo(["clippy", "-p", "sockeye", "--target", WASM]);
+        call(clippy.args([features, "--", "-D", "warnings"]))?;
+    }
+    call(&mut tools::wasm::cargo(workspace, ["fmt", "--all", "--check"]))?;
+    let page = ["clippy", "--locked", "-p", "page", "--target", WASM];
+    call(tools::wasm::cargo(workspace, page).args(["--", "-D", "warnings"]))?;
+    Ok(None)
+}
+
 /// Builds the protocol crate without `std`. Without the target, returns how to install it.
 fn microcontroller(workspace: &Workspace) -> Result<Option<String>> {
     if let Err(error) = install_target(MICROCONTROLLER) {
@@ -120,16 +136,6 @@ fn microcontroller(workspace: &Workspace) -> Result<Option<String>> {
     }
     let build = ["build", "-p", "sockeye-proto", "--no-default-features", "--target"];
     call(workspace.cargo(build).arg(MICROCONTROLLER)).map(|()| None)
-}
-
-/// Adds a target with rustup if it is missing.
-fn install_target(target: &str) -> Result<()> {
-    let sysroot = output(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))?;
-    if Path::new(sysroot.trim()).exists() {
-        return Ok(());
-    }
-    call(Command::new("rustup").args(["target", "add", target]))
-        .with_context(|| format!("the target {target} is missing and rustup cannot add it; install it and run again"))
 }
 
 /// Checks a package without features, with each feature alone, and with all features.

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use crate::{
     process::{output, watch},
@@ -35,7 +35,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 27] = [
+pub(crate) const SUITES: [Suite; 28] = [
     Suite {
         name: "node_ws",
         unit_tests: None,
@@ -192,19 +192,20 @@ pub(crate) const SUITES: [Suite; 27] = [
         needs: &[Tool::Chromium, Tool::Node],
         peer: Some("Chromium"),
     },
+    Suite {
+        name: "chromium_wasm",
+        unit_tests: None,
+        needs: &[Tool::Chromium, Tool::Node, Tool::WasmTarget, Tool::WasmPage],
+        peer: None,
+    },
     AUTOBAHN,
 ];
 
 impl Suite {
-    /// Prepares the tools. The error says what is missing and how to install it.
-    pub(crate) fn prepare(&self, workspace: &Workspace, environment: &mut Environment) -> Result<()> {
-        self.needs.iter().try_for_each(|tool| environment.add(workspace, *tool))
-    }
-
-    /// Whether the suite may be skipped without making the run fail: Go, unlike the other tools, is not installed by this
-    /// program.
-    pub(crate) fn is_optional(&self) -> bool {
-        self.needs.iter().any(|tool| tool.is_optional())
+    /// Prepares the tools. Returns the first one that failed; the error says what is missing and how to install it.
+    pub(crate) fn prepare(&self, workspace: &Workspace, environment: &mut Environment) -> Result<(), (Tool, Error)> {
+        let mut add = |&tool| environment.add(workspace, tool).map_err(|error| (tool, error));
+        self.needs.iter().try_for_each(&mut add)
     }
 
     /// Runs the tests of the suite whose names contain `filter`.

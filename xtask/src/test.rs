@@ -44,13 +44,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
     let mut suites_missing = 0;
     let mut ran = vec![];
     for suite in suites {
-        if let Err(error) = suite.prepare(workspace, &mut environment) {
+        if let Err((tool, error)) = suite.prepare(workspace, &mut environment) {
             println!("skipped: {}: {error:#}", suite.name);
             // The whole error may be long; its first line says what to do.
             let error = error.to_string();
             skipped.push(format!("{}: {}", suite.name, error.lines().next().unwrap_or_default()));
             total.skipped += suite.count(workspace)?;
-            suites_missing += usize::from(!suite.is_optional());
+            suites_missing += usize::from(!tool.is_optional());
             continue;
         }
         let run = || suite.run(workspace, &environment, Profile::Debug, "");

@@ -11,6 +11,7 @@ mod native;
 mod node;
 mod python;
 mod stamp;
+pub(crate) mod wasm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,12 +66,19 @@ pub(crate) enum Tool {
     Caddy,
     /// Envoy, from PyPI.
     Envoy,
+    /// The standard library for wasm32.
+    WasmTarget,
+    /// The page in `tests/wasm`.
+    WasmPage,
 }
 
 impl Tool {
-    /// Whether the machine may lack the tool: it needs a language that this program does not install.
+    /// Whether the machine may lack the tool: it needs a language that this program does not install, or rustup.
     pub(crate) fn is_optional(self) -> bool {
-        matches!(self, Self::Centrifugo | Self::CentrifugeGo | Self::GoWebsocket)
+        matches!(
+            self,
+            Self::Centrifugo | Self::CentrifugeGo | Self::GoWebsocket | Self::WasmTarget
+        )
     }
 }
 
@@ -167,6 +175,8 @@ impl Environment {
                 let python = python::prepare(workspace)?;
                 self.set("SOCKEYE_TOOL_VALKEY", python::valkey(&python)?);
             }
+            Tool::WasmTarget => wasm::install_target(wasm::TARGET)?,
+            Tool::WasmPage => wasm::prepare(workspace)?,
             Tool::Centrifugo => self.set("SOCKEYE_TOOL_CENTRIFUGO", centrifugo::prepare(workspace)?),
         }
         self.prepared.insert(tool);

@@ -35,6 +35,9 @@ pub(crate) enum ConnectFailure {
     FamilyMismatch(Vec<SocketAddr>),
     /// Every attempt failed.
     Failed,
+    /// A browser could not open the WebSocket. It does not say why, so that scripts cannot explore a network.
+    #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "made in browsers"))]
+    Unexplained,
     /// This timeout expired.
     TimedOut(Duration),
 }
@@ -85,6 +88,9 @@ impl fmt::Display for ConnectError {
             ConnectFailure::FamilyMismatch(addresses) => {
                 f.write_str("the local address and the host's addresses are of different families:")?;
                 return addresses.iter().try_for_each(|address| write!(f, " {}", address.ip()));
+            }
+            ConnectFailure::Unexplained => {
+                return f.write_str("the browser does not tell programs why, but its console may");
             }
             ConnectFailure::TimedOut(limit) if self.attempts.is_empty() => {
                 return write!(f, "the host name was not resolved within {limit:?}");

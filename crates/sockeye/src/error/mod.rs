@@ -4,6 +4,7 @@ pub(crate) mod connect;
 pub(crate) mod invalid_url;
 pub(crate) mod proxy;
 pub(crate) mod redirect;
+pub(crate) mod try_recv;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -97,6 +98,12 @@ pub(crate) enum Kind {
     Aborted,
     /// The send queue was full, so an outbox closed the connection: see `Overflow::Close`.
     Overflow,
+    /// The messages that waited for the application in a browser exceeded `Limits::read_ahead_max`.
+    #[cfg_attr(
+        not(any(target_arch = "wasm32", test)),
+        expect(dead_code, reason = "only a browser cannot be told to read more slowly")
+    )]
+    ReadTooSlowly,
     /// The caller passed something invalid, such as a close code that must not be sent.
     InvalidInput(Box<dyn StdError + Send + Sync>),
     /// The URL is invalid, or its host cannot be used as a TLS server name.
@@ -212,7 +219,7 @@ impl Error {
                 CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout => ErrorKind::Timeout,
                 _ => ErrorKind::Closed,
             },
-            Kind::Aborted | Kind::Overflow => ErrorKind::Closed,
+            Kind::Aborted | Kind::Overflow | Kind::ReadTooSlowly => ErrorKind::Closed,
             Kind::Other(_) => ErrorKind::Other,
         }
     }
@@ -239,7 +246,12 @@ impl Error {
             Kind::Handshake(error) => matches!(error, HandshakeError::ClosedEarly | HandshakeError::TimedOut),
             Kind::Rejected(Rejected { response, .. }) => is_status_retryable(response.status()),
             Kind::Closed(close_info) => close_info.is_retryable(),
-            Kind::Aborted | Kind::Overflow | Kind::InvalidInput(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
+            Kind::Aborted
+            | Kind::Overflow
+            | Kind::ReadTooSlowly
+            | Kind::InvalidInput(_)
+            | Kind::InvalidUrl(_)
+            | Kind::Other(_) => false,
         }
     }
 
@@ -258,6 +270,7 @@ impl Error {
             | Kind::MutualStall
             | Kind::Aborted
             | Kind::Overflow
+            | Kind::ReadTooSlowly
             | Kind::Handshake(HandshakeError::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_invalid_input(),
             Kind::Proxy(error) => error.inner().is_some_and(Self::is_closed),
@@ -453,6 +466,10 @@ impl fmt::Display for Error {
             Kind::Overflow => {
                 f.write_str("the send queue was full, so the outbox closed the connection with 1013 (try again later)")
             }
+            Kind::ReadTooSlowly => f.write_str(
+                "the application receives too slowly: the messages that waited exceeded Limits::read_ahead_max, so the \
+                 connection was closed with 4013",
+            ),
             Kind::InvalidInput(error) => write!(f, "invalid input: {error}"),
             Kind::InvalidUrl(error) => write!(f, "invalid URL: {error}"),
             Kind::Tls(error) => write!(f, "TLS failed: {error}"),
@@ -487,6 +504,7 @@ impl StdError for Error {
             | Kind::MutualStall
             | Kind::Aborted
             | Kind::Overflow
+            | Kind::ReadTooSlowly
             | Kind::Rejected(_) => None,
         }
     }

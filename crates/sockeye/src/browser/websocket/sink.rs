@@ -1,0 +1,43 @@
+//! The parts of `Sink` that connections and senders share.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use sockeye_proto::CloseCode;
+
+use crate::browser::connection::Connection;
+use crate::browser::drain::{Drain, Until};
+use crate::error::Error;
+
+/// The wait for room of one sink, between the polls of `poll_ready`.
+#[derive(Debug, Default)]
+pub(crate) struct Room(Option<Box<Drain>>);
+
+impl Room {
+    /// Waits until fewer bytes wait in the browser than may. The next message may exceed that by its length.
+    pub(crate) fn poll(&mut self, connection: &Rc<Connection>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let drain = self
+            .0
+            .get_or_insert_with(|| Box::new(Drain::new(connection.clone(), Until::Room(0))));
+        let polled = Pin::new(&mut **drain).poll(cx);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+/// The browser sends by itself.
+pub(crate) fn poll_flush(connection: &Connection) -> Poll<Result<(), Error>> {
+    match connection.state().send_error() {
+        // Everything was given to the browser before this side closed.
+        Some(error) if !error.is_normal_close() => Poll::Ready(Err(error)),
+        _ => Poll::Ready(Ok(())),
+    }
+}
+
+pub(crate) fn poll_close(connection: &Connection) -> Poll<Result<(), Error>> {
+    connection.start_close(CloseCode::NORMAL, "")?;
+    poll_flush(connection)
+}
