@@ -2,6 +2,7 @@
 // usage: node wasm_client.mjs ADDRESS
 // ADDRESS, such as 127.0.0.1:4711, serves both the page and the WebSockets.
 
+import { strict as assert } from 'node:assert';
 import { launch } from './browser.mjs';
 import { check, finish } from './report.mjs';
 
@@ -11,6 +12,17 @@ const page = await browser.newPage();
 page.on('pageerror', (error) => console.error(`page: ${error}`));
 page.on('console', (message) => console.error(`console: ${message.text()}`));
 
+// Keeps every WebSocket that the crate creates.
+await page.evaluateOnNewDocument(() => {
+  window.sockets = [];
+  const { WebSocket } = window;
+  window.WebSocket = class extends WebSocket {
+    constructor(...options) {
+      super(...options);
+      window.sockets.push(this);
+    }
+  };
+});
 await page.goto(`http://${address}/index.html`);
 await page.waitForFunction('window.ready');
 for (const name of await page.evaluate('cases()')) {
@@ -21,6 +33,17 @@ for (const name of await page.evaluate('cases()')) {
     if (failure !== null) throw new Error(failure);
   });
 }
+
+await check('every socket is closed without event handlers', async () => {
+  const sockets = await page.evaluate(() => sockets.map(
+    ({ readyState, onopen, onmessage, onclose, onerror }) => ({
+      isClosed: readyState >= WebSocket.CLOSING,
+      handlers: [onopen, onmessage, onclose, onerror].filter((handler) => handler !== null).length,
+    }),
+  ));
+  assert.ok(sockets.length > 20, `${sockets.length} sockets`);
+  assert.deepEqual(sockets.filter(({ isClosed, handlers }) => !isClosed || handlers > 0), []);
+});
 
 await browser.close();
 finish();

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 #[path = "../wasm/page/src/greet.rs"]
+#[allow(unreachable_pub, reason = "the guide shows its text")]
 mod greet;
 
 /// The cases of `tests/wasm/page/src/cases.rs`.
@@ -42,8 +43,11 @@ const CASES: &[&str] = &[
     "message over the limit",
     "drop closes",
     "dropped receiver closes",
+    "dropped while its event is handled",
     "dropped connect closes",
     "dropped futures lose nothing",
+    // Of `tests/peers/wasm_client.mjs`, after the others.
+    "every socket is closed without event handlers",
 ];
 
 /// The close frames that the server must have received in these cases: the code and the reason.
@@ -57,6 +61,7 @@ const CLOSED_WITH: &[(&str, u16, &str)] = &[
     // A close frame without a code.
     ("drop closes", 1005, ""),
     ("dropped receiver closes", 1005, ""),
+    ("dropped while its event is handled", 1005, ""),
     ("dropped futures lose nothing", 1005, ""),
 ];
 

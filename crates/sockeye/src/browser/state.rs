@@ -106,7 +106,7 @@ impl State {
     /// failed, and if the connection ended without a close frame of the peer.
     pub(crate) fn handle_close(&self, code: u16, reason: String) {
         let code = CloseCode(code);
-        let received = (code != CloseCode::ABNORMAL).then(|| CloseFrame { code, reason });
+        let received = (code != CloseCode::ABNORMAL).then_some(CloseFrame { code, reason });
         let close_info = match (self.closing.get(), received) {
             (Some(closing), received) => {
                 CloseInfo::from_parts(Side::Local, CloseCause::Local, closing.sent().cloned(), received)

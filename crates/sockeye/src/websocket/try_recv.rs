@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use crate::endpoint::{Driver, NotReceived};
 use crate::message::Message;
 
-pub use crate::error::try_recv::TryRecvError;
+pub(crate) use crate::error::try_recv::TryRecvError;
 
 /// Receives a message that has arrived. `waker` is registered with the transport and the timer.
 #[inline]

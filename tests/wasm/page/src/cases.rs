@@ -1,10 +1,13 @@
 //! The cases. The server is that of `tests/tests/chromium_wasm.rs`: the path says what it does, and the query names the
 //! case for its report of how the connection ended.
 
+use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::future::{Either, join, select};
@@ -47,6 +50,7 @@ pub(crate) const NAMES: &[&str] = &[
     "message over the limit",
     "drop closes",
     "dropped receiver closes",
+    "dropped while its event is handled",
     "dropped connect closes",
     "dropped futures lose nothing",
 ];
@@ -80,6 +84,7 @@ pub(crate) async fn run(name: &str, base: &str) -> Case {
         "message over the limit" => message_over_the_limit(echo).await,
         "drop closes" => drop_closes(echo).await,
         "dropped receiver closes" => dropped_receiver_closes(echo).await,
+        "dropped while its event is handled" => dropped_in_event(echo).await,
         "dropped connect closes" => dropped_connect_closes(&url("late")).await,
         "dropped futures lose nothing" => dropped_futures(echo).await,
         _ => Err(format!("there is no case {name}").into()),
@@ -402,7 +407,7 @@ async fn full_queue(url: &str) -> Case {
     let sending = async {
         sender.send(message).await?;
         sender.send(vec![2; 5 * PART]).await?;
-        check(sender.queued_bytes() <= 5 * PART, &sender.queued_bytes())?;
+        check(sender.queued_bytes() <= 5 * PART, sender.queued_bytes())?;
         sender.flush().await?;
         equal(sender.queued_bytes(), 0)
     };
@@ -496,6 +501,31 @@ async fn dropped_receiver_closes(url: &str) -> Case {
     check(!sender.is_open(), "the connection is closed")
 }
 
+/// A waker may run its task at once, and that task may drop the connection.
+async fn dropped_in_event(url: &str) -> Case {
+    thread_local! {
+        static CONNECTION: RefCell<Option<WebSocket>> = const { RefCell::new(None) };
+    }
+    struct DropConnection;
+
+    impl Wake for DropConnection {
+        fn wake(self: Arc<Self>) {
+            drop(CONNECTION.take());
+        }
+    }
+
+    let mut ws = sockeye::connect(url).await?;
+    ws.send("one").await?;
+    let waker = Waker::from(Arc::new(DropConnection));
+    let is_ready = pin!(ws.recv()).poll(&mut Context::from_waker(&waker)).is_ready();
+    check(!is_ready, "nothing has arrived")?;
+    CONNECTION.set(Some(ws));
+    while CONNECTION.with_borrow(Option::is_some) {
+        sleep(1).await;
+    }
+    Ok(())
+}
+
 async fn dropped_connect_closes(url: &str) -> Case {
     let mut connecting = Box::pin(sockeye::connect(url));
     let is_ready = poll_fn(|cx| Poll::Ready(connecting.as_mut().poll(cx).is_ready())).await;
@@ -538,7 +568,7 @@ async fn sleep(millis: u32) {
 }
 
 fn equal<T: PartialEq<U> + Debug, U: Debug>(left: T, right: U) -> Case {
-    check(left == right, &format_args!("{left:?} is not {right:?}"))
+    check(left == right, format_args!("{left:?} is not {right:?}"))
 }
 
 fn check(is_true: bool, what: impl Debug) -> Case {
