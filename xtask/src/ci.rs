@@ -122,6 +122,8 @@ fn wasm(workspace: &Workspace) -> Result<Option<String>> {
         let mut clippy = workspace.cargo(["clippy", "-p", "sockeye", "--target", WASM]);
         call(clippy.args([features, "--", "-D", "warnings"]))?;
     }
+    let mut docs = workspace.cargo(["doc", "-p", "sockeye", "--no-deps", "--all-features", "--target", WASM]);
+    call(docs.env("RUSTDOCFLAGS", "-D warnings"))?;
     call(&mut tools::wasm::cargo(workspace, ["fmt", "--all", "--check"]))?;
     let page = ["clippy", "--locked", "-p", "page", "--target", WASM];
     call(tools::wasm::cargo(workspace, page).args(["--", "-D", "warnings"]))?;

@@ -5,7 +5,10 @@
 #[cfg(all(unix, feature = "blocking"))]
 pub mod blocking;
 #[cfg(any(target_arch = "wasm32", test))]
-#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "only its tests run"))]
+#[cfg_attr(
+    not(target_arch = "wasm32"),
+    allow(dead_code, unreachable_pub, reason = "only its tests run")
+)]
 mod browser;
 #[cfg(not(target_arch = "wasm32"))]
 mod client;
@@ -15,7 +18,11 @@ mod convert;
 mod endpoint;
 #[cfg_attr(
     target_arch = "wasm32",
-    allow(dead_code, reason = "a browser tells fewer errors apart")
+    allow(
+        dead_code,
+        rustdoc::broken_intra_doc_links,
+        reason = "a browser tells fewer errors apart"
+    )
 )]
 mod error;
 #[cfg(not(target_arch = "wasm32"))]
