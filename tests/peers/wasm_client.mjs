@@ -34,6 +34,14 @@ for (const name of await page.evaluate('cases()')) {
   });
 }
 
+await check('in a worker', async () => {
+  // Waiting for room uses timers and the clock.
+  for (const name of ['text and binary', 'full queue']) {
+    const failure = await page.evaluate((name, base) => runInWorker(name, base), name, `ws://${address}`);
+    assert.equal(failure, null);
+  }
+});
+
 await check('every socket is closed without event handlers', async () => {
   const sockets = await page.evaluate(() => sockets.map(
     ({ readyState, onopen, onmessage, onclose, onerror }) => ({

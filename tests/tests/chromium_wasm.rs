@@ -47,6 +47,7 @@ const CASES: &[&str] = &[
     "dropped connect closes",
     "dropped futures lose nothing",
     // Of `tests/peers/wasm_client.mjs`, after the others.
+    "in a worker",
     "every socket is closed without event handlers",
 ];
 
@@ -152,7 +153,7 @@ async fn answer(path: String, seen: Seen) -> Response<Vec<u8>> {
 fn file(path: &str) -> Response<Vec<u8>> {
     let kind = match path {
         "/index.html" => "text/html",
-        "/page.js" => "text/javascript",
+        "/page.js" | "/worker.js" => "text/javascript",
         "/page_bg.wasm" => "application/wasm",
         _ => return status(StatusCode::NOT_FOUND),
     };

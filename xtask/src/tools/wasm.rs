@@ -44,8 +44,10 @@ pub(super) fn prepare(workspace: &Workspace) -> Result<()> {
     let module = built(workspace).join(TARGET).join("debug/page.wasm");
     let bindgen = ["run", "--quiet", "--locked", "-p", "bindgen", "--"];
     output(cargo(workspace, bindgen).arg(module).arg(&folder))?;
-    let page = workspace.root.join("tests/wasm/page/index.html");
-    fs::copy(&page, folder.join("index.html")).with_context(|| format!("cannot copy {}", page.display()))?;
+    for name in ["index.html", "worker.js"] {
+        let file = workspace.root.join("tests/wasm/page").join(name);
+        fs::copy(&file, folder.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
     Ok(())
 }
 
