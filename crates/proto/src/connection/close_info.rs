@@ -55,11 +55,16 @@ impl CloseInfo {
     /// Describes the end of a connection whose frames another implementation handles, such as the WebSocket of a
     /// browser: the side whose close frame came first, the cause, and the close frames of this endpoint and of the peer.
     #[must_use]
-    pub fn from_parts(first: Side, cause: CloseCause, sent: Option<CloseFrame>, received: Option<CloseFrame>) -> Self {
+    pub fn from_parts(
+        initiator: Side,
+        cause: CloseCause,
+        sent: Option<CloseFrame>,
+        received: Option<CloseFrame>,
+    ) -> Self {
         Self {
             sent,
             received,
-            first,
+            first: initiator,
             cause,
         }
     }

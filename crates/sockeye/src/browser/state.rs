@@ -343,7 +343,7 @@ mod tests {
         assert!(state.send_error().unwrap().is_normal_close());
         state.handle_close(3001, "done".into());
         let close_info = state.close_info().unwrap();
-        assert!(close_info.is_clean() && close_info.first() == Side::Local);
+        assert!(close_info.is_clean() && close_info.initiator() == Side::Local);
         assert_eq!((close_info.sent(), close_info.received()), (Some(&frame), Some(&frame)));
         assert!(matches!(state.try_recv(), Err(TryRecvError::Ended)));
     }
