@@ -7,8 +7,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::super::{HistoryQuery, Position};
+use super::Shared;
+use super::calls::CALL_TIMEOUT;
 use super::inbox::{Connection, Resumed, is_doubtful};
-use super::{CALL_TIMEOUT, Shared};
 use crate::channel::ChannelName;
 
 /// Maximum number of channels whose streams are read at the same time.

@@ -189,6 +189,10 @@ impl Inbox {
         self.connection.subscribe()
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(*self.connection.borrow(), Connection::Connected(_))
+    }
+
     pub(super) fn deliver(&self) -> &dyn ChannelPositions {
         &*self.deliver
     }

@@ -8,9 +8,12 @@
 //! While the store is away, calls fail at once with [`EngineError::Unreachable`], or, where the namespace says so, publications
 //! wait for a bounded time. Subscribers stay connected.
 
+mod calls;
 mod catch_up;
 mod inbox;
+mod interest;
 mod outage;
+mod per_channel;
 mod presence;
 mod probe;
 #[cfg(test)]
@@ -18,7 +21,6 @@ pub(crate) mod simulated;
 mod store;
 
 use std::fmt;
-use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +28,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
+use self::calls::Calls;
 pub(crate) use self::inbox::Inbox;
 use self::inbox::{Connection, Received};
+use self::interest::Interests;
 use self::outage::Waiting;
 pub(crate) use self::outage::{OutagePolicy, OutagePolicyOf};
+pub(crate) use self::per_channel::PerChannel;
 pub(crate) use self::presence::ClusterPresence;
 use self::probe::DeliveryProbe;
 pub(crate) use self::store::{
@@ -45,20 +49,13 @@ use super::{
 use crate::channel::ChannelName;
 use crate::presence::ClientInfo;
 
-/// Time for a call to the store.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Number of parts of the set of subscribed channels, each with a lock that is held during a call to the store.
-const SUBSCRIPTION_SHARDS: usize = 64;
-
 /// The channel of [`Broker::probe`]. Clients cannot subscribe to it, because it is private.
 const PROBE_CHANNEL: &str = "$sockeye:storage";
 
 /// The engine; see the module documentation.
 pub(crate) struct ClusterBroker {
     shared: Arc<Shared>,
-    subscriptions: Box<[tokio::sync::Mutex<()>]>,
-    hasher: RandomState,
+    interests: Interests,
     waiting: Waiting,
     outage: Arc<OutagePolicyOf>,
     probe: DeliveryProbe,
@@ -74,6 +71,7 @@ pub(crate) struct ClusterBroker {
 struct Shared {
     store: Arc<dyn Store>,
     inbox: Arc<Inbox>,
+    calls: Arc<Calls>,
     limits: Arc<HistoryLimitsOf>,
     presence: Arc<ClusterPresence>,
     /// What this node registers with.
@@ -91,17 +89,18 @@ impl ClusterBroker {
     ) -> Self {
         let (inbox, received) = Inbox::new(deliver);
         let (control_in, control) = mpsc::channel(CONTROL_MAX);
-        let presence = Arc::new(ClusterPresence::new(store.clone(), inbox.clone()));
+        let calls = Arc::new(Calls::new(inbox.clone()));
+        let presence = Arc::new(ClusterPresence::new(store.clone(), calls.clone()));
         Self {
             shared: Arc::new(Shared {
                 store,
                 inbox,
+                calls,
                 limits,
                 presence,
                 info: Mutex::default(),
             }),
-            subscriptions: (0..SUBSCRIPTION_SHARDS).map(|_| Default::default()).collect(),
-            hasher: RandomState::new(),
+            interests: Interests::default(),
             waiting: Waiting::new(),
             outage,
             probe: DeliveryProbe::new(),
@@ -145,20 +144,6 @@ impl ClusterBroker {
                 tracing::warn!("dropped a command of another node, because too many wait");
             }
         }
-    }
-
-    async fn interest_changed(&self, channel: &ChannelName) -> Result<(), EngineError> {
-        let Shared { store, inbox, .. } = &*self.shared;
-        // One call at a time for a channel, so that the last one sees the final state.
-        let shard = channel.shard(&self.subscriptions, &self.hasher);
-        let call = async {
-            let _guard = shard.lock().await;
-            match inbox.deliver().has_subscribers(channel) {
-                true => store.subscribe(channel).await,
-                false => store.unsubscribe(channel).await,
-            }
-        };
-        self.shared.call(call).await
     }
 
     async fn publish(&self, channel: &ChannelName, publish: Publish) -> Result<Published, EngineError> {
@@ -214,32 +199,9 @@ impl ClusterBroker {
 }
 
 impl Shared {
-    /// Makes a call to the store: fails at once without a connection, and after [`CALL_TIMEOUT`] without an answer.
+    /// [`Calls::call`]
     async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, EngineError> {
-        if let Connection::Disconnected(_) = &*self.inbox.connection().borrow() {
-            return Err(EngineError::Unreachable);
-        }
-        match timeout(CALL_TIMEOUT, call).await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a call to the engine failed");
-                Err(error.into())
-            }
-            Err(_) => {
-                tracing::debug!("the engine did not answer within {CALL_TIMEOUT:?}");
-                Err(EngineError::Unreachable)
-            }
-        }
-    }
-}
-
-impl From<StoreError> for EngineError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) => Self::Unreachable,
-            StoreError::Full(_) => Self::Full,
-            StoreError::TooLarge => Self::TooLarge,
-        }
+        self.calls.call(call).await
     }
 }
 
@@ -249,7 +211,7 @@ impl Broker for ClusterBroker {
     }
 
     fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()> {
-        Box::pin(self.interest_changed(channel))
+        Box::pin(self.interests.changed(&self.shared, channel))
     }
 
     fn publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> EngineFuture<'a, Published> {

@@ -139,7 +139,9 @@ impl RedisStore {
         let name = [shared.names.channel(channel)];
         loop {
             let link = shared.link(slot(name[0].as_bytes()))?;
-            if let Err(error) = link.subscribe(&name).await {
+            if !link.is_subscribed(&name[0])
+                && let Err(error) = link.subscribe(&name).await
+            {
                 shared.after_error(error, &link).await?;
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Tests of engines by their deliveries.
 
+mod cluster_calls;
 mod cluster_model;
 mod durable;
 mod memory;
