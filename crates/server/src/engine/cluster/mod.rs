@@ -239,11 +239,17 @@ impl Broker for ClusterBroker {
         })
     }
 
-    fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position> {
+    fn positions<'a>(&'a self, channels: &'a [ChannelName]) -> EngineFuture<'a, Vec<Option<Position>>> {
         Box::pin(async move {
-            let channels = [(channel.clone(), self.limits(channel)?)];
-            let positions = self.shared.call(self.shared.store.positions(&channels)).await?;
-            positions.into_iter().next().ok_or(EngineError::Unreachable)
+            let limits: Vec<_> = channels.iter().map(|channel| (self.shared.limits)(channel)).collect();
+            let with_history = channels.iter().zip(&limits);
+            let with_history: Vec<_> = with_history
+                .filter_map(|(channel, limits)| Some((channel.clone(), (*limits)?)))
+                .collect();
+            let positions = self.shared.call(self.shared.store.positions(&with_history)).await?;
+            let mut positions = positions.into_iter();
+            let position = |limits: Option<HistoryLimits>| limits.and_then(|_| positions.next().flatten());
+            Ok(limits.into_iter().map(position).collect())
         })
     }
 

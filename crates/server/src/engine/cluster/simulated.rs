@@ -53,6 +53,8 @@ struct State {
     latency: Duration,
     /// Calls that subscribe or unsubscribe.
     subscribe_calls: u64,
+    /// Calls that read positions.
+    position_calls: u64,
     /// Everything that was ever stored.
     log: Vec<LogEntry>,
     epochs: u64,
@@ -104,6 +106,7 @@ impl SimServer {
                 killed: HashSet::new(),
                 latency: Duration::from_micros(400),
                 subscribe_calls: 0,
+                position_calls: 0,
                 log: Vec::new(),
                 epochs: 0,
             }),
@@ -122,6 +125,11 @@ impl SimServer {
     /// Number of calls that subscribe or unsubscribe.
     pub(crate) fn subscribe_calls(&self) -> u64 {
         self.state.lock().subscribe_calls
+    }
+
+    /// Number of calls that read positions.
+    pub(crate) fn position_calls(&self) -> u64 {
+        self.state.lock().position_calls
     }
 
     /// Whether a node is subscribed to a channel.
@@ -468,12 +476,13 @@ impl Store for SimStore {
         self.call(move |state| state.stream(&channel, limits.ttl).publications.clear())
     }
 
-    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>> {
+    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>> {
         let channels = channels.to_vec();
         self.call(move |state| {
+            state.position_calls += 1;
             let channels = channels.iter();
             channels
-                .map(|(channel, limits)| state.stream(channel, limits.ttl).position())
+                .map(|(channel, limits)| Some(state.stream(channel, limits.ttl).position()))
                 .collect()
         })
     }

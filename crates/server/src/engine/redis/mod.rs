@@ -384,7 +384,7 @@ impl Store for RedisStore {
         Box::pin(self.shared.remove_history(channel))
     }
 
-    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>> {
+    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>> {
         Box::pin(self.shared.positions(channels))
     }
 

@@ -4,6 +4,9 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::channel::{Hub, PositionCheck, STEPS, SubscriberOptions};
+use crate::ids::Generation;
+use crate::queue::Queue;
 
 /// A node whose calls to the store take `latency`.
 async fn slow_node(latency: Duration) -> (Arc<SimServer>, Arc<Fixture<ClusterBroker>>) {
@@ -102,4 +105,51 @@ async fn subscribers_do_not_wait_for_a_timeout_each() {
     let results = join_all((0..100).map(|_| node.subscribe(&channel))).await;
     assert_eq!(results, [Err(EngineError::Unreachable); 100]);
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_of_position_checks_makes_few_calls() {
+    const CHANNELS: usize = 20_000;
+    let server = SimServer::new(1);
+    let hub = Arc::new(Hub::new());
+    let refuse = Arc::new(|_: &ChannelName| OutagePolicy::Refuse);
+    let store = SimStore::new(&server, "node");
+    let broker = ClusterBroker::new(store, hub.clone(), Setup::ten().limits(), refuse, "node".into());
+    let engine = Engine::new(Arc::new(broker), Arc::new(MemoryPresence::new()));
+    let running = engine.clone();
+    tokio::spawn(async move { running.run().await });
+    while engine.health() != Health::Ready {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let queue = Arc::new(Queue::new(1 << 20, None));
+    let client = ClientId::from_random(1);
+    for n in 0..CHANNELS {
+        let subscription = Subscription {
+            channel: name(&format!("c{n}")),
+            generation: Generation::default().next(),
+        };
+        let options = SubscriberOptions {
+            positioned: true,
+            ..SubscriberOptions::default()
+        };
+        hub.subscribe(&subscription, client, queue.clone(), options);
+        let top = engine
+            .positions(std::slice::from_ref(&subscription.channel))
+            .await
+            .unwrap();
+        hub.activate(&subscription.channel, client, None, top[0].as_ref(), None)
+            .unwrap();
+    }
+    server.set_latency(Duration::from_millis(20));
+    let (start, before) = (Instant::now(), server.position_calls());
+    let mut check = PositionCheck::default();
+    for _ in 0..STEPS {
+        assert_eq!(check.step(&hub, &engine, Instant::now()).await, 0);
+    }
+    assert_eq!(
+        server.position_calls() - before,
+        u64::from(STEPS),
+        "one call for each part of the hub"
+    );
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }

@@ -246,6 +246,11 @@ impl<B: Broker + ?Sized> Fixture<B> {
         self.engine.history(&name(channel), query).await.unwrap()
     }
 
+    async fn position(&self, channel: &str) -> Position {
+        let positions = self.engine.positions(&[name(channel)]).await.unwrap();
+        positions[0].clone().unwrap()
+    }
+
     /// The data of the history.
     async fn stored(&self, channel: &str) -> Vec<String> {
         let publications = self.history(channel).await.publications;

@@ -138,7 +138,7 @@ impl Node {
     }
 
     async fn top(&self, channel: &str) -> Position {
-        eventually(async || self.broker.position(&name(channel)).await.ok()).await
+        eventually(async || self.broker.positions(&[name(channel)]).await.ok()?.pop()?).await
     }
 
     /// Waits until the subscriber has come as far as the stream, and returns what it has received.
