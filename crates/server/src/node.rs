@@ -32,6 +32,7 @@ use crate::protocol::Data;
 use crate::queue::{Item, Outgoing, Queue, RevokedCount, ServerCommand};
 use crate::rate_limiter::{Rate, RateLimiter};
 use crate::refusals::RefusalLog;
+use crate::transports::Sessions;
 
 /// A configuration that can be replaced.
 pub(crate) type SharedConfig = Arc<RwLock<Arc<Config>>>;
@@ -69,6 +70,8 @@ pub(crate) struct Node {
     uid: Arc<str>,
     /// Questions to other nodes.
     questions: Questions,
+    /// Clients without WebSocket.
+    sessions: Arc<Sessions>,
     started: Instant,
 }
 
@@ -195,6 +198,7 @@ impl Node {
             is_ready: AtomicBool::new(false),
             uid,
             questions: Questions::default(),
+            sessions: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -436,6 +440,11 @@ impl Node {
 
     pub(crate) fn questions(&self) -> &Questions {
         &self.questions
+    }
+
+    /// The sessions of clients without WebSocket.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     pub(crate) fn started(&self) -> Instant {
