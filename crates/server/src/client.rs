@@ -444,8 +444,8 @@ impl Client {
         {
             let engine = self.node.engine();
             if presence && let Err(error) = engine.presence_add(&subscription, info, join_leave).await {
-                let channel = &subscription.channel;
-                tracing::warn!(%channel, %error, "the engine could not replace the information about a client");
+                let what = "the engine could not replace the information about a client";
+                self.node.engine_failures().log(&subscription.channel, error, what);
             }
         }
     }
