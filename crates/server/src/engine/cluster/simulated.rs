@@ -197,11 +197,6 @@ impl SimServer {
     pub(crate) fn log(&self) -> Vec<LogEntry> {
         self.state.lock().log.clone()
     }
-
-    /// The newest position of a channel.
-    pub(crate) fn top(&self, channel: &ChannelName) -> Option<Position> {
-        self.state.lock().streams.get(channel).map(Stream::position)
-    }
 }
 
 impl Stream {
