@@ -1,12 +1,12 @@
 //! Calls that concern the clients of all nodes.
 //!
 //! A command is executed on this node, and sent to the others. A question is sent to the others with a number, and their
-//! answers are collected. Nodes of different versions understand each other: unknown fields are ignored, and an unknown
-//! message is logged.
+//! answers are collected. Nodes of different versions work together: unknown fields are ignored, and unknown messages are
+//! ignored with a log line, the first one as a warning. A field that is added later needs a default.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -108,6 +108,8 @@ pub(crate) struct Questions {
     newest: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
     registry: tokio::sync::Mutex<Registry>,
+    /// Whether an unknown message was logged as a warning.
+    has_warned: AtomicBool,
 }
 
 /// The registered nodes.
@@ -267,7 +269,12 @@ impl ServerHandle {
         let envelope: Envelope = match serde_json::from_slice(payload) {
             Ok(envelope) => envelope,
             Err(error) => {
-                tracing::warn!(%error, "did not understand a message of another node; has it another version?");
+                let text =
+                    "ignored a message of another node that this version does not know; is another version running?";
+                match self.node.questions().has_warned.swap(true, Ordering::Relaxed) {
+                    false => tracing::warn!(%error, "{text}"),
+                    true => tracing::debug!(%error, "{text}"),
+                }
                 return;
             }
         };

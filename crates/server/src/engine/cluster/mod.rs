@@ -186,9 +186,15 @@ impl ClusterBroker {
     async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<History, EngineError> {
         let limits = self.limits(channel)?;
         let page = self.shared.call(self.shared.store.read(channel, query, limits)).await?;
-        let publications = page.publications.into_iter().map(inbox::decode).collect::<Option<_>>();
+        let stored = page.publications.len();
+        // Who recovers over one that is missing is told.
+        let publications: Vec<_> = page.publications.into_iter().filter_map(inbox::decode).collect();
+        if publications.len() < stored {
+            let unreadable = stored - publications.len();
+            tracing::warn!(%channel, unreadable, "{}", inbox::UNREADABLE);
+        }
         Ok(History {
-            publications: publications.ok_or(EngineError::Unreachable)?,
+            publications,
             top: page.top,
         })
     }
