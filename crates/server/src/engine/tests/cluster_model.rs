@@ -370,7 +370,9 @@ impl<B: Backend> World<B> {
             let received: Vec<_> = known.received.iter().map(|(offset, _)| *offset).collect();
             let expect = stored.offsets(&room, &known.epoch, known.start + 1..);
             assert_eq!(received, expect, "a client of {room} has missed something");
-            let top = engine.positions(&[room.clone()]).await.unwrap()[0].clone().unwrap();
+            let top = engine.positions(std::slice::from_ref(&room)).await.unwrap()[0]
+                .clone()
+                .unwrap();
             assert_eq!(
                 (known.epoch.as_str(), known.offset),
                 (top.epoch.as_str(), top.offset),
