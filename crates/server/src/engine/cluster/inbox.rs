@@ -32,7 +32,8 @@ const SUSPENDED_BYTES_MAX: usize = 256 << 10;
 const CONTROL_MAX: usize = 4096;
 
 /// Why a publication cannot be decoded.
-pub(super) const UNREADABLE: &str = "a publication of the engine cannot be decoded, and its subscribers are told that they miss one; does a newer node, or another program, write there?";
+pub(super) const UNREADABLE: &str = "a publication of the engine cannot be decoded, and its subscribers are told that they \
+     miss one; does a newer node, or another program, write there?";
 
 /// Accounted size of an event without its payload.
 const EVENT_BYTES: usize = 128;
