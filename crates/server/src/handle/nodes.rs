@@ -1,23 +1,26 @@
 //! Calls that concern the clients of all nodes.
 //!
 //! A command is executed on this node, and sent to the others. A question is sent to the others with a number, and their
-//! answers are collected. Nodes of different versions understand each other: unknown fields are ignored, and an unknown
-//! message is logged.
+//! answers are collected. Nodes of different versions work together: unknown fields are ignored, and unknown messages are
+//! ignored with a log line, the first one as a warning. A field that is added later needs a default.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::{ChannelStats, Disconnect, NodeInfo, Pattern, RefreshOptions, ServerHandle, SubscribeOptions, Target};
 use crate::codes::ErrorCode;
-use crate::engine::NodeBus;
+use crate::engine::{EngineError, NodeBus};
 use crate::node::Node;
 
 /// Time for the other nodes to answer a question.
@@ -25,6 +28,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often the statistics of this node are refreshed for the other nodes.
 const INFO_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a node counts as registered after the registered nodes were read.
+const REGISTRY_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// How often the registered nodes are read again because one is not among them.
+const REGISTRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Maximum size of the names in one message of an answer.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
@@ -54,6 +63,19 @@ enum Message {
         question: u64,
         channels: Vec<(String, usize)>,
         is_last: bool,
+    },
+    /// Commands for a session of the receiver, from a client without WebSocket.
+    ClientCommands {
+        question: u64,
+        session: String,
+        /// In Base64.
+        commands: String,
+    },
+    /// The answer to `ClientCommands`.
+    ClientCommandsAnswer {
+        question: u64,
+        /// Whether the session has taken them.
+        is_taken: bool,
     },
 }
 
@@ -85,13 +107,40 @@ pub(super) enum NodeCommand {
 pub(crate) struct Questions {
     newest: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
+    registry: tokio::sync::Mutex<Registry>,
+    /// Whether an unknown message was logged as a warning.
+    has_warned: AtomicBool,
+}
+
+/// The registered nodes.
+#[derive(Debug, Default)]
+struct Registry {
+    uids: HashSet<String>,
+    read: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Answer {
-    from: String,
-    channels: Vec<(String, usize)>,
-    is_last: bool,
+enum Answer {
+    Channels {
+        from: String,
+        channels: Vec<(String, usize)>,
+        is_last: bool,
+    },
+    ClientCommands {
+        is_taken: bool,
+    },
+}
+
+/// Why commands of a client could not be passed to its session on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForwardError {
+    /// There is no such node, or it does not have the session.
+    NoSession,
+    /// The node did not answer. The commands may have arrived.
+    NoAnswer,
+    TooLarge,
+    /// The engine is not reachable. The commands may have arrived.
+    Unreachable,
 }
 
 /// Ends a question when it is dropped.
@@ -104,6 +153,27 @@ impl Drop for Asking<'_> {
 }
 
 impl Questions {
+    /// Passes on an answer. If it is lost, the question fails.
+    fn answer(&self, question: u64, answer: Answer) {
+        let waiting = self.waiting.lock().get(&question).cloned();
+        let _ = waiting.map(|waiting| waiting.try_send(answer));
+    }
+
+    /// Whether a node is registered, as far as is known. Reads the registered nodes at most every [`REGISTRY_INTERVAL`], so
+    /// that invented names do not burden the engine.
+    async fn is_registered(&self, bus: &dyn NodeBus, uid: &str) -> Result<bool, EngineError> {
+        let mut registry = self.registry.lock().await;
+        let age = registry.read.map_or(Duration::MAX, |read| read.elapsed());
+        if age < REGISTRY_AGE_MAX && registry.uids.contains(uid) {
+            return Ok(true);
+        }
+        if age >= REGISTRY_INTERVAL {
+            registry.uids = bus.nodes().await?.into_iter().map(|node| node.uid).collect();
+            registry.read = Some(Instant::now());
+        }
+        Ok(registry.uids.contains(uid))
+    }
+
     fn ask(&self) -> (Asking<'_>, mpsc::Receiver<Answer>) {
         let question = self.newest.fetch_add(1, Ordering::Relaxed);
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
@@ -120,7 +190,7 @@ impl ServerHandle {
     pub(super) async fn command_others(&self, command: NodeCommand) -> Result<(), ErrorCode> {
         match self.node.engine().nodes() {
             None => Ok(()),
-            Some(bus) => self.send(bus, None, Message::Command(command)).await,
+            Some(bus) => Ok(self.send(bus, None, Message::Command(command)).await?),
         }
     }
 
@@ -154,11 +224,19 @@ impl ServerHandle {
                 tracing::warn!(nodes = ?missing, "nodes did not answer within {ANSWER_TIMEOUT:?}");
                 return Err(ErrorCode::Internal);
             };
-            for (name, subscribers) in answer.channels {
+            let Answer::Channels {
+                from,
+                channels: part,
+                is_last,
+            } = answer
+            else {
+                continue;
+            };
+            for (name, subscribers) in part {
                 *channels.entry(name).or_default() += subscribers;
             }
-            if answer.is_last {
-                missing.remove(&answer.from);
+            if is_last {
+                missing.remove(&from);
             }
         }
         Ok(())
@@ -177,20 +255,26 @@ impl ServerHandle {
             .collect())
     }
 
-    async fn send(&self, bus: &dyn NodeBus, to: Option<&str>, message: Message) -> Result<(), ErrorCode> {
+    async fn send(&self, bus: &dyn NodeBus, to: Option<&str>, message: Message) -> Result<(), EngineError> {
         let envelope = Envelope {
             from: self.node.uid().to_owned(),
             message,
         };
-        let json = serde_json::to_vec(&envelope).map_err(|_| ErrorCode::Internal)?;
-        Ok(bus.send(to, json.into()).await?)
+        // Strings and numbers only, which are always JSON.
+        let json = serde_json::to_vec(&envelope).unwrap_or_default();
+        bus.send(to, json.into()).await
     }
 
     async fn handle_message(&self, bus: &dyn NodeBus, payload: &[u8]) {
         let envelope: Envelope = match serde_json::from_slice(payload) {
             Ok(envelope) => envelope,
             Err(error) => {
-                tracing::warn!(%error, "did not understand a message of another node; has it another version?");
+                let text =
+                    "ignored a message of another node that this version does not know; is another version running?";
+                match self.node.questions().has_warned.swap(true, Ordering::Relaxed) {
+                    false => tracing::warn!(%error, "{text}"),
+                    true => tracing::debug!(%error, "{text}"),
+                }
                 return;
             }
         };
@@ -215,14 +299,62 @@ impl ServerHandle {
                 channels,
                 is_last,
             } => {
-                let waiting = self.node.questions().waiting.lock().get(&question).cloned();
-                let answer = Answer {
+                let answer = Answer::Channels {
                     from: envelope.from,
                     channels,
                     is_last,
                 };
-                // An answer that is lost makes the question fail.
-                let _ = waiting.map(|waiting| waiting.try_send(answer));
+                self.node.questions().answer(question, answer);
+            }
+            Message::ClientCommands {
+                question,
+                session,
+                commands,
+            } => self.take_commands(envelope.from, question, &session, &commands).await,
+            Message::ClientCommandsAnswer { question, is_taken } => {
+                let answer = Answer::ClientCommands { is_taken };
+                self.node.questions().answer(question, answer);
+            }
+        }
+    }
+
+    /// Passes commands that another node has forwarded to their session. A session that is busy does not delay other messages.
+    async fn take_commands(&self, from: String, question: u64, session: &str, commands: &str) {
+        let session = self.node.sessions().get(session);
+        let commands = BASE64_STANDARD.decode(commands).ok();
+        let handle = self.clone();
+        let answer = async move |is_taken| {
+            let Some(bus) = handle.node.engine().nodes() else {
+                return;
+            };
+            let answer = Message::ClientCommandsAnswer { question, is_taken };
+            if let Err(error) = handle.send(bus, Some(&from), answer).await {
+                tracing::debug!(%error, "could not answer another node");
+            }
+        };
+        let (Some(session), Some(commands)) = (session, commands) else {
+            tokio::spawn(async move { answer(false).await });
+            return;
+        };
+        // Polled here, so that the commands of a session keep their order in its queue.
+        let mut room = Box::pin(session.reserve_owned());
+        let reserved = futures_util::poll!(&mut room);
+        let deliver = move |room: Option<mpsc::OwnedPermit<Bytes>>| {
+            let is_taken = room.is_some();
+            room.map(|room| room.send(commands.into()));
+            is_taken
+        };
+        match reserved {
+            Poll::Ready(room) => {
+                let is_taken = deliver(room.ok());
+                tokio::spawn(async move { answer(is_taken).await });
+            }
+            Poll::Pending => {
+                tokio::spawn(async move {
+                    // Later, nobody waits for the answer.
+                    let room = timeout(ANSWER_TIMEOUT, room).await;
+                    answer(deliver(room.ok().and_then(Result::ok))).await;
+                });
             }
         }
     }
@@ -261,6 +393,47 @@ impl ServerHandle {
                 subscribers,
             })
             .collect()
+    }
+}
+
+/// Passes commands of a client to its session on another node. When the call returns, they are in its queue: a client that waits
+/// for that before it sends more gets them executed in order.
+///
+/// # Cancel safety
+/// If the call is dropped, the commands may still arrive.
+pub(crate) async fn forward_commands(
+    node: &Arc<Node>,
+    to: &str,
+    session: String,
+    commands: Bytes,
+) -> Result<(), ForwardError> {
+    let Some(bus) = node.engine().nodes() else {
+        return Err(ForwardError::NoSession);
+    };
+    if to == node.uid() || !node.questions().is_registered(bus, to).await? {
+        return Err(ForwardError::NoSession);
+    }
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let (asking, mut answers) = node.questions().ask();
+    let message = Message::ClientCommands {
+        question: asking.1,
+        session,
+        commands: BASE64_STANDARD.encode(&commands),
+    };
+    ServerHandle::new(node.clone()).send(bus, Some(to), message).await?;
+    match timeout_at(deadline, answers.recv()).await {
+        Ok(Some(Answer::ClientCommands { is_taken: true })) => Ok(()),
+        Ok(_) => Err(ForwardError::NoSession),
+        Err(_) => Err(ForwardError::NoAnswer),
+    }
+}
+
+impl From<EngineError> for ForwardError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::TooLarge => Self::TooLarge,
+            _ => Self::Unreachable,
+        }
     }
 }
 

@@ -6,16 +6,14 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::super::{HistoryQuery, Position};
+use super::super::{HistoryQuery, POSITIONS_PER_CALL, Position};
+use super::Shared;
+use super::calls::CALL_TIMEOUT;
 use super::inbox::{Connection, Resumed, is_doubtful};
-use super::{CALL_TIMEOUT, Shared};
 use crate::channel::ChannelName;
 
 /// Maximum number of channels whose streams are read at the same time.
 const READS_MAX: usize = 64;
-
-/// Number of channels whose positions are read in one call.
-const POSITIONS_PER_CALL: usize = 500;
 
 /// Pause after a call that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -111,26 +109,53 @@ pub(super) async fn verify_after_each_connection(shared: Arc<Shared>) {
 }
 
 async fn verify(shared: &Shared) {
-    let mut channels = shared.inbox.deliver().positions();
+    let mut channels: Vec<_> = shared
+        .inbox
+        .deliver()
+        .positions()
+        .into_iter()
+        .map(|(channel, _)| channel)
+        .collect();
     while !channels.is_empty() {
-        let part = channels.split_off(channels.len().saturating_sub(POSITIONS_PER_CALL));
-        let with_limits: Vec<_> = part
-            .iter()
-            .filter_map(|(channel, _)| Some((channel.clone(), (shared.limits)(channel)?)))
-            .collect();
-        let tops = loop {
-            match timeout(CALL_TIMEOUT, shared.store.positions(&with_limits)).await {
-                Ok(Ok(tops)) => break tops,
-                _ => sleep(RETRY_PAUSE).await,
-            }
-        };
-        for ((channel, _), top) in with_limits.iter().zip(tops) {
-            let seen = shared.inbox.deliver().position(channel);
-            if seen.is_some_and(|seen| is_doubtful(&seen, &top)) {
-                shared.inbox.doubt(channel);
-            }
+        // Those that cannot be read do not delay the others.
+        let mut again = Vec::new();
+        while !channels.is_empty() {
+            let part = channels.split_off(channels.len().saturating_sub(POSITIONS_PER_CALL));
+            again.extend(compare(shared, part).await);
+        }
+        channels = again;
+        if !channels.is_empty() {
+            sleep(RETRY_PAUSE).await;
         }
     }
+}
+
+/// Compares the positions of channels with their streams. Returns those that could not be read.
+async fn compare(shared: &Shared, channels: Vec<ChannelName>) -> Vec<ChannelName> {
+    let with_limits = channels.into_iter().filter_map(|channel| {
+        let limits = (shared.limits)(&channel)?;
+        Some((channel, limits))
+    });
+    let with_limits: Vec<_> = with_limits.collect();
+    let tops = match timeout(CALL_TIMEOUT, shared.store.positions(&with_limits)).await {
+        Ok(Ok(tops)) => tops,
+        _ => {
+            sleep(RETRY_PAUSE).await;
+            return with_limits.into_iter().map(|(channel, _)| channel).collect();
+        }
+    };
+    let mut unread = Vec::new();
+    for ((channel, _), top) in with_limits.into_iter().zip(tops) {
+        let Some(top) = top else {
+            unread.push(channel);
+            continue;
+        };
+        let seen = shared.inbox.deliver().position(&channel);
+        if seen.is_some_and(|seen| is_doubtful(&seen, &top)) {
+            shared.inbox.doubt(&channel);
+        }
+    }
+    unread
 }
 
 pub(super) async fn wait_until_connected(shared: &Shared) {

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::{EngineError, EngineFuture, PresenceStore, record};
-use super::inbox::{Connection, Inbox};
-use super::store::{LEASE_INTERVAL, Membership, MembershipKind, PresenceEntry, Store, StoreError};
-use super::{CALL_TIMEOUT, Shared};
+use super::Shared;
+use super::calls::{CALL_TIMEOUT, Calls};
+use super::inbox::Connection;
+use super::store::{LEASE_INTERVAL, Membership, MembershipKind, PresenceEntry, Store};
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Subscription};
 use crate::presence::{ClientInfo, PresenceStats};
@@ -27,27 +28,17 @@ const ADDS_MAX: usize = 64;
 /// The presence of all nodes; see the module documentation.
 pub(crate) struct ClusterPresence {
     store: Arc<dyn Store>,
-    inbox: Arc<Inbox>,
+    calls: Arc<Calls>,
     /// The entries of the clients of this node.
     own: Mutex<HashMap<(ChannelName, ClientId), PresenceEntry>>,
 }
 
 impl ClusterPresence {
-    pub(super) fn new(store: Arc<dyn Store>, inbox: Arc<Inbox>) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, calls: Arc<Calls>) -> Self {
         Self {
             store,
-            inbox,
+            calls,
             own: Mutex::default(),
-        }
-    }
-
-    async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, EngineError> {
-        if let Connection::Disconnected(_) = &*self.inbox.connection().borrow() {
-            return Err(EngineError::Unreachable);
-        }
-        match timeout(CALL_TIMEOUT, call).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(EngineError::Unreachable),
         }
     }
 
@@ -73,7 +64,9 @@ impl ClusterPresence {
             }
             own.insert(key, entry.clone());
         }
-        self.call(self.store.presence_put(&subscription.channel, entry)).await
+        self.calls
+            .call(self.store.presence_put(&subscription.channel, entry))
+            .await
     }
 
     async fn remove(&self, subscription: &Subscription, client: ClientId) -> Result<(), EngineError> {
@@ -88,7 +81,8 @@ impl ClusterPresence {
                 own.shrink_to_fit();
             }
         }
-        self.call(self.store.presence_remove(channel, client, *generation))
+        self.calls
+            .call(self.store.presence_remove(channel, client, *generation))
             .await
     }
 
@@ -98,12 +92,12 @@ impl ClusterPresence {
         clients_max: usize,
     ) -> Result<Option<Vec<Arc<ClientInfo>>>, EngineError> {
         if clients_max < usize::MAX {
-            let (clients, _) = self.call(self.store.presence_count(channel)).await?;
+            let (clients, _) = self.calls.call(self.store.presence_count(channel)).await?;
             if clients > clients_max {
                 return Ok(None);
             }
         }
-        let entries = self.call(self.store.presence_read(channel)).await?;
+        let entries = self.calls.call(self.store.presence_read(channel)).await?;
         let members: Vec<_> = entries
             .iter()
             .filter_map(|entry| record::decode_client(entry))
@@ -124,15 +118,18 @@ impl ClusterPresence {
                     kind: MembershipKind::Join,
                     info: entry.info.clone(),
                 });
-                if let Err(error) = self.call(self.store.presence_put(&key.0, entry)).await {
+                if let Err(error) = self.calls.call(self.store.presence_put(&key.0, entry)).await {
                     tracing::debug!(%error, "could not add a client to presence again");
                 }
                 if let Some(join) = join {
-                    let _ = self.call(self.store.announce(&key.0, join)).await;
+                    let _ = self.calls.call(self.store.announce(&key.0, join)).await;
                 }
                 let has_left = !self.own.lock().contains_key(&key);
                 if has_left {
-                    let _ = self.call(self.store.presence_remove(&key.0, key.1, generation)).await;
+                    let _ = self
+                        .calls
+                        .call(self.store.presence_remove(&key.0, key.1, generation))
+                        .await;
                 }
             })
             .await;
@@ -199,7 +196,7 @@ impl PresenceStore for ClusterPresence {
 
     fn stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats> {
         Box::pin(async move {
-            let (clients, users) = self.call(self.store.presence_count(channel)).await?;
+            let (clients, users) = self.calls.call(self.store.presence_count(channel)).await?;
             Ok(PresenceStats { clients, users })
         })
     }

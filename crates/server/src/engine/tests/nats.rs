@@ -7,6 +7,7 @@ use super::*;
 use crate::engine::nats::{NatsConfig, NatsStore};
 
 mod failures;
+mod model;
 mod store;
 
 /// Time for anything that a server does.
