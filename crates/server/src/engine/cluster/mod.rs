@@ -195,7 +195,12 @@ impl ClusterBroker {
             kind,
             info: record::encode_client(info).into(),
         };
-        self.shared.call(self.shared.store.announce(channel, membership)).await
+        let encoded = membership.info.clone();
+        let result = self.shared.call(self.shared.store.announce(channel, membership)).await;
+        if result.is_err() && kind == MembershipKind::Leave {
+            self.shared.presence.repeat_leave(channel, info.client, encoded);
+        }
+        result
     }
 
     async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<History, EngineError> {

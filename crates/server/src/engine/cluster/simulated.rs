@@ -43,6 +43,8 @@ struct State {
     rng: StdRng,
     faults: SimFaults,
     is_down: bool,
+    /// How long an addition to presence takes.
+    presence_delay: Duration,
     streams: HashMap<ChannelName, Stream>,
     keys: HashMap<(ChannelName, Box<str>), (Instant, Position)>,
     presence: HashMap<ChannelName, BTreeMap<ClientId, (String, PresenceEntry)>>,
@@ -92,6 +94,7 @@ impl SimServer {
                 rng: StdRng::seed_from_u64(seed),
                 faults: SimFaults::default(),
                 is_down: false,
+                presence_delay: Duration::ZERO,
                 streams: HashMap::new(),
                 keys: HashMap::new(),
                 presence: HashMap::new(),
@@ -106,6 +109,10 @@ impl SimServer {
 
     pub(crate) fn set_faults(&self, faults: SimFaults) {
         self.state.lock().faults = faults;
+    }
+
+    pub(crate) fn set_presence_delay(&self, delay: Duration) {
+        self.state.lock().presence_delay = delay;
     }
 
     /// Takes the server away, or brings it back. Nodes notice, and connect again.
@@ -472,12 +479,17 @@ impl Store for SimStore {
 
     fn presence_put<'a>(&'a self, channel: &'a ChannelName, entry: PresenceEntry) -> StoreFuture<'a, ()> {
         let (uid, channel) = (self.uid.clone(), channel.clone());
-        self.call(move |state| {
+        let call = self.call(move |state| {
             let entries = state.presence.entry(channel).or_default();
             let known = entries.get(&entry.client);
             if known.is_none_or(|(_, known)| known.generation <= entry.generation) {
                 entries.insert(entry.client, (uid, entry));
             }
+        });
+        Box::pin(async move {
+            let delay = self.server.state.lock().presence_delay;
+            sleep(delay).await;
+            call.await
         })
     }
 

@@ -9,6 +9,7 @@
 //!   is told that it may have missed something,
 //! - a client recovers only with exactly what it has missed,
 //! - at the end, when everything works again, each client has reached the newest position of its room by itself,
+//! - at the end, presence has exactly the clients that are subscribed,
 //! - an acknowledged publication is in the store at the position that its publisher was told,
 //! - a publication with an idempotency key is stored once, however often it was tried, unless a failover has lost the key.
 //!
@@ -72,6 +73,8 @@ struct TestNode {
 struct Client {
     room: &'static str,
     session: Option<Session>,
+    /// Its id.
+    id: String,
     /// The id of its node.
     node: String,
     is_subscribed: bool,
@@ -93,6 +96,8 @@ impl TestNode {
         let mut config = Config::default();
         let channels = config.channels.as_mut().unwrap();
         channels.history_size = 20;
+        channels.presence = true;
+        channels.join_leave = true;
         let store = SimStore::new(server, &uid);
         let node = Node::with_store(config, store, uid);
         let of_task = node.clone();
@@ -112,6 +117,7 @@ impl World {
         let clients = (0..CLIENTS).map(|n| Client {
             room: ROOMS[n % ROOMS.len()],
             session: None,
+            id: String::new(),
             node: String::new(),
             is_subscribed: false,
             known: None,
@@ -264,6 +270,21 @@ impl World {
                 );
             }
         }
+        for room in ROOMS {
+            let is_here = |client: &&Client| client.room == room && client.is_subscribed;
+            let mut subscribed: Vec<_> = self.clients.iter().filter(is_here).map(|client| &client.id).collect();
+            subscribed.sort();
+            for TestNode { node, .. } in &self.nodes {
+                let members = node.engine().presence(&name(room), usize::MAX).await.unwrap();
+                let members = members.unwrap_or_default();
+                let mut present: Vec<_> = members.iter().map(|member| member.client.to_string()).collect();
+                present.sort();
+                assert!(
+                    present.iter().eq(subscribed.iter().copied()),
+                    "{present:?} are present, not {subscribed:?}"
+                );
+            }
+        }
         for publishing in self.publishing {
             self.seen.publications += 1;
             match publishing.await.unwrap() {
@@ -301,7 +322,9 @@ impl Client {
         if self.session.is_none() {
             let mut session = Session::new(node.clone(), None, PingedBy::Commands);
             send(&mut session, r#"{"id":1,"connect":{}}"#).await.unwrap();
-            session.next_frame().unwrap();
+            let frame = session.next_frame().unwrap().unwrap();
+            let reply: Value = serde_json::from_str(frame.message().as_text().unwrap()).unwrap();
+            self.id = reply["connect"]["client"].as_str().unwrap().to_owned();
             self.session = Some(session);
             self.node = node.uid().to_owned();
         }

@@ -1,6 +1,7 @@
 //! Tests of engines by their deliveries.
 
 mod cluster_model;
+mod cluster_presence;
 mod durable;
 mod memory;
 mod model;
