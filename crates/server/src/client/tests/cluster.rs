@@ -221,6 +221,31 @@ async fn publications_wait_for_the_store_where_the_namespace_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn publications_do_not_queue_after_an_outage() {
+    let mut config = Config::default();
+    config.channels.as_mut().unwrap().outage_buffer = Duration::from_secs(5);
+    let cluster = Cluster::with_config(1, &config).await;
+    let publish_all = async || {
+        let publishing = (1..=50).map(|number| cluster.publish(0, number));
+        futures_util::future::join_all(publishing).await;
+    };
+    cluster.server.set_down(true);
+    settle().await;
+    let back = async {
+        sleep(Duration::from_secs(1)).await;
+        cluster.server.set_down(false);
+    };
+    tokio::join!(publish_all(), back);
+    settle().await;
+    let stats = cluster.nodes[0].engine().stats().cluster.unwrap();
+    assert_eq!(stats.waiting_bytes, 0);
+    // A call takes 400 µs, so one after another take 20 ms.
+    let start = Instant::now();
+    publish_all().await;
+    assert!(start.elapsed() < Duration::from_millis(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_and_repeated_events_are_repaired_without_the_client() {
     let cluster = Cluster::new(2).await;
     let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;

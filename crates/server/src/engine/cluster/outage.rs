@@ -62,8 +62,8 @@ impl Waiting {
         time: Duration,
     ) -> Result<StorePublished, EngineError> {
         let deadline = Instant::now() + time;
-        let queue = self.channels.lock().get(channel).cloned();
-        if queue.is_none() {
+        let must_wait = self.channels.lock().contains_key(channel);
+        if !must_wait {
             match shared.call(shared.store.publish(channel, publish.clone())).await {
                 Err(EngineError::Unreachable) => {}
                 result => return result,
