@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{ChannelStats, Disconnect, NodeInfo, Pattern, RefreshOptions, ServerHandle, SubscribeOptions, Target};
 use crate::codes::ErrorCode;
@@ -25,6 +25,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often the statistics of this node are refreshed for the other nodes.
 const INFO_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a publication is stored and delivered to check the engine.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Maximum size of the names in one message of an answer.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
@@ -286,9 +289,17 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
         }
     };
+    // So that metrics and the console show a failure that nobody asks for.
+    let probes = async {
+        loop {
+            sleep(PROBE_INTERVAL).await;
+            let _ = node.check_ready().await;
+        }
+    };
     tokio::select! {
         () = node.engine().run() => {}
         () = messages => {}
+        () = probes => {}
         () = infos => {}
     }
 }

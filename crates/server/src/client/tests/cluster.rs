@@ -282,3 +282,64 @@ async fn a_store_that_gives_out_an_offset_again_is_noticed() {
     let heard = ada.receive().await.join("\n");
     assert!(heard.contains(r#""unsubscribe":{"code":2500"#), "{heard}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_deliver_what_it_stores_is_noticed_by_itself() {
+    let cluster = Cluster::new(1).await;
+    let node = &cluster.nodes[0];
+    let is_good = || {
+        (
+            node.is_known_ready(),
+            node.engine().stats().cluster.unwrap().is_connected,
+        )
+    };
+    assert_eq!(is_good(), (true, true));
+    cluster.server.set_faults(SimFaults {
+        lost_publications: 100,
+        ..SimFaults::default()
+    });
+    // Nobody asks for the readiness.
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(is_good(), (false, false));
+    cluster.server.set_faults(SimFaults::default());
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(is_good(), (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_of_a_dead_server_do_not_delay_the_others() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    let dead: Vec<_> = (0..100).map(|n| format!("dead{n}")).collect();
+    for (n, channel) in dead.iter().enumerate() {
+        let id = n + 10;
+        let subscribe = format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}","recoverable":true}}}}"#);
+        let reply = ada.request(&subscribe).await;
+        assert!(reply.contains(r#""recoverable":true"#), "{reply}");
+    }
+    cluster.server.set_faults(SimFaults {
+        lost_publications: 100,
+        ..SimFaults::default()
+    });
+    let publish = |channel: String| {
+        let handle = cluster.handle(1);
+        async move {
+            let options = crate::handle::PublishOptions::new("1");
+            handle.publish(&channel, options).await.unwrap();
+        }
+    };
+    publish("room".to_owned()).await;
+    for channel in &dead {
+        publish(channel.clone()).await;
+    }
+    cluster.server.set_faults(SimFaults::default());
+    cluster.server.set_dead(Some("dead"));
+    cluster.server.set_down(true);
+    settle().await;
+    cluster.server.set_down(false);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(numbers(&mut ada).await, [1], "only that of the room");
+    cluster.server.set_dead(None);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(numbers(&mut ada).await, [1; 100]);
+}

@@ -20,10 +20,12 @@ mod store;
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -51,8 +53,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Number of parts of the set of subscribed channels, each with a lock that is held during a call to the store.
 const SUBSCRIPTION_SHARDS: usize = 64;
 
-/// The channel of [`Broker::probe`]. Clients cannot subscribe to it, because it is private.
-const PROBE_CHANNEL: &str = "$sockeye:storage";
+/// Start of the channel of [`Broker::probe`]; the id of the node follows. Clients cannot subscribe to it, because it is private.
+const PROBE_CHANNEL: &str = "$sockeye:storage:";
 
 /// The engine; see the module documentation.
 pub(crate) struct ClusterBroker {
@@ -62,6 +64,8 @@ pub(crate) struct ClusterBroker {
     waiting: Waiting,
     outage: Arc<OutagePolicyOf>,
     probe: DeliveryProbe,
+    /// Whether the last publication of [`Broker::probe`] was stored and delivered.
+    is_storing: AtomicBool,
     received: Mutex<Option<Received>>,
     /// Control messages of other nodes, for [`NodeBus::next`].
     control: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
@@ -89,7 +93,8 @@ impl ClusterBroker {
         outage: Arc<OutagePolicyOf>,
         uid: Arc<str>,
     ) -> Self {
-        let (inbox, received) = Inbox::new(deliver);
+        let probe_channel = ChannelName::new(&format!("{PROBE_CHANNEL}{uid}")).expect("the id of a node is short");
+        let (inbox, received) = Inbox::new(deliver, probe_channel);
         let (control_in, control) = mpsc::channel(CONTROL_MAX);
         let presence = Arc::new(ClusterPresence::new(store.clone(), inbox.clone()));
         Self {
@@ -105,6 +110,7 @@ impl ClusterBroker {
             waiting: Waiting::new(),
             outage,
             probe: DeliveryProbe::new(),
+            is_storing: AtomicBool::new(true),
             received: Mutex::new(Some(received)),
             control: control.into(),
             control_in,
@@ -213,8 +219,51 @@ impl ClusterBroker {
         })
     }
 
+    /// Stores a publication, and waits until it arrives at this node.
+    async fn probe_storage(&self) -> Result<(), EngineError> {
+        let Shared { store, inbox, .. } = &*self.shared;
+        let payload = Bytes::from(format!("probe {:x}", rand::random::<u128>()));
+        let publish = StorePublish {
+            payload: payload.clone(),
+            time_ms: unix_time_ms(),
+            idempotency_key: None,
+            version: None,
+            limits: Some(HistoryLimits {
+                count_max: 1,
+                bytes_max: 1 << 10,
+                ttl: Duration::from_secs(60),
+            }),
+        };
+        let mut arrived = inbox.probes();
+        self.shared.call(store.publish(inbox.probe_channel(), publish)).await?;
+        let arrives = async {
+            loop {
+                match arrived.recv().await {
+                    Ok(arrived) if arrived == payload => return Ok(()),
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Err(EngineError::Unreachable),
+                }
+            }
+        };
+        timeout(CALL_TIMEOUT, arrives)
+            .await
+            .unwrap_or(Err(EngineError::Unreachable))
+    }
+
     fn limits(&self, channel: &ChannelName) -> Result<HistoryLimits, EngineError> {
         (self.shared.limits)(channel).ok_or(EngineError::NoHistory)
+    }
+}
+
+/// Remembers the result of a probe. One that is cancelled has failed, because the caller limits its time.
+struct ProbeOutcome<'a> {
+    is_storing: &'a AtomicBool,
+    is_ok: bool,
+}
+
+impl Drop for ProbeOutcome<'_> {
+    fn drop(&mut self) {
+        self.is_storing.store(self.is_ok, Ordering::Relaxed);
     }
 }
 
@@ -301,20 +350,13 @@ impl Broker for ClusterBroker {
 
     fn probe(&self) -> EngineFuture<'_, ()> {
         Box::pin(async move {
-            let channel = ChannelName::new(PROBE_CHANNEL).map_err(|_| EngineError::Unreachable)?;
-            let publish = StorePublish {
-                payload: Bytes::from_static(b"probe"),
-                time_ms: unix_time_ms(),
-                idempotency_key: None,
-                version: None,
-                limits: Some(HistoryLimits {
-                    count_max: 1,
-                    bytes_max: 1 << 10,
-                    ttl: Duration::from_secs(60),
-                }),
+            let mut outcome = ProbeOutcome {
+                is_storing: &self.is_storing,
+                is_ok: false,
             };
-            self.shared.call(self.shared.store.publish(&channel, publish)).await?;
-            Ok(())
+            let result = self.probe_storage().await;
+            outcome.is_ok = result.is_ok();
+            result
         })
     }
 
@@ -335,7 +377,7 @@ impl Broker for ClusterBroker {
     fn stats(&self) -> EngineStats {
         EngineStats {
             cluster: Some(ClusterStats {
-                is_connected: matches!(*self.shared.inbox.connection().borrow(), Connection::Connected(_)),
+                is_connected: self.health() == Health::Ready && self.is_storing.load(Ordering::Relaxed),
                 catch_ups: self.shared.inbox.suspensions(),
                 overflows: self.shared.inbox.overflows(),
                 waiting_bytes: self.waiting.bytes(),

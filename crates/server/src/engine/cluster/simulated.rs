@@ -30,6 +30,8 @@ pub(crate) struct SimServer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SimFaults {
     pub(crate) lost_events: u32,
+    /// Publications that are stored and not sent.
+    pub(crate) lost_publications: u32,
     pub(crate) repeated_events: u32,
     /// Events that arrive up to 100 ms late, with all later ones of the node.
     pub(crate) late_events: u32,
@@ -45,6 +47,8 @@ struct State {
     is_down: bool,
     /// How long an addition to presence takes.
     presence_delay: Duration,
+    /// Start of the names of channels whose streams cannot be read.
+    dead: Option<&'static str>,
     streams: HashMap<ChannelName, Stream>,
     keys: HashMap<(ChannelName, Box<str>), (Instant, Position)>,
     presence: HashMap<ChannelName, BTreeMap<ClientId, (String, PresenceEntry)>>,
@@ -95,6 +99,7 @@ impl SimServer {
                 faults: SimFaults::default(),
                 is_down: false,
                 presence_delay: Duration::ZERO,
+                dead: None,
                 streams: HashMap::new(),
                 keys: HashMap::new(),
                 presence: HashMap::new(),
@@ -109,6 +114,11 @@ impl SimServer {
 
     pub(crate) fn set_faults(&self, faults: SimFaults) {
         self.state.lock().faults = faults;
+    }
+
+    /// The streams of channels whose names start with this cannot be read: they are on a server that is away.
+    pub(crate) fn set_dead(&self, dead: Option<&'static str>) {
+        self.state.lock().dead = dead;
     }
 
     pub(crate) fn set_presence_delay(&self, delay: Duration) {
@@ -220,7 +230,8 @@ impl State {
 
     /// Sends an event to a node.
     fn send(&mut self, uid: &str, event: Event) {
-        if self.chance(self.faults.lost_events) {
+        let is_stored = matches!(event, Event::Publication { epoch: Some(_), .. });
+        if self.chance(self.faults.lost_events) || is_stored && self.chance(self.faults.lost_publications) {
             return;
         }
         let count = 1 + usize::from(self.chance(self.faults.repeated_events));
@@ -342,6 +353,20 @@ impl SimStore {
         self.server.state.lock().nodes.remove(&self.uid);
     }
 
+    fn fail_if_dead<'a, T: Send + 'static>(
+        &self,
+        channels: impl IntoIterator<Item = &'a ChannelName>,
+    ) -> Option<StoreFuture<'static, T>> {
+        let dead = self.server.state.lock().dead?;
+        let is_dead = channels.into_iter().any(|channel| channel.as_str().starts_with(dead));
+        is_dead.then(|| -> StoreFuture<'static, T> {
+            Box::pin(async {
+                sleep(Duration::from_micros(200)).await;
+                Err(StoreError::Unavailable("simulated".into()))
+            })
+        })
+    }
+
     /// Makes a call that may fail.
     fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut State) -> T + Send + 'static) -> StoreFuture<'_, T> {
         Box::pin(async move {
@@ -440,6 +465,9 @@ impl Store for SimStore {
         query: HistoryQuery,
         limits: HistoryLimits,
     ) -> StoreFuture<'a, StoredPage> {
+        if let Some(failed) = self.fail_if_dead([channel]) {
+            return failed;
+        }
         let channel = channel.clone();
         self.call(move |state| state.read(&channel, query, limits))
     }
@@ -450,6 +478,9 @@ impl Store for SimStore {
     }
 
     fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>> {
+        if let Some(failed) = self.fail_if_dead(channels.iter().map(|(channel, _)| channel)) {
+            return failed;
+        }
         let channels = channels.to_vec();
         self.call(move |state| {
             let channels = channels.iter();

@@ -164,6 +164,7 @@ impl World {
         let mut percent = || self.rng.random_range(0..20);
         SimFaults {
             lost_events: percent(),
+            lost_publications: 0,
             repeated_events: percent(),
             late_events: percent(),
             failed_calls: percent() / 2,
@@ -246,7 +247,9 @@ impl World {
         sleep(Duration::from_secs(1)).await;
         let mut stored: HashMap<(ChannelName, String, u64), u64> = HashMap::new();
         let mut copies: HashMap<u64, u32> = HashMap::new();
-        for entry in self.server.log() {
+        // Probes of the nodes are in other channels.
+        let log = self.server.log().into_iter();
+        for entry in log.filter(|entry| ROOMS.contains(&entry.channel.as_str())) {
             let number = super::record::decode(&entry.payload).unwrap().content.data;
             let number: u64 = number.to_json().parse().unwrap();
             let (epoch, offset) = (entry.position.epoch.as_str().to_owned(), entry.position.offset);

@@ -73,7 +73,7 @@ impl ChannelPositions for Recorder {
 }
 
 impl Recorder {
-    fn delivered(&self) -> Vec<String> {
+    pub(super) fn delivered(&self) -> Vec<String> {
         std::mem::take(&mut self.events.lock())
     }
 }
