@@ -9,13 +9,20 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::api::{ApiError, REQUEST_TIMEOUT, parse_time_ms, publish_error, request_error, unavailable};
 
 /// Maximum number of messages per request.
 const BATCH: usize = 256;
+
+/// Maximum number of requests with several responses at the same time. The others wait.
+const BATCHES_MAX: usize = 64;
+
+/// Number of responses that may arrive before they are processed: one subscription receives those of all requests, each with
+/// one more at its end.
+pub(super) const RESPONSES_MAX: usize = BATCHES_MAX * (BATCH + 1);
 
 /// Maximum size of the messages per request, unless the first one is larger.
 const BATCH_BYTES: usize = 1 << 20;
@@ -55,6 +62,7 @@ pub(super) struct Replies {
     inbox: String,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Message>>>,
+    requests: Semaphore,
 }
 
 impl Replies {
@@ -63,6 +71,7 @@ impl Replies {
             inbox: client.new_inbox(),
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
+            requests: Semaphore::new(BATCHES_MAX),
         })
     }
 
@@ -142,7 +151,7 @@ pub(super) async fn each(
     loop {
         let batch = batch(client, replies, stream, filter, from, &mut each).await?;
         match batch {
-            Some(last) => from = last + 1,
+            Some(last) => from = last.saturating_add(1),
             None => return Ok(()),
         }
     }
@@ -157,6 +166,7 @@ async fn batch(
     from: u64,
     each: &mut impl FnMut(Stored),
 ) -> Result<Option<u64>, ApiError> {
+    let _permit = replies.requests.acquire().await;
     let mut waiting = Waiting::new(replies);
     let body = json!({ "seq": from, "next_by_subj": filter, "batch": BATCH, "max_bytes": BATCH_BYTES });
     let sent = client

@@ -3,6 +3,7 @@
 mod cluster_model;
 mod cluster_presence;
 mod durable;
+mod many_clients;
 mod memory;
 mod model;
 mod nats;
