@@ -298,6 +298,7 @@ async fn a_user_with_limited_rights_and_tls_are_enough() {
         "+@all",
         "-@dangerous",
         "+info",
+        "+config|get",
     ];
     let _: () = server.run(&rules).await;
     let url = format!("rediss://chat:s3cr%3At%40@127.0.0.1:{tls_port}?ca={}", path("cert"));
