@@ -284,6 +284,45 @@ async fn a_store_that_gives_out_an_offset_again_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_a_node_does_not_confirm_fails() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[1], "Ada").await;
+    sleep(Duration::from_secs(3)).await;
+    ada.receive().await;
+    let disconnect = async || {
+        let handle = cluster.handle(0);
+        handle.disconnect(Target::user(""), Disconnect::default()).await
+    };
+    cluster.server.set_faults(SimFaults {
+        lost_events: 100,
+        ..SimFaults::default()
+    });
+    let start = Instant::now();
+    assert_eq!(disconnect().await, Err(ErrorCode::Internal));
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(ada.0.next_frame().is_ok());
+    cluster.server.set_faults(SimFaults::default());
+    cluster.until_ready().await;
+    assert_eq!(disconnect().await, Ok(()));
+    assert_eq!(ada.0.next_frame().unwrap_err(), DisconnectCode::ForceDisconnect);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_takes_no_longer_than_a_publication() {
+    let mut config = Config::default();
+    config.channels.as_mut().unwrap().outage_buffer = Duration::from_secs(5);
+    let cluster = Cluster::with_config(1, &config).await;
+    cluster.server.set_down(true);
+    settle().await;
+    let channels: Vec<_> = (0..50).map(|n| format!("room{n}")).collect();
+    let start = Instant::now();
+    let options = crate::handle::PublishOptions::new("1");
+    let results = cluster.handle(0).broadcast(&channels, options).await.unwrap();
+    assert!(results.iter().all(|result| *result == Err(ErrorCode::Internal)));
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_deliver_what_it_stores_is_noticed_by_itself() {
     let cluster = Cluster::new(1).await;
     let node = &cluster.nodes[0];
