@@ -1,4 +1,4 @@
-//! The way of events from the store to the hub.
+//! Bounded queues between the connection to the store and the hub.
 //!
 //! The task that reads from the store must never wait, or the server closes its connection. So [`Inbox::push`] puts each event
 //! into the lane of its channel, and a task per lane delivers them. Lanes are bounded. If an event finds no room, or does not

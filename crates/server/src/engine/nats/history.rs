@@ -5,8 +5,11 @@
 //! twice the TTL. So a reader at a position usually finds the publication at that position, which proves that those after it
 //! are complete. Where no proof exists, `previous` is `offset - 1`, so that nobody recovers by mistake.
 //!
-//! A channel without messages has the position that this node has confirmed within the time that a stream keeps messages, or
-//! the position of the reader if nothing after it can have expired, or else the end of the stream.
+//! A channel without messages has
+//!
+//! 1. the position that this node has confirmed, if that was within the time that a stream keeps messages,
+//! 2. otherwise the position of the reader, if nothing after it can have expired,
+//! 3. otherwise the end of the stream.
 
 use std::collections::VecDeque;
 use std::time::Duration;

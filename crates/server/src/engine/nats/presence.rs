@@ -1,6 +1,6 @@
 //! Presence entries and registered nodes.
 //!
-//! The rule:
+//! How entries are kept:
 //!
 //! 1. A stream in memory has one message for each channel, node and client.
 //! 2. A node writes and deletes only the entries of its own clients.

@@ -151,7 +151,7 @@ async fn verify_streams(shared: &Shared, link: &Link, inbox: &Inbox) {
 }
 
 fn report(inbox: &Inbox, reason: &str) {
-    tracing::warn!(reason, "NATS is not available");
+    tracing::warn!(reason, "the engine cannot be reached; trying again");
     inbox.disconnected(reason);
 }
 

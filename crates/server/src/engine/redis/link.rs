@@ -25,7 +25,8 @@ pub(super) struct Link {
     events: Connection,
     subscriptions: Arc<Subscriptions>,
     replication: Replication,
-    /// What the epochs of the streams on this server depend on.
+    /// Identifies the data set of the server: streams that were written under another one get a new epoch, unless they were
+    /// moved here.
     lineage: Box<str>,
     is_sharded: bool,
     closed: CancellationToken,
@@ -163,7 +164,8 @@ impl Link {
         for batch in names.chunks(SUBSCRIBE_BATCH) {
             let confirmed = join_all(batch.iter().map(|name| self.subscriptions.wait(name)));
             let mut events = self.events.commands();
-            // A message that was not asked for can be taken for a confirmation, so only its name counts.
+            // The client library may match an unsolicited push to this command, so the pushes with the names of the channels
+            // confirm, not the replies.
             let replies = async {
                 if !self.is_sharded {
                     return events.subscribe(batch).await;

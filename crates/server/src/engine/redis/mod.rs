@@ -248,7 +248,7 @@ impl Shared {
             let mut link = self.link(slot)?;
             let mut result = call(&link).run(&mut link.commands().commands(), false).await;
             if let Err(error) = &result
-                && let Some(target) = self.asked(error)
+                && let Some(target) = self.ask_target(error)
             {
                 link = target;
                 result = call(&link).run(&mut link.commands().commands(), true).await;
@@ -260,8 +260,8 @@ impl Shared {
         }
     }
 
-    /// The server to which the slot is being moved, if the answer refers to it.
-    fn asked(&self, error: &RedisError) -> Option<Arc<Link>> {
+    /// The target of an ASK redirect.
+    fn ask_target(&self, error: &RedisError) -> Option<Arc<Link>> {
         if error.kind() != ErrorKind::Server(ServerErrorKind::Ask) {
             return None;
         }

@@ -94,7 +94,7 @@ async fn wait_for_change(shared: &Shared) {
         for reason in checks.into_iter().filter_map(Result::err) {
             tracing::warn!(%reason, "a server of the engine is lost");
         }
-        // Who cannot tell does not know better.
+        // Servers that did not answer do not count.
         if primaries.is_ok_and(|primaries| primaries != view.primaries) || view.links.iter().any(|link| link.is_lost())
         {
             return;
