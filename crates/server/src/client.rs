@@ -28,7 +28,7 @@ use crate::protocol::{
 use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::request_id::{RequestContext, RequestId};
 use crate::session::{
-    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, TokenKind, Unverified, Verified,
+    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Stream, TokenKind, Unverified, Verified,
 };
 
 /// A connected client. It is registered with the node from construction until it is dropped.
@@ -116,7 +116,12 @@ impl Client {
         };
         let generation = node.generation();
         let mut session = Session::new(node.config(), id, pings, Instant::now().into_std());
-        session.set_secret(&options.secret);
+        if !options.secret.is_empty() {
+            session.set_stream(Stream {
+                secret: options.secret.into(),
+                node: node.uid().into(),
+            });
+        }
         let handlers = node.handlers();
         session.set_handled(Handled {
             rpc: handlers.rpc.is_some(),
@@ -439,8 +444,8 @@ impl Client {
         {
             let engine = self.node.engine();
             if presence && let Err(error) = engine.presence_add(&subscription, info, join_leave).await {
-                let channel = &subscription.channel;
-                tracing::warn!(%channel, %error, "the engine could not replace the information about a client");
+                let what = "the engine could not replace the information about a client";
+                self.node.engine_failures().log(&subscription.channel, error, what);
             }
         }
     }

@@ -33,7 +33,7 @@ use crate::policy::{self, Policy};
 use crate::protocol::Encoding;
 use crate::request_id::{REQUEST_ID, RequestContext, RequestId};
 use crate::serve::log_limit_reached;
-use crate::transports::{self, Body, Sessions};
+use crate::transports::{self, Body};
 
 type Request = hyper::Request<Incoming>;
 type Response = hyper::Response<Full<Bytes>>;
@@ -45,8 +45,6 @@ pub(crate) struct HttpService {
     server: sockeye::Server,
     /// For clients that request WebSocket ping frames.
     pinging_server: sockeye::Server,
-    /// Sessions of clients without WebSocket.
-    sessions: Arc<Sessions>,
     console: Arc<Console>,
 }
 
@@ -107,7 +105,6 @@ impl HttpService {
             node,
             server,
             pinging_server,
-            sessions: Arc::default(),
         }
     }
 
@@ -242,7 +239,7 @@ impl HttpService {
         if let Err(refusal) = self.dry_run_handshake(&request, origin.as_ref()) {
             return (self.refuse(&refusal, context).map(Body::Left), false);
         }
-        let (mut response, is_stream) = self.sessions.respond(request, &self.node, context, permit).await;
+        let (mut response, is_stream) = self.node.sessions().respond(request, &self.node, context, permit).await;
         if let Some(origin) = origin {
             let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

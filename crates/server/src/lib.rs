@@ -59,6 +59,7 @@ mod delta;
 mod demo;
 mod endpoint;
 mod engine;
+mod engine_failures;
 mod filter;
 #[cfg(feature = "__fuzz")]
 #[doc(hidden)]

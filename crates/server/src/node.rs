@@ -22,6 +22,7 @@ use crate::engine::{
     ClusterBroker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence,
     OutagePolicy, OutagePolicyOf, Publish, Store,
 };
+use crate::engine_failures::{self, EngineFailures};
 use crate::handle::Questions;
 use crate::handlers::Handlers;
 use crate::hooks::Hooks;
@@ -32,6 +33,7 @@ use crate::protocol::Data;
 use crate::queue::{Item, Outgoing, Queue, RevokedCount, ServerCommand};
 use crate::rate_limiter::{Rate, RateLimiter};
 use crate::refusals::RefusalLog;
+use crate::transports::Sessions;
 
 /// A configuration that can be replaced.
 pub(crate) type SharedConfig = Arc<RwLock<Arc<Config>>>;
@@ -56,6 +58,7 @@ pub(crate) struct Node {
     /// Whether [`drain`](Self::drain) has made its list of clients. Clients that register later are disconnected at once.
     is_drain_listed: AtomicBool,
     refusals: RefusalLog,
+    engine_failures: EngineFailures,
     metrics: SharedMetrics,
     hooks: RwLock<Hooks>,
     handlers: RwLock<Handlers>,
@@ -69,6 +72,8 @@ pub(crate) struct Node {
     uid: Arc<str>,
     /// Questions to other nodes.
     questions: Questions,
+    /// Clients without WebSocket.
+    sessions: Arc<Sessions>,
     started: Instant,
 }
 
@@ -188,6 +193,7 @@ impl Node {
             arriving: AtomicUsize::new(0),
             is_drain_listed: AtomicBool::new(false),
             refusals: RefusalLog::new(),
+            engine_failures: EngineFailures::default(),
             handlers: RwLock::default(),
             tls: RwLock::new(None),
             connection_limiter,
@@ -195,6 +201,7 @@ impl Node {
             is_ready: AtomicBool::new(false),
             uid,
             questions: Questions::default(),
+            sessions: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -441,6 +448,11 @@ impl Node {
         &self.questions
     }
 
+    /// The sessions of clients without WebSocket.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
@@ -452,6 +464,11 @@ impl Node {
     /// The verifiers of tokens after the last reload.
     pub(crate) fn verifiers(&self) -> Arc<Verifiers> {
         self.verifiers.read().clone()
+    }
+
+    /// The log of calls to the engine that failed.
+    pub(crate) fn engine_failures(&self) -> &EngineFailures {
+        &self.engine_failures
     }
 
     pub(crate) fn refusals(&self) -> &RefusalLog {
@@ -501,10 +518,8 @@ impl Node {
         self.remove_presence(membership).await;
         let channel = &membership.subscription.channel;
         if membership.join_leave {
-            log_engine_error(
-                channel,
-                self.engine.publish_leave(channel, membership.info.clone()).await,
-            );
+            let left = self.engine.publish_leave(channel, membership.info.clone()).await;
+            self.log_engine_error(channel, left);
         }
     }
 
@@ -512,9 +527,16 @@ impl Node {
     pub(crate) async fn remove_presence(&self, membership: &Membership) {
         let Membership { subscription, info, .. } = membership;
         let channel = &subscription.channel;
-        log_engine_error(channel, self.engine.interest_changed(channel).await);
+        self.log_engine_error(channel, self.engine.interest_changed(channel).await);
         if membership.presence {
-            log_engine_error(channel, self.engine.presence_remove(subscription, info.client).await);
+            self.log_engine_error(channel, self.engine.presence_remove(subscription, info.client).await);
+        }
+    }
+
+    fn log_engine_error(&self, channel: &ChannelName, result: Result<(), EngineError>) {
+        if let Err(error) = result {
+            let what = "the engine could not record that a client left";
+            self.engine_failures.log(channel, error, what);
         }
     }
 
@@ -587,12 +609,23 @@ impl Node {
         }
     }
 
-    /// Periodically evicts expired history and logs the number of suppressed refusals. Never returns.
+    /// Periodically evicts expired history, and logs the number of suppressed refusals and of failed calls to the engine. Never
+    /// returns.
     pub(crate) async fn run_maintenance(&self) {
-        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let every = |period| {
+            let mut interval = tokio::time::interval(period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        let (mut sweeps, mut reports) = (every(SWEEP_INTERVAL), every(engine_failures::REPORT_INTERVAL));
         loop {
-            interval.tick().await;
+            tokio::select! {
+                _ = sweeps.tick() => {}
+                _ = reports.tick() => {
+                    self.engine_failures.report();
+                    continue;
+                }
+            }
             if let Err(error) = self.engine.maintain().await {
                 tracing::warn!(%error, "the engine could not free expired history");
             }
@@ -640,10 +673,4 @@ fn history_limits(current: &SharedConfig) -> Arc<HistoryLimitsOf> {
             ttl: options.history_ttl,
         })
     })
-}
-
-fn log_engine_error(channel: &ChannelName, result: Result<(), EngineError>) {
-    if let Err(error) = result {
-        tracing::warn!(%channel, %error, "the engine could not record that a client left");
-    }
 }

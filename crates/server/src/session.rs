@@ -35,13 +35,22 @@ use crate::presence::{ClientInfo, Membership};
 use crate::protocol::{Command, ConnectResult, CustomError, Data, Empty, ExpiryResult, Malformed, ReplyBody, Request};
 use crate::rate_limiter::{Rate, RateLimiter};
 
+/// How a client sends commands whose transport has one direction. The reply to `connect` contains both.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// Names the session, and proves that the client may send.
+    pub(crate) secret: Box<str>,
+    /// The id of the node that has the session.
+    pub(crate) node: Box<str>,
+}
+
 /// The session of one client.
 #[derive(Debug)]
 pub(crate) struct Session {
     config: Arc<Config>,
     client: ClientId,
-    /// Secret with which the client sends commands, if its transport has one direction. Empty for others.
-    secret: Box<str>,
+    /// Set if the transport has one direction.
+    stream: Option<Box<Stream>>,
     /// Which calls the embedding program handles.
     handled: Handled,
     state: State,
@@ -191,7 +200,7 @@ impl Session {
         Self {
             config,
             client,
-            secret: Box::default(),
+            stream: None,
             handled: Handled::default(),
             state,
             meta: None,
@@ -218,9 +227,9 @@ impl Session {
         }
     }
 
-    /// Sets the secret with which the client sends commands over other requests.
-    pub(crate) fn set_secret(&mut self, secret: &str) {
-        self.secret = secret.into();
+    /// Sets how the client sends commands over other requests.
+    pub(crate) fn set_stream(&mut self, stream: Stream) {
+        self.stream = Some(Box::new(stream));
     }
 
     /// Sets which calls the embedding program handles.

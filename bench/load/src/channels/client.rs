@@ -49,9 +49,12 @@ impl Refused {
         self.head.starts_with("HTTP/1.1 503 ") || self.head.starts_with("HTTP/1.1 429 ")
     }
 
-    /// Whether the response says when to try again.
-    pub(super) fn has_retry_after(&self) -> bool {
-        self.head.to_ascii_lowercase().contains("\r\nretry-after: ")
+    /// When to try again, if the response says so in seconds (RFC 9110 §10.2.3).
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let head = self.head.to_ascii_lowercase();
+        let (_, rest) = head.split_once("\r\nretry-after:")?;
+        let seconds = rest.lines().next()?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds))
     }
 }
 

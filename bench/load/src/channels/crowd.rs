@@ -1,6 +1,8 @@
 //! Many clients on one epoll loop.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     net::SocketAddr,
     os::fd::OwnedFd,
     time::{Duration, Instant},
@@ -17,8 +19,11 @@ use rustix::{
 
 use super::{
     ChannelsPlan,
-    client::{Client, Line},
+    client::{Client, Line, Refused},
 };
+
+/// Pause after a refusal that does not say when to try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Maximum number of connections that are being opened: the backlog of a listener is limited, by default to 4,096.
 const OPENING_MAX: usize = 512;
@@ -80,26 +85,42 @@ impl Crowd {
         Ok(())
     }
 
-    /// Opens all these clients, so many at a time, and returns when `is_ready` says so of each, after its line.
-    /// `each` handles every line of every client.
+    /// Opens all these clients, so many at a time, and returns when `each`, which handles every line of every client, has
+    /// returned true for each. A client whose handshake is refused for now connects again when the response says.
     pub(super) fn open(
         &mut self,
         wanted: std::ops::Range<usize>,
         mut each: impl FnMut(usize, &mut Client, Line<'_>) -> Result<bool>,
     ) -> Result<()> {
         let (mut next, mut ready) = (wanted.start, 0);
+        let mut refused = BinaryHeap::new();
         self.heard_at = Instant::now();
         while ready < wanted.len() {
             while next < wanted.end && next - wanted.start - ready < OPENING_MAX {
                 self.connect(next).with_context(|| format!("client {next}"))?;
                 next += 1;
             }
-            let mut newly = 0;
-            self.turn(Duration::from_millis(100), |idx, client, line| {
-                newly += usize::from(each(idx, client, line)?);
-                Ok(())
-            })?;
-            ready += newly;
+            while let Some(&Reverse((at, idx))) = refused.peek()
+                && at <= Instant::now()
+            {
+                refused.pop();
+                self.connect(idx)?;
+            }
+            self.turn_with_losses(
+                Duration::from_millis(100),
+                |idx, client, line| {
+                    ready += usize::from(each(idx, client, line)?);
+                    Ok(())
+                },
+                |idx, error| match error.downcast_ref::<Refused>() {
+                    Some(now) if now.is_temporary() => {
+                        let pause = now.retry_after().unwrap_or(RETRY_AFTER);
+                        refused.push(Reverse((Instant::now() + pause, idx)));
+                        Ok(())
+                    }
+                    _ => Err(error.context(format!("client {idx}"))),
+                },
+            )?;
             self.check_patience()?;
         }
         Ok(())

@@ -227,7 +227,7 @@ impl Storm {
         match error.downcast_ref::<Refused>() {
             Some(refused) if refused.is_temporary() => {
                 self.refused += 1;
-                self.retry_after += u64::from(refused.has_retry_after());
+                self.retry_after += u64::from(refused.retry_after().is_some());
             }
             // The first end is that of the node.
             _ => self.failed += u64::from(self.attempts_of[idx] > 0),

@@ -2,7 +2,7 @@
 //!
 //! The hub notices a missing publication when the next one arrives. If none arrives, or the history was evicted, only a
 //! comparison with the engine shows it. Each step examines a part of the channels, so that the work per second is limited, and
-//! all of them in turn.
+//! all of them in turn. The engine is asked for many positions at once.
 //!
 //! A publication that the engine has numbered may still be on its way. So a channel that is behind is examined again after
 //! [`GRACE`], and only then its subscribers are told to recover.
@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::ChannelName;
 use super::hub::{Hub, SHARDS};
-use crate::engine::{ChannelPositions, Engine, Position};
+use crate::engine::{ChannelPositions, Engine, POSITIONS_PER_CALL, Position};
 
 /// Maximum number of channels in a step. With more, a round takes longer.
-const CHANNELS_PER_STEP_MAX: usize = 1_000;
+const CHANNELS_PER_STEP_MAX: usize = 4_096;
 
 /// Time for a numbered publication to arrive.
 const GRACE: Duration = Duration::from_secs(5);
@@ -38,33 +38,45 @@ pub(crate) struct PositionCheck {
 impl PositionCheck {
     /// Examines the next channels. Returns the number of those whose subscribers must recover.
     pub(crate) async fn step(&mut self, hub: &Hub, engine: &Engine, now: Instant) -> usize {
+        let due = self.suspects.partition_point(|(_, _, due)| *due <= now);
+        let due = self.suspects.drain(..due.min(CHANNELS_PER_STEP_MAX));
+        let due: Vec<_> = due.map(|(name, seen, _)| (name, seen)).collect();
         let mut behind = 0;
-        while self.suspects.front().is_some_and(|(_, _, due)| *due <= now)
-            && let Some((name, seen, _)) = self.suspects.pop_front()
-        {
-            if let Ok(top) = engine.position(&name).await {
-                let is_behind = seen.is_behind(&top) && hub.position(&name).as_ref() == Some(&seen);
-                behind += usize::from(is_behind && (engine.repair(&name) || hub.catch_up(&name, &seen, &top)));
-            }
+        for (name, seen, top) in with_tops(engine, due).await {
+            let is_behind = seen.is_behind(&top) && hub.position(&name).as_ref() == Some(&seen);
+            behind += usize::from(is_behind && (engine.repair(&name) || hub.catch_up(&name, &seen, &top)));
         }
         if self.waiting.is_empty() {
             self.waiting = hub.shard_positions(self.shard);
             self.shard = (self.shard + 1) % SHARDS;
         }
         let left = self.waiting.len().saturating_sub(CHANNELS_PER_STEP_MAX);
-        for (name, position) in self.waiting.split_off(left) {
-            // Without an answer, or without history by now: examined again in the next round.
-            let Ok(top) = engine.position(&name).await else {
-                continue;
-            };
-            if position.is_behind(&top) {
-                self.suspects.push_back((name, position, now + GRACE));
+        let next = self.waiting.split_off(left);
+        for (name, seen, top) in with_tops(engine, next).await {
+            if seen.is_behind(&top) {
+                self.suspects.push_back((name, seen, now + GRACE));
             }
-            tokio::task::coop::consume_budget().await;
         }
         if self.waiting.is_empty() {
             self.waiting = Vec::new();
         }
         behind
     }
+}
+
+/// Adds the newest positions of channels. Leaves out those without an answer, which are examined again in the next round, and
+/// those without a history.
+async fn with_tops(engine: &Engine, channels: Vec<(ChannelName, Position)>) -> Vec<(ChannelName, Position, Position)> {
+    let mut all = Vec::new();
+    for part in channels.chunks(POSITIONS_PER_CALL) {
+        let names: Vec<_> = part.iter().map(|(name, _)| name.clone()).collect();
+        // The others would have no answer either, or only after as much time.
+        let Ok(tops) = engine.positions(&names).await else {
+            break;
+        };
+        let known = part.iter().zip(tops);
+        all.extend(known.filter_map(|((name, seen), top)| Some((name.clone(), seen.clone(), top?))));
+        tokio::task::coop::consume_budget().await;
+    }
+    all
 }

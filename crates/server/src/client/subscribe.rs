@@ -190,7 +190,8 @@ impl Client {
         if call.membership.join_leave
             && let Err(error) = self.node.engine().publish_join(channel, info.clone()).await
         {
-            tracing::warn!(%channel, %error, "the engine could not announce that a client joined");
+            let what = "the engine could not announce that a client joined";
+            self.node.engine_failures().log(channel, error, what);
         }
     }
 

@@ -357,11 +357,9 @@ impl Broker for MemoryBroker {
         }
     }
 
-    fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position> {
-        immediate(match (self.limits)(channel) {
-            None => Err(EngineError::NoHistory),
-            Some(_) => Ok(self.shared.streams.position(channel)),
-        })
+    fn positions<'a>(&'a self, channels: &'a [ChannelName]) -> EngineFuture<'a, Vec<Option<Position>>> {
+        let position = |channel| (self.limits)(channel).map(|_| self.shared.streams.position(channel));
+        immediate(Ok(channels.iter().map(position).collect()))
     }
 
     fn maintain(&self) -> EngineFuture<'_, ()> {

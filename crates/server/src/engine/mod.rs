@@ -51,6 +51,9 @@ use crate::protocol::{Data, WireData, WirePublication};
 /// The future of a call to an engine. Boxed, so that the task of an idle connection does not reserve memory for it.
 pub(crate) type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
+/// Number of channels whose positions are read in one call. A call takes some milliseconds of a store.
+pub(crate) const POSITIONS_PER_CALL: usize = 512;
+
 /// Publications and their history, shared by all nodes.
 ///
 /// Calls may be concurrent. A call that fails may have taken effect, unless its error says otherwise.
@@ -82,9 +85,10 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
     /// nothing can still recover.
     fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
-    /// Returns the position of the newest publication, for the check whether subscribers have missed one. It does not count as
-    /// a use of the history. Channels without history have no position.
-    fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position>;
+    /// Returns the positions of the newest publications of channels, in their order, for the check whether subscribers have
+    /// missed one. It does not count as a use of the histories. `None` for a channel without history, and for one whose
+    /// position cannot be read at the moment.
+    fn positions<'a>(&'a self, channels: &'a [ChannelName]) -> EngineFuture<'a, Vec<Option<Position>>>;
 
     /// Frees what has expired. To be called periodically.
     fn maintain(&self) -> EngineFuture<'_, ()>;
@@ -214,9 +218,9 @@ impl Engine {
         self.broker.history_remove(channel)
     }
 
-    /// [`Broker::position`]
-    pub(crate) fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position> {
-        self.broker.position(channel)
+    /// [`Broker::positions`]
+    pub(crate) fn positions<'a>(&'a self, channels: &'a [ChannelName]) -> EngineFuture<'a, Vec<Option<Position>>> {
+        self.broker.positions(channels)
     }
 
     /// [`Broker::maintain`]

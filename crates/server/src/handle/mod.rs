@@ -24,7 +24,7 @@ use crate::protocol::Data;
 use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
 
 use self::nodes::NodeCommand;
-pub(crate) use self::nodes::{Questions, run};
+pub(crate) use self::nodes::{ForwardError, Questions, forward_commands, run};
 pub(crate) use self::pattern::Pattern;
 pub use types::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,

@@ -2,22 +2,26 @@
 //!
 //! A command is executed on this node, and sent to the others, and so is a question. Both have a number, and the answers of
 //! all registered nodes are collected: messages between nodes may get lost, so a call succeeds only if each has answered.
-//! Nodes of different versions understand each other: unknown fields are ignored, and an unknown message is logged.
+//! Nodes of different versions work together: unknown fields are ignored, and unknown messages are ignored with a log line, the
+//! first one as a warning. A field that is added later needs a default.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::{ChannelStats, Disconnect, NodeInfo, Pattern, RefreshOptions, ServerHandle, SubscribeOptions, Target};
 use crate::codes::ErrorCode;
-use crate::engine::NodeBus;
+use crate::engine::{EngineError, NodeBus};
 use crate::node::Node;
 
 /// Time for the other nodes to answer.
@@ -28,6 +32,12 @@ const INFO_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often a publication is stored and delivered to check the engine.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a node counts as registered after the registered nodes were read.
+const REGISTRY_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// How often the registered nodes are read again because one is not among them.
+const REGISTRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Maximum size of the names in one message of an answer.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
@@ -74,6 +84,19 @@ enum Message {
         #[serde(default)]
         parts: Option<usize>,
     },
+    /// Commands for a session of the receiver, from a client without WebSocket.
+    ClientCommands {
+        question: u64,
+        session: String,
+        /// In Base64.
+        commands: String,
+    },
+    /// The answer to `ClientCommands`.
+    ClientCommandsAnswer {
+        question: u64,
+        /// Whether the session has taken them.
+        is_taken: bool,
+    },
 }
 
 /// What every node does for its own clients.
@@ -104,6 +127,9 @@ pub(super) enum NodeCommand {
 pub(crate) struct Questions {
     newest: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
+    registry: tokio::sync::Mutex<Registry>,
+    /// Whether an unknown message was logged as a warning.
+    has_warned: AtomicBool,
     answering: Arc<Semaphore>,
 }
 
@@ -112,17 +138,31 @@ impl Default for Questions {
         Self {
             newest: AtomicU64::default(),
             waiting: Mutex::default(),
+            registry: Default::default(),
+            has_warned: AtomicBool::new(false),
             answering: Arc::new(Semaphore::new(ANSWERING_MAX)),
         }
     }
 }
 
+/// The registered nodes.
+#[derive(Debug, Default)]
+struct Registry {
+    uids: HashSet<String>,
+    read: Option<Instant>,
+}
+
 #[derive(Debug)]
-struct Answer {
-    from: String,
-    channels: Vec<(String, usize)>,
-    is_last: bool,
-    parts: Option<usize>,
+enum Answer {
+    Channels {
+        from: String,
+        channels: Vec<(String, usize)>,
+        is_last: bool,
+        parts: Option<usize>,
+    },
+    ClientCommands {
+        is_taken: bool,
+    },
 }
 
 /// The nodes that have not answered completely.
@@ -155,6 +195,18 @@ impl Missing {
     }
 }
 
+/// Why commands of a client could not be passed to its session on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForwardError {
+    /// There is no such node, or it does not have the session.
+    NoSession,
+    /// The node did not answer. The commands may have arrived.
+    NoAnswer,
+    TooLarge,
+    /// The engine is not reachable. The commands may have arrived.
+    Unreachable,
+}
+
 /// Ends a question when it is dropped.
 struct Asking<'a>(&'a Questions, u64);
 
@@ -165,6 +217,21 @@ impl Drop for Asking<'_> {
 }
 
 impl Questions {
+    /// Whether a node is registered, as far as is known. Reads the registered nodes at most every [`REGISTRY_INTERVAL`], so
+    /// that invented names do not burden the engine.
+    async fn is_registered(&self, bus: &dyn NodeBus, uid: &str) -> Result<bool, EngineError> {
+        let mut registry = self.registry.lock().await;
+        let age = registry.read.map_or(Duration::MAX, |read| read.elapsed());
+        if age < REGISTRY_AGE_MAX && registry.uids.contains(uid) {
+            return Ok(true);
+        }
+        if age >= REGISTRY_INTERVAL {
+            registry.uids = bus.nodes().await?.into_iter().map(|node| node.uid).collect();
+            registry.read = Some(Instant::now());
+        }
+        Ok(registry.uids.contains(uid))
+    }
+
     fn ask(&self) -> (Asking<'_>, mpsc::Receiver<Answer>) {
         let question = self.newest.fetch_add(1, Ordering::Relaxed);
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
@@ -245,8 +312,17 @@ impl ServerHandle {
                 tracing::warn!(?nodes, "nodes did not answer within {ANSWER_TIMEOUT:?}");
                 return Err(ErrorCode::Internal);
             };
-            if missing.receive(&answer.from, answer.is_last, answer.parts) {
-                add(answer.channels)?;
+            let Answer::Channels {
+                from,
+                channels,
+                is_last,
+                parts,
+            } = answer
+            else {
+                continue;
+            };
+            if missing.receive(&from, is_last, parts) {
+                add(channels)?;
             }
         }
         Ok(())
@@ -271,21 +347,27 @@ impl ServerHandle {
         to: Option<&str>,
         number: Option<u64>,
         message: Message,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<(), EngineError> {
         let envelope = Envelope {
             from: self.node.uid().to_owned(),
             number,
             message,
         };
-        let json = serde_json::to_vec(&envelope).map_err(|_| ErrorCode::Internal)?;
-        Ok(bus.send(to, json.into()).await?)
+        // Strings and numbers only, which are always JSON.
+        let json = serde_json::to_vec(&envelope).unwrap_or_default();
+        bus.send(to, json.into()).await
     }
 
-    fn handle_message(&self, payload: &[u8]) {
+    async fn handle_message(&self, payload: &[u8]) {
         let envelope: Envelope = match serde_json::from_slice(payload) {
             Ok(envelope) => envelope,
             Err(error) => {
-                tracing::warn!(%error, "did not understand a message of another node; has it another version?");
+                let text =
+                    "ignored a message of another node that this version does not know; is another version running?";
+                match self.node.questions().has_warned.swap(true, Ordering::Relaxed) {
+                    false => tracing::warn!(%error, "{text}"),
+                    true => tracing::debug!(%error, "{text}"),
+                }
                 return;
             }
         };
@@ -301,7 +383,7 @@ impl ServerHandle {
                 }
             }
             Message::CommandDone { number } => {
-                let answer = Answer {
+                let answer = Answer::Channels {
                     from: envelope.from,
                     channels: Vec::new(),
                     is_last: true,
@@ -318,13 +400,63 @@ impl ServerHandle {
                 is_last,
                 parts,
             } => {
-                let answer = Answer {
+                let answer = Answer::Channels {
                     from: envelope.from,
                     channels,
                     is_last,
                     parts,
                 };
                 self.node.questions().answer(question, answer);
+            }
+            Message::ClientCommands {
+                question,
+                session,
+                commands,
+            } => self.take_commands(envelope.from, question, &session, &commands).await,
+            Message::ClientCommandsAnswer { question, is_taken } => {
+                let answer = Answer::ClientCommands { is_taken };
+                self.node.questions().answer(question, answer);
+            }
+        }
+    }
+
+    /// Passes commands that another node has forwarded to their session. A session that is busy does not delay other messages.
+    async fn take_commands(&self, from: String, question: u64, session: &str, commands: &str) {
+        let session = self.node.sessions().get(session);
+        let commands = BASE64_STANDARD.decode(commands).ok();
+        let handle = self.clone();
+        let answer = async move |is_taken| {
+            let Some(bus) = handle.node.engine().nodes() else {
+                return;
+            };
+            let answer = Message::ClientCommandsAnswer { question, is_taken };
+            if let Err(error) = handle.send(bus, Some(&from), None, answer).await {
+                tracing::debug!(%error, "could not answer another node");
+            }
+        };
+        let (Some(session), Some(commands)) = (session, commands) else {
+            tokio::spawn(async move { answer(false).await });
+            return;
+        };
+        // Polled here, so that the commands of a session keep their order in its queue.
+        let mut room = Box::pin(session.reserve_owned());
+        let reserved = futures_util::poll!(&mut room);
+        let deliver = move |room: Option<mpsc::OwnedPermit<Bytes>>| {
+            let is_taken = room.is_some();
+            room.map(|room| room.send(commands.into()));
+            is_taken
+        };
+        match reserved {
+            Poll::Ready(room) => {
+                let is_taken = deliver(room.ok());
+                tokio::spawn(async move { answer(is_taken).await });
+            }
+            Poll::Pending => {
+                tokio::spawn(async move {
+                    // Later, nobody waits for the answer.
+                    let room = timeout(ANSWER_TIMEOUT, room).await;
+                    answer(deliver(room.ok().and_then(Result::ok))).await;
+                });
             }
         }
     }
@@ -389,6 +521,49 @@ impl ServerHandle {
     }
 }
 
+/// Passes commands of a client to its session on another node. When the call returns, they are in its queue: a client that waits
+/// for that before it sends more gets them executed in order.
+///
+/// # Cancel safety
+/// If the call is dropped, the commands may still arrive.
+pub(crate) async fn forward_commands(
+    node: &Arc<Node>,
+    to: &str,
+    session: String,
+    commands: Bytes,
+) -> Result<(), ForwardError> {
+    let Some(bus) = node.engine().nodes() else {
+        return Err(ForwardError::NoSession);
+    };
+    if to == node.uid() || !node.questions().is_registered(bus, to).await? {
+        return Err(ForwardError::NoSession);
+    }
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let (asking, mut answers) = node.questions().ask();
+    let message = Message::ClientCommands {
+        question: asking.1,
+        session,
+        commands: BASE64_STANDARD.encode(&commands),
+    };
+    ServerHandle::new(node.clone())
+        .send(bus, Some(to), None, message)
+        .await?;
+    match timeout_at(deadline, answers.recv()).await {
+        Ok(Some(Answer::ClientCommands { is_taken: true })) => Ok(()),
+        Ok(_) => Err(ForwardError::NoSession),
+        Err(_) => Err(ForwardError::NoAnswer),
+    }
+}
+
+impl From<EngineError> for ForwardError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::TooLarge => Self::TooLarge,
+            _ => Self::Unreachable,
+        }
+    }
+}
+
 /// Runs the engine, and executes the messages of other nodes. Never returns.
 pub(crate) async fn run(node: Arc<Node>) {
     let handle = ServerHandle::new(node.clone());
@@ -398,7 +573,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let messages = async {
         loop {
             let payload = bus.next().await;
-            handle.handle_message(&payload);
+            handle.handle_message(&payload).await;
         }
     };
     let infos = async {
@@ -446,7 +621,7 @@ mod tests {
         let questions = Questions::default();
         let (asking, mut answers) = questions.ask();
         for _ in 0..=ANSWERS_MAX {
-            let answer = Answer {
+            let answer = Answer::Channels {
                 from: "a".to_owned(),
                 channels: Vec::new(),
                 is_last: false,

@@ -66,7 +66,7 @@ pub(super) fn reply(reply: &Reply<'_>) -> Vec<u8> {
                 ping: result.ping.unwrap_or_default(),
                 pong: result.pong,
                 session: result.session.clone(),
-                node: result.node.to_owned(),
+                node: result.node.clone(),
             });
         }
         ReplyBody::Subscribe(result) => wire.subscribe = Some(result.into()),

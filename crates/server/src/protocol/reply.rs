@@ -76,9 +76,9 @@ pub(crate) struct ConnectResult<'a> {
     /// Secret with which a client of a transport in one direction sends commands; empty for other transports.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) session: String,
-    /// The node that keeps the session.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) node: &'static str,
+    /// The node that keeps the session, if there is a secret.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) node: String,
 }
 
 /// When a client must present a new token.

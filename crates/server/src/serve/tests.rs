@@ -414,13 +414,13 @@ async fn a_client_that_does_not_read_is_disconnected_and_others_receive_everythi
 }
 
 /// Captures the log of this thread, on which the whole server of a test runs.
-pub(super) struct Log {
+pub(crate) struct Log {
     lines: Arc<Mutex<Vec<u8>>>,
     _guard: tracing::subscriber::DefaultGuard,
 }
 
 impl Log {
-    pub(super) fn capture() -> Self {
+    pub(crate) fn capture() -> Self {
         let lines = Arc::<Mutex<Vec<u8>>>::default();
         let sink = lines.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -447,7 +447,7 @@ impl Log {
     }
 
     /// All lines since the last call of [`refusals`](Self::refusals).
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.lines.lock()).into_owned()
     }
 }

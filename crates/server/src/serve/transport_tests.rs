@@ -4,6 +4,7 @@ use sockeye::Message;
 
 use super::tests::{Fixture, TIMEOUT};
 use super::*;
+use crate::engine::cluster::simulated::{SimServer, SimStore};
 
 /// A stream of frames in the response to one request.
 struct Stream {
@@ -135,4 +136,84 @@ async fn protobuf_is_chosen_by_subprotocol_or_query() {
         assert_eq!(connect[1..4], [1 << 3, 1, 5 << 3 | 2]);
         assert_eq!(ping, [4, 1 << 3, 2, 12 << 3 | 2, 0]);
     }
+}
+
+/// A node of a cluster, on a socket of its own.
+async fn node(store: &Arc<SimServer>) -> (Fixture, String) {
+    let uid = crate::node::random_uid();
+    let node = Node::with_store(Config::default(), SimStore::new(store, &uid), uid.clone());
+    let (shutdown, told) = tokio::sync::oneshot::channel();
+    let server = Server {
+        node: node.clone(),
+        shutdown: async { drop(told.await) },
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let fixture = Fixture {
+        address: listener.local_addr().unwrap(),
+        shutdown,
+        serving: tokio::spawn(server.serve(listener)),
+    };
+    let is_registered = async || {
+        let nodes = node.engine().nodes()?.nodes().await.ok()?;
+        nodes.iter().any(|node| node.uid == *uid).then_some(())
+    };
+    while is_registered().await.is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (fixture, uid.to_string())
+}
+
+/// The text between two others.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, rest) = text.split_once(start).unwrap();
+    rest.split_once(end).unwrap().0
+}
+
+#[tokio::test]
+async fn commands_reach_a_stream_on_another_node_in_their_order() {
+    let store = SimServer::new(1);
+    let ((one, uid), (two, _)) = (node(&store).await, node(&store).await);
+    let request = post(&one, "/connection/http_stream", COMMANDS);
+    let mut stream = Stream::open(&one, &request).await;
+    let heard = stream.hear("{\"id\":2,\"subscribe\":{").await;
+    let secret = between(heard, "\"session\":\"", "\"").to_owned();
+    assert_eq!(between(heard, "\"node\":\"", "\""), uid);
+    let send = async |session: &str, at: &str, data: &str| {
+        let data = data.replace('"', "\\\"");
+        let body = format!(r#"{{"session":"{session}","node":"{at}","data":"{data}"}}"#);
+        let request = post(&two, "/emulation", &body).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        two.http(&request).await
+    };
+    for n in 1..=30 {
+        let command = format!(r#"{{"id":{n},"publish":{{"channel":"room","data":{n}}}}}"#);
+        let answer = send(&secret, &uid, &command).await;
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    }
+    let heard = stream.hear(r#""pub":{"data":30"#).await.to_owned();
+    let places: Vec<_> = (1..=30)
+        .map(|n| {
+            heard
+                .find(&format!(r#""pub":{{"data":{n},"#))
+                .or(heard.find(&format!(r#""pub":{{"data":{n}}}"#)))
+        })
+        .collect();
+    assert!(places.is_sorted() && places[0].is_some(), "{heard}");
+
+    let missing = "there is no such session; connect again\n";
+    for (session, at) in [(&*secret, "other"), ("other", &*uid), (&*secret, "")] {
+        let answer = send(session, at, "{}").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 404") && answer.ends_with(missing),
+            "{answer}"
+        );
+    }
+    // A node that was killed is registered a little longer.
+    store.kill(&uid);
+    let answer = send(&secret, &uid, "{}").await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert!(answer.ends_with("does not answer; connect again\n"), "{answer}");
+    store.set_down(true);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let answer = send(&secret, &uid, "{}").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
 }

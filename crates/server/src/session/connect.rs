@@ -58,9 +58,6 @@ impl TryFrom<ConnectionClaims> for Credentials {
 
 pub(super) const VERSION: &str = concat!("sockeye ", env!("CARGO_PKG_VERSION"));
 
-/// The name of the node in replies to clients whose transport has one direction.
-const NODE: &str = "sockeye";
-
 impl Session {
     pub(super) fn start_connect(&mut self, request: ConnectRequest<'_>, now: Instant) -> Result<Step, CommandError> {
         let requested = request
@@ -181,8 +178,16 @@ impl Session {
             subs: BTreeMap::new(),
             ping,
             pong: ping.is_some(),
-            session: self.secret.to_string(),
-            node: if self.secret.is_empty() { "" } else { NODE },
+            session: self
+                .stream
+                .as_ref()
+                .map(|stream| stream.secret.to_string())
+                .unwrap_or_default(),
+            node: self
+                .stream
+                .as_ref()
+                .map(|stream| stream.node.to_string())
+                .unwrap_or_default(),
         };
         Ok(match subscriptions.is_empty() {
             true => Step::Reply(ReplyBody::Connect(result)),

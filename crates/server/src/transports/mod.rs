@@ -2,7 +2,7 @@
 //!
 //! The response to one request carries all frames to the client. The first commands are part of that request; the client
 //! sends later ones with requests to [`EMULATION`], with the secret that the reply to `connect` contains. Both go to the same
-//! session as with a WebSocket.
+//! session as with a WebSocket. If another node has the session, the commands are forwarded to it.
 
 mod body;
 mod stream;
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 pub(crate) use self::body::{Body, Frames};
 use crate::client::{Client, PingedBy, TransportOptions};
 use crate::connection::Permit;
+use crate::handle::{self, ForwardError};
 use crate::metrics::Transport;
 use crate::node::Node;
 use crate::protocol::{EmulationRequest, Encoding};
@@ -115,7 +116,7 @@ impl Sessions {
             }
         };
         if path == EMULATION {
-            return (self.deliver(&body, is_protobuf).await, false);
+            return (self.deliver(&body, is_protobuf, node).await, false);
         }
         let framing = match (&*path, is_protobuf) {
             (SSE, _) => Framing::Events,
@@ -178,15 +179,38 @@ impl Sessions {
         response
     }
 
-    /// Passes commands to their session.
-    async fn deliver(&self, body: &Bytes, is_protobuf: bool) -> Response {
-        let Some((secret, commands)) = parse_emulation(body, is_protobuf) else {
+    /// The commands of a session of this node.
+    pub(crate) fn get(&self, secret: &str) -> Option<mpsc::Sender<Bytes>> {
+        self.commands.lock().get(secret).cloned()
+    }
+
+    /// Passes commands to their session, which may be on another node.
+    async fn deliver(&self, body: &Bytes, is_protobuf: bool, node: &Arc<Node>) -> Response {
+        let Some(Commands { secret, at, commands }) = parse_emulation(body, is_protobuf) else {
             return status(StatusCode::BAD_REQUEST);
         };
-        let session = self.commands.lock().get(&secret).cloned();
-        match session {
-            Some(session) if session.send(commands).await.is_ok() => status(StatusCode::NO_CONTENT),
-            _ => status(StatusCode::NOT_FOUND),
+        let unknown = || text(StatusCode::NOT_FOUND, "there is no such session; connect again\n");
+        if let Some(session) = self.get(&secret) {
+            return match session.send(commands).await {
+                Ok(()) => status(StatusCode::NO_CONTENT),
+                Err(_) => unknown(),
+            };
+        }
+        match handle::forward_commands(node, &at, secret, commands).await {
+            Ok(()) => status(StatusCode::NO_CONTENT),
+            Err(ForwardError::NoSession) => unknown(),
+            Err(ForwardError::NoAnswer) => text(
+                StatusCode::NOT_FOUND,
+                "the node that has the session does not answer; connect again\n",
+            ),
+            Err(ForwardError::TooLarge) => text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the commands are too large for another node; connect again, or send less at once\n",
+            ),
+            Err(ForwardError::Unreachable) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "another node has the session, and the engine is not reachable; try again\n",
+            ),
         }
     }
 }
@@ -203,19 +227,34 @@ impl Drop for Registration {
     }
 }
 
-/// Returns the secret and the commands of a request.
-fn parse_emulation(body: &[u8], is_protobuf: bool) -> Option<(String, Bytes)> {
+/// The body of a request to [`EMULATION`].
+#[derive(Debug, PartialEq, Eq)]
+struct Commands {
+    secret: String,
+    /// The node that has the session, according to the client.
+    at: String,
+    commands: Bytes,
+}
+
+fn parse_emulation(body: &[u8], is_protobuf: bool) -> Option<Commands> {
     #[derive(Deserialize)]
     struct Json {
         session: String,
+        #[serde(default)]
+        node: String,
         data: String,
     }
-    if is_protobuf {
-        let request = EmulationRequest::decode(body).ok()?;
-        return Some((request.session, request.data.into()));
-    }
-    let request: Json = serde_json::from_slice(body).ok()?;
-    Some((request.session, request.data.into()))
+    let (secret, at, commands) = match is_protobuf {
+        true => {
+            let request = EmulationRequest::decode(body).ok()?;
+            (request.session, request.node, request.data.into())
+        }
+        false => {
+            let request: Json = serde_json::from_slice(body).ok()?;
+            (request.session, request.node, request.data.into())
+        }
+    };
+    Some(Commands { secret, at, commands })
 }
 
 /// The value of a query parameter, decoded as a form field. `None` also for invalid UTF-8.
@@ -289,7 +328,11 @@ mod tests {
             session: "s".to_owned(),
             data: br#"{"id":1}"#.to_vec(),
         };
-        let expect = Some(("s".to_owned(), Bytes::from_static(br#"{"id":1}"#)));
+        let expect = Some(Commands {
+            secret: "s".to_owned(),
+            at: "n".to_owned(),
+            commands: Bytes::from_static(br#"{"id":1}"#),
+        });
         assert_eq!(parse_emulation(json, false), expect);
         assert_eq!(parse_emulation(&protobuf.encode_to_vec(), true), expect);
         assert_eq!(parse_emulation(b"{}", false), None);

@@ -80,6 +80,8 @@ const fn goal(text: &'static str, pointer: &'static str, bound: Bound) -> Goal {
 /// Two nodes with Redis. Centrifugo has no history with NATS.
 const CLUSTERS: &[Kind] = &[Kind::SockeyeRedis, Kind::CentrifugoRedis, Kind::SockeyeNats];
 
+const SOCKEYE_CLUSTERS: &[Kind] = &[Kind::SockeyeRedis, Kind::SockeyeNats];
+
 /// No limit that a measurement reaches.
 const UNLIMITED: u32 = 1_000_000;
 
@@ -283,6 +285,19 @@ pub(super) const WORKLOADS: &[Workload] = &[
         goals: NODE_LOSS_GOALS,
         page: Page::Cluster,
         handshakes_max: UNLIMITED,
+    },
+    Workload {
+        name: "node-loss-paced",
+        title: "the same, where the other node admits 1,000 handshakes per second",
+        scenario: "node-loss",
+        load: "--clients 10000 --channels 100",
+        quick: "--clients 1000 --channels 10",
+        servers: SOCKEYE_CLUSTERS,
+        rounds: 3,
+        figures: NODE_LOSS_FIGURES,
+        goals: NODE_LOSS_GOALS,
+        page: Page::Cluster,
+        handshakes_max: 1_000,
     },
 ];
 

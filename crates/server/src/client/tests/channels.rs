@@ -124,12 +124,8 @@ async fn a_subscriber_that_missed_a_publication_is_told_so_and_recovers_it() {
     let unsubscribed = r#"{"push":{"channel":"room","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
     assert_eq!(heard, [unsubscribed]);
     assert_eq!(ada.receive().await.last().unwrap(), unsubscribed);
-    let epoch = node
-        .engine()
-        .position(&ChannelName::new("room").unwrap())
-        .await
-        .unwrap()
-        .epoch;
+    let positions = node.engine().positions(&[ChannelName::new("room").unwrap()]).await;
+    let epoch = positions.unwrap()[0].clone().unwrap().epoch;
     let subscribe = format!(
         r#"{{"id":4,"subscribe":{{"channel":"room","recover":true,"offset":1,"epoch":"{}"}}}}"#,
         epoch.as_str()

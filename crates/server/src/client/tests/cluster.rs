@@ -5,8 +5,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::engine::cluster::StorePublish;
 use crate::engine::cluster::simulated::{SimFaults, SimServer, SimStore};
+use crate::engine::{HistoryLimits, Store};
 use crate::handle::{Disconnect, ServerHandle, Target};
+use crate::serve::tests::Log;
 
 struct Cluster {
     server: Arc<SimServer>,
@@ -381,4 +384,76 @@ async fn channels_of_a_dead_server_do_not_delay_the_others() {
     cluster.server.set_dead(None);
     sleep(Duration::from_secs(5)).await;
     assert_eq!(numbers(&mut ada).await, [1; 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_ignores_what_only_a_newer_version_knows_and_says_so() {
+    let log = Log::capture();
+    let cluster = Cluster::new(2).await;
+    let mut bob = Peer::in_room(&cluster.nodes[1], "Bob").await;
+    let bus = cluster.nodes[0].engine().nodes().unwrap();
+    let send = async |message: &str| {
+        let envelope = format!(r#"{{"from":"newer","format":9,"message":{message}}}"#);
+        bus.send(None, envelope.into()).await.unwrap();
+        settle().await;
+    };
+    for message in [r#"{"teleport":{"to":1}}"#, r#"{"command":{"promote":{}}}"#, "[]"] {
+        send(message).await;
+    }
+    let lines = log.text();
+    let warnings = lines
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains("does not know"));
+    // One for each node.
+    assert_eq!(warnings.count(), 2, "{lines}");
+    assert!(bob.receive().await.iter().all(|frame| !frame.contains("unsubscribe")));
+    // Known commands with unknown fields are executed.
+    send(
+        r#"{"command":{"unsubscribe":{"target":{"user":"","client":null,"except":[],"where":1},"channel":"room","why":"x"}}}"#,
+    )
+    .await;
+    let heard = bob.receive().await.join("\n");
+    assert!(heard.contains(r#""unsubscribe":{"code":2000"#), "{heard}");
+    bus.set_info(r#"{"format":9}"#.into());
+    cluster.handle(1).nodes().await.unwrap();
+    cluster.handle(1).channels("*").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_that_only_a_newer_version_can_read_is_announced_as_missing() {
+    let log = Log::capture();
+    let cluster = Cluster::new(1).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    cluster.publish(0, 1).await;
+    assert_eq!(numbers(&mut ada).await, [1]);
+    let store = SimStore::new(&cluster.server, cluster.nodes[0].uid());
+    let newer = StorePublish {
+        payload: b"\xc8\x02\0\0\0{}".to_vec().into(),
+        time_ms: 0,
+        idempotency_key: None,
+        version: None,
+        limits: Some(HistoryLimits {
+            count_max: 10,
+            bytes_max: 1 << 20,
+            ttl: Duration::from_secs(60),
+        }),
+    };
+    let room = ChannelName::new("room").unwrap();
+    let top = store.publish(&room, newer).await.unwrap().position;
+    settle().await;
+    let heard = ada.receive().await.join("\n");
+    assert!(heard.contains(r#""unsubscribe":{"code":2500"#), "{heard}");
+    assert!(log.text().contains("a publication of the engine cannot be decoded"));
+    // Recovery over it is refused, and then everything goes on.
+    let epoch = top.epoch.as_str();
+    let subscribe = |offset: u64| {
+        format!(r#"{{"id":9,"subscribe":{{"channel":"room","recover":true,"offset":{offset},"epoch":"{epoch}"}}}}"#)
+    };
+    let reply = ada.request(&subscribe(1)).await;
+    assert!(
+        reply.contains(r#""was_recovering":true"#) && !reply.contains(r#""recovered":true"#),
+        "{reply}"
+    );
+    cluster.publish(0, 3).await;
+    assert_eq!(numbers(&mut ada).await, [3]);
 }

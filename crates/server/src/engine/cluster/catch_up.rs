@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::super::{HistoryLimits, HistoryQuery, Position};
+use super::super::{HistoryLimits, HistoryQuery, POSITIONS_PER_CALL, Position};
+use super::Shared;
+use super::calls::CALL_TIMEOUT;
 use super::inbox::{Connection, Resumed, Suspension};
 use super::store::StoreError;
-use super::{CALL_TIMEOUT, Shared};
 use crate::channel::ChannelName;
 
 /// Maximum number of channels whose streams are read at the same time.
@@ -19,9 +20,6 @@ const READS_MAX: usize = 64;
 
 /// Maximum number of publications in one read.
 const PUBLICATIONS_PER_READ: usize = 256;
-
-/// Number of channels whose positions are read in one call.
-const POSITIONS_PER_CALL: usize = 500;
 
 /// Maximum number of channels whose positions are read at the same time after such a call has failed.
 const POSITIONS_MAX: usize = 64;
@@ -187,8 +185,9 @@ async fn verify(shared: &Shared) {
     for failures in 1.. {
         let mut failed = Vec::new();
         for part in channels.chunks(POSITIONS_PER_CALL) {
-            if !verify_part(shared, part).await {
-                failed.extend(verify_each(shared, part).await);
+            match verify_part(shared, part).await {
+                Some(unread) => failed.extend(unread),
+                None => failed.extend(verify_each(shared, part).await),
             }
         }
         if failed.is_empty() {
@@ -200,17 +199,26 @@ async fn verify(shared: &Shared) {
     }
 }
 
-/// Returns false if the positions cannot be read.
-async fn verify_part(shared: &Shared, channels: &[(ChannelName, HistoryLimits)]) -> bool {
+/// Returns the channels whose positions cannot be read, or `None` if there was no answer.
+async fn verify_part(
+    shared: &Shared,
+    channels: &[(ChannelName, HistoryLimits)],
+) -> Option<Vec<(ChannelName, HistoryLimits)>> {
     let Ok(Ok(tops)) = timeout(CALL_TIMEOUT, shared.store.positions(channels)).await else {
-        return false;
+        return None;
     };
-    for ((channel, _), top) in channels.iter().zip(tops) {
-        if shared.inbox.deliver().position(channel).is_some_and(|seen| seen != top) {
-            shared.inbox.doubt(channel);
+    let mut unread = Vec::new();
+    for (channel, top) in channels.iter().zip(tops) {
+        let Some(top) = top else {
+            unread.push(channel.clone());
+            continue;
+        };
+        let seen = shared.inbox.deliver().position(&channel.0);
+        if seen.is_some_and(|seen| seen != top) {
+            shared.inbox.doubt(&channel.0);
         }
     }
-    true
+    Some(unread)
 }
 
 /// Verifies channels by a call for each, so that those on servers that answer do not wait for the others. Returns those whose
@@ -220,7 +228,10 @@ async fn verify_each(shared: &Shared, channels: &[(ChannelName, HistoryLimits)])
     stream::iter(channels.to_vec())
         .for_each_concurrent(POSITIONS_MAX, |channel| async {
             let channel = [channel];
-            if !verify_part(shared, &channel).await {
+            if verify_part(shared, &channel)
+                .await
+                .is_none_or(|unread| !unread.is_empty())
+            {
                 failed.lock().extend(channel);
             }
         })

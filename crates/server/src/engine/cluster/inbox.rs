@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
-use super::super::{ChannelPositions, Continuity, Epoch, Publication, record};
+use super::super::{ChannelPositions, Continuity, Epoch, Position, Publication, record};
 use super::store::{Event, MembershipKind, StoredPublication};
 use crate::channel::ChannelName;
 
@@ -37,6 +37,10 @@ const CONTROL_MAX: usize = 4096;
 
 /// Number of probes that may arrive before a task that waits for one runs.
 const PROBES_MAX: usize = 16;
+
+/// Why a publication cannot be decoded.
+pub(super) const UNREADABLE: &str = "a publication of the engine cannot be decoded, and its subscribers are told that they \
+     miss one; does a newer node, or another program, write there?";
 
 /// Accounted size of an event without its payload.
 const EVENT_BYTES: usize = 128;
@@ -238,6 +242,10 @@ impl Inbox {
     /// The state of the connection, and its changes.
     pub(super) fn connection(&self) -> watch::Receiver<Connection> {
         self.connection.subscribe()
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(*self.connection.borrow(), Connection::Connected(_))
     }
 
     pub(super) fn deliver(&self) -> &dyn ChannelPositions {
@@ -451,12 +459,7 @@ impl Inbox {
                 channel,
                 epoch,
                 publication,
-            } => match decode(publication) {
-                Some(publication) => self.deliver.publication(&channel, &publication, epoch.as_ref()),
-                None => {
-                    tracing::warn!(%channel, "a publication of the engine cannot be decoded; is another program writing there?")
-                }
-            },
+            } => self.deliver_publication(&channel, epoch, publication),
             Event::Membership { channel, membership } => match record::decode_client(&membership.info) {
                 Some(info) => match membership.kind {
                     MembershipKind::Join => self.deliver.join(&channel, &info),
@@ -465,6 +468,18 @@ impl Inbox {
                 None => tracing::warn!(%channel, "a join or leave of the engine cannot be decoded"),
             },
             Event::Control(_) => {}
+        }
+    }
+
+    fn deliver_publication(&self, channel: &ChannelName, epoch: Option<Epoch>, stored: StoredPublication) {
+        let offset = stored.offset;
+        if let Some(publication) = decode(stored) {
+            self.deliver.publication(channel, &publication, epoch.as_ref());
+            return;
+        }
+        tracing::warn!(%channel, offset, "{UNREADABLE}");
+        if let (Some(epoch), Some(seen)) = (epoch, self.deliver.position(channel)) {
+            self.deliver.catch_up(channel, &seen, &Position { epoch, offset });
         }
     }
 

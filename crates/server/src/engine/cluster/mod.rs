@@ -8,9 +8,12 @@
 //! While the store is away, calls fail at once with [`EngineError::Unreachable`], or, where the namespace says so, publications
 //! wait for a bounded time. Subscribers stay connected.
 
+mod calls;
 mod catch_up;
 mod inbox;
+mod interest;
 mod outage;
+mod per_channel;
 mod presence;
 mod probe;
 #[cfg(test)]
@@ -18,7 +21,6 @@ pub(crate) mod simulated;
 mod store;
 
 use std::fmt;
-use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,10 +32,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::calls::Calls;
 pub(crate) use self::inbox::Inbox;
 use self::inbox::{Connection, Received};
+use self::interest::Interests;
 use self::outage::Waiting;
 pub(crate) use self::outage::{OutagePolicy, OutagePolicyOf};
+pub(crate) use self::per_channel::PerChannel;
 pub(crate) use self::presence::ClusterPresence;
 use self::probe::DeliveryProbe;
 pub(crate) use self::store::{
@@ -47,20 +52,13 @@ use super::{
 use crate::channel::ChannelName;
 use crate::presence::ClientInfo;
 
-/// Time for a call to the store.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Number of parts of the set of subscribed channels, each with a lock that is held during a call to the store.
-const SUBSCRIPTION_SHARDS: usize = 64;
-
 /// Start of the channel of [`Broker::probe`]; the id of the node follows. Clients cannot subscribe to it, because it is private.
 const PROBE_CHANNEL: &str = "$sockeye:storage:";
 
 /// The engine; see the module documentation.
 pub(crate) struct ClusterBroker {
     shared: Arc<Shared>,
-    subscriptions: Box<[tokio::sync::Mutex<()>]>,
-    hasher: RandomState,
+    interests: Interests,
     waiting: Waiting,
     outage: Arc<OutagePolicyOf>,
     probe: DeliveryProbe,
@@ -78,6 +76,7 @@ pub(crate) struct ClusterBroker {
 struct Shared {
     store: Arc<dyn Store>,
     inbox: Arc<Inbox>,
+    calls: Arc<Calls>,
     limits: Arc<HistoryLimitsOf>,
     presence: Arc<ClusterPresence>,
     /// What this node registers with.
@@ -96,17 +95,18 @@ impl ClusterBroker {
         let probe_channel = ChannelName::new(&format!("{PROBE_CHANNEL}{uid}")).expect("the id of a node is short");
         let (inbox, received) = Inbox::new(deliver, probe_channel);
         let (control_in, control) = mpsc::channel(CONTROL_MAX);
-        let presence = Arc::new(ClusterPresence::new(store.clone(), inbox.clone()));
+        let calls = Arc::new(Calls::new(inbox.clone()));
+        let presence = Arc::new(ClusterPresence::new(store.clone(), calls.clone()));
         Self {
             shared: Arc::new(Shared {
                 store,
                 inbox,
+                calls,
                 limits,
                 presence,
                 info: Mutex::default(),
             }),
-            subscriptions: (0..SUBSCRIPTION_SHARDS).map(|_| Default::default()).collect(),
-            hasher: RandomState::new(),
+            interests: Interests::default(),
             waiting: Waiting::new(),
             outage,
             probe: DeliveryProbe::new(),
@@ -151,20 +151,6 @@ impl ClusterBroker {
                 tracing::warn!("dropped a command of another node, because too many wait");
             }
         }
-    }
-
-    async fn interest_changed(&self, channel: &ChannelName) -> Result<(), EngineError> {
-        let Shared { store, inbox, .. } = &*self.shared;
-        // One call at a time for a channel, so that the last one sees the final state.
-        let shard = channel.shard(&self.subscriptions, &self.hasher);
-        let call = async {
-            let _guard = shard.lock().await;
-            match inbox.deliver().has_subscribers(channel) {
-                true => store.subscribe(channel).await,
-                false => store.unsubscribe(channel).await,
-            }
-        };
-        self.shared.call(call).await
     }
 
     async fn publish(&self, channel: &ChannelName, publish: Publish) -> Result<Published, EngineError> {
@@ -212,9 +198,15 @@ impl ClusterBroker {
     async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<History, EngineError> {
         let limits = self.limits(channel)?;
         let page = self.shared.call(self.shared.store.read(channel, query, limits)).await?;
-        let publications = page.publications.into_iter().map(inbox::decode).collect::<Option<_>>();
+        let stored = page.publications.len();
+        // Who recovers over one that is missing is told.
+        let publications: Vec<_> = page.publications.into_iter().filter_map(inbox::decode).collect();
+        if publications.len() < stored {
+            let unreadable = stored - publications.len();
+            tracing::warn!(%channel, unreadable, "{}", inbox::UNREADABLE);
+        }
         Ok(History {
-            publications: publications.ok_or(EngineError::Unreachable)?,
+            publications,
             top: page.top,
         })
     }
@@ -245,7 +237,7 @@ impl ClusterBroker {
                 }
             }
         };
-        timeout(CALL_TIMEOUT, arrives)
+        timeout(calls::CALL_TIMEOUT, arrives)
             .await
             .unwrap_or(Err(EngineError::Unreachable))
     }
@@ -268,32 +260,9 @@ impl Drop for ProbeOutcome<'_> {
 }
 
 impl Shared {
-    /// Makes a call to the store: fails at once without a connection, and after [`CALL_TIMEOUT`] without an answer.
+    /// [`Calls::call`]
     async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, EngineError> {
-        if let Connection::Disconnected(_) = &*self.inbox.connection().borrow() {
-            return Err(EngineError::Unreachable);
-        }
-        match timeout(CALL_TIMEOUT, call).await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a call to the engine failed");
-                Err(error.into())
-            }
-            Err(_) => {
-                tracing::debug!("the engine did not answer within {CALL_TIMEOUT:?}");
-                Err(EngineError::Unreachable)
-            }
-        }
-    }
-}
-
-impl From<StoreError> for EngineError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) => Self::Unreachable,
-            StoreError::Full(_) => Self::Full,
-            StoreError::TooLarge => Self::TooLarge,
-        }
+        self.calls.call(call).await
     }
 }
 
@@ -303,7 +272,7 @@ impl Broker for ClusterBroker {
     }
 
     fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()> {
-        Box::pin(self.interest_changed(channel))
+        Box::pin(self.interests.changed(&self.shared, channel))
     }
 
     fn publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> EngineFuture<'a, Published> {
@@ -331,11 +300,17 @@ impl Broker for ClusterBroker {
         })
     }
 
-    fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position> {
+    fn positions<'a>(&'a self, channels: &'a [ChannelName]) -> EngineFuture<'a, Vec<Option<Position>>> {
         Box::pin(async move {
-            let channels = [(channel.clone(), self.limits(channel)?)];
-            let positions = self.shared.call(self.shared.store.positions(&channels)).await?;
-            positions.into_iter().next().ok_or(EngineError::Unreachable)
+            let limits: Vec<_> = channels.iter().map(|channel| (self.shared.limits)(channel)).collect();
+            let with_history = channels.iter().zip(&limits);
+            let with_history: Vec<_> = with_history
+                .filter_map(|(channel, limits)| Some((channel.clone(), (*limits)?)))
+                .collect();
+            let positions = self.shared.call(self.shared.store.positions(&with_history)).await?;
+            let mut positions = positions.into_iter();
+            let position = |limits: Option<HistoryLimits>| limits.and_then(|_| positions.next().flatten());
+            Ok(limits.into_iter().map(position).collect())
         })
     }
 

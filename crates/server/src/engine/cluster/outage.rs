@@ -1,17 +1,17 @@
 //! Publications that wait until the store is reachable again.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::EngineError;
+use super::Shared;
+use super::calls::CALL_TIMEOUT;
 use super::catch_up::wait_until_connected;
+use super::per_channel::PerChannel;
 use super::store::{StoreError, StorePublish, StorePublished};
-use super::{CALL_TIMEOUT, Shared};
 use crate::channel::ChannelName;
 
 /// What happens to publications while the store is not reachable.
@@ -37,14 +37,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Waiting {
     bytes: AtomicUsize,
     /// One lock for each channel with publications that wait. Its queue is their order.
-    channels: Mutex<HashMap<ChannelName, Arc<tokio::sync::Mutex<()>>>>,
+    channels: PerChannel<Mutex<()>>,
 }
 
 impl Waiting {
     pub(super) fn new() -> Self {
         Self {
             bytes: AtomicUsize::new(0),
-            channels: Mutex::default(),
+            channels: PerChannel::default(),
         }
     }
 
@@ -62,17 +62,16 @@ impl Waiting {
         time: Duration,
     ) -> Result<StorePublished, EngineError> {
         let deadline = Instant::now() + time;
-        let must_wait = self.channels.lock().contains_key(channel);
-        if !must_wait {
+        if !self.channels.is_used(channel) {
             match shared.call(shared.store.publish(channel, publish.clone())).await {
                 Err(EngineError::Unreachable) => {}
                 result => return result,
             }
         }
         let _reserved = self.reserve(publish.payload.len())?;
-        let slot = WaitingChannel::join(self, channel);
+        let queue = self.channels.enter(channel);
         // Publications that wait longer are first.
-        let _turn = timeout_at(deadline, slot.lock.lock())
+        let _turn = timeout_at(deadline, queue.lock())
             .await
             .map_err(|_| EngineError::Unreachable)?;
         loop {
@@ -105,30 +104,6 @@ struct Reserved<'a>(&'a Waiting, usize);
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         self.0.bytes.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
-
-/// Keeps the lock of a channel in the map while a publication waits.
-struct WaitingChannel<'a> {
-    waiting: &'a Waiting,
-    channel: &'a ChannelName,
-    lock: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl<'a> WaitingChannel<'a> {
-    fn join(waiting: &'a Waiting, channel: &'a ChannelName) -> Self {
-        let lock = waiting.channels.lock().entry(channel.clone()).or_default().clone();
-        Self { waiting, channel, lock }
-    }
-}
-
-impl Drop for WaitingChannel<'_> {
-    fn drop(&mut self) {
-        let mut channels = self.waiting.channels.lock();
-        // One for the map, one for this.
-        if Arc::strong_count(&self.lock) <= 2 {
-            channels.remove(self.channel);
-        }
     }
 }
 

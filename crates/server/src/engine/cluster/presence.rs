@@ -24,9 +24,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::super::{EngineError, EngineFuture, PresenceStore, record};
-use super::inbox::{Connection, Inbox};
+use super::Shared;
+use super::calls::{CALL_TIMEOUT, Calls};
+use super::inbox::Connection;
 use super::store::{LEASE_INTERVAL, Membership, MembershipKind, PresenceEntry, Store, StoreError};
-use super::{CALL_TIMEOUT, Shared};
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Generation, Subscription};
 use crate::presence::{ClientInfo, PresenceStats};
@@ -44,7 +45,7 @@ const UNSYNCED_MAX: usize = 1 << 18;
 /// The presence of all nodes; see the module documentation.
 pub(crate) struct ClusterPresence {
     store: Arc<dyn Store>,
-    inbox: Arc<Inbox>,
+    calls: Arc<Calls>,
     entries: Mutex<Entries>,
 }
 
@@ -105,26 +106,16 @@ struct Renewed {
 }
 
 impl ClusterPresence {
-    pub(super) fn new(store: Arc<dyn Store>, inbox: Arc<Inbox>) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, calls: Arc<Calls>) -> Self {
         Self {
             store,
-            inbox,
+            calls,
             entries: Mutex::default(),
         }
     }
 
-    fn is_connected(&self) -> bool {
-        matches!(&*self.inbox.connection().borrow(), Connection::Connected(_))
-    }
-
     async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, EngineError> {
-        if !self.is_connected() {
-            return Err(EngineError::Unreachable);
-        }
-        match timeout(CALL_TIMEOUT, call).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(EngineError::Unreachable),
-        }
+        self.calls.call(call).await
     }
 
     async fn add(
@@ -133,7 +124,7 @@ impl ClusterPresence {
         info: &ClientInfo,
         announces_leave: bool,
     ) -> Result<(), EngineError> {
-        if !self.is_connected() {
+        if !self.calls.is_connected() {
             // Certainly not stored, so nothing has to be removed.
             return Err(EngineError::Unreachable);
         }
@@ -181,12 +172,12 @@ impl ClusterPresence {
         clients_max: usize,
     ) -> Result<Option<Vec<Arc<ClientInfo>>>, EngineError> {
         if clients_max < usize::MAX {
-            let (clients, _) = self.call(self.store.presence_count(channel)).await?;
+            let (clients, _) = self.calls.call(self.store.presence_count(channel)).await?;
             if clients > clients_max {
                 return Ok(None);
             }
         }
-        let entries = self.call(self.store.presence_read(channel)).await?;
+        let entries = self.calls.call(self.store.presence_read(channel)).await?;
         let members: Vec<_> = entries
             .iter()
             .filter_map(|entry| record::decode_client(entry))
@@ -470,7 +461,7 @@ impl PresenceStore for ClusterPresence {
 
     fn stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats> {
         Box::pin(async move {
-            let (clients, users) = self.call(self.store.presence_count(channel)).await?;
+            let (clients, users) = self.calls.call(self.store.presence_count(channel)).await?;
             Ok(PresenceStats { clients, users })
         })
     }

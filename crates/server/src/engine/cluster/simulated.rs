@@ -55,6 +55,12 @@ struct State {
     leases: BTreeMap<String, (Instant, Bytes)>,
     nodes: HashMap<String, Connected>,
     killed: HashSet<String>,
+    /// How long a call takes.
+    latency: Duration,
+    /// Calls that subscribe or unsubscribe.
+    subscribe_calls: u64,
+    /// Calls that read positions.
+    position_calls: u64,
     /// Everything that was ever stored.
     log: Vec<LogEntry>,
     epochs: u64,
@@ -106,6 +112,9 @@ impl SimServer {
                 leases: BTreeMap::new(),
                 nodes: HashMap::new(),
                 killed: HashSet::new(),
+                latency: Duration::from_micros(400),
+                subscribe_calls: 0,
+                position_calls: 0,
                 log: Vec::new(),
                 epochs: 0,
             }),
@@ -123,6 +132,28 @@ impl SimServer {
 
     pub(crate) fn set_presence_delay(&self, delay: Duration) {
         self.state.lock().presence_delay = delay;
+    }
+
+    /// How long each call takes from now on. It has its effect after half of the time.
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        self.state.lock().latency = latency;
+    }
+
+    /// Number of calls that subscribe or unsubscribe.
+    pub(crate) fn subscribe_calls(&self) -> u64 {
+        self.state.lock().subscribe_calls
+    }
+
+    /// Number of calls that read positions.
+    pub(crate) fn position_calls(&self) -> u64 {
+        self.state.lock().position_calls
+    }
+
+    /// Whether a node is subscribed to a channel.
+    pub(crate) fn is_subscribed(&self, uid: &str, channel: &ChannelName) -> bool {
+        let state = self.state.lock();
+        let node = state.nodes.get(uid);
+        node.is_some_and(|node| node.channels.contains(channel))
     }
 
     /// Takes the server away, or brings it back. Nodes notice, and connect again.
@@ -182,11 +213,6 @@ impl SimServer {
     /// Everything that was ever stored.
     pub(crate) fn log(&self) -> Vec<LogEntry> {
         self.state.lock().log.clone()
-    }
-
-    /// The newest position of a channel.
-    pub(crate) fn top(&self, channel: &ChannelName) -> Option<Position> {
-        self.state.lock().streams.get(channel).map(Stream::position)
     }
 }
 
@@ -353,13 +379,9 @@ impl SimStore {
         self.server.state.lock().nodes.remove(&self.uid);
     }
 
-    fn fail_if_dead<'a, T: Send + 'static>(
-        &self,
-        channels: impl IntoIterator<Item = &'a ChannelName>,
-    ) -> Option<StoreFuture<'static, T>> {
+    fn fail_if_dead<T: Send + 'static>(&self, channel: &ChannelName) -> Option<StoreFuture<'static, T>> {
         let dead = self.server.state.lock().dead?;
-        let is_dead = channels.into_iter().any(|channel| channel.as_str().starts_with(dead));
-        is_dead.then(|| -> StoreFuture<'static, T> {
+        channel.as_str().starts_with(dead).then(|| -> StoreFuture<'static, T> {
             Box::pin(async {
                 sleep(Duration::from_micros(200)).await;
                 Err(StoreError::Unavailable("simulated".into()))
@@ -370,7 +392,8 @@ impl SimStore {
     /// Makes a call that may fail.
     fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut State) -> T + Send + 'static) -> StoreFuture<'_, T> {
         Box::pin(async move {
-            sleep(Duration::from_micros(200)).await;
+            let latency = self.server.state.lock().latency;
+            sleep(latency / 2).await;
             let failed = || Err(StoreError::Unavailable("simulated".into()));
             let result = {
                 let mut state = self.server.state.lock();
@@ -382,7 +405,7 @@ impl SimStore {
                 let lost_answers = state.faults.lost_answers;
                 (!state.chance(lost_answers)).then_some(result)
             };
-            sleep(Duration::from_micros(200)).await;
+            sleep(latency / 2).await;
             result.map_or_else(failed, Ok)
         })
     }
@@ -430,6 +453,7 @@ impl Store for SimStore {
     fn subscribe<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, ()> {
         let (uid, channel) = (self.uid.clone(), channel.clone());
         self.call(move |state| {
+            state.subscribe_calls += 1;
             let node = state.nodes.get_mut(&uid);
             node.map(|node| node.channels.insert(channel));
         })
@@ -438,6 +462,7 @@ impl Store for SimStore {
     fn unsubscribe<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, ()> {
         let (uid, channel) = (self.uid.clone(), channel.clone());
         self.call(move |state| {
+            state.subscribe_calls += 1;
             let node = state.nodes.get_mut(&uid);
             node.map(|node| node.channels.remove(&channel));
         })
@@ -465,7 +490,7 @@ impl Store for SimStore {
         query: HistoryQuery,
         limits: HistoryLimits,
     ) -> StoreFuture<'a, StoredPage> {
-        if let Some(failed) = self.fail_if_dead([channel]) {
+        if let Some(failed) = self.fail_if_dead(channel) {
             return failed;
         }
         let channel = channel.clone();
@@ -477,15 +502,16 @@ impl Store for SimStore {
         self.call(move |state| state.stream(&channel, limits.ttl).publications.clear())
     }
 
-    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>> {
-        if let Some(failed) = self.fail_if_dead(channels.iter().map(|(channel, _)| channel)) {
-            return failed;
-        }
+    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>> {
         let channels = channels.to_vec();
         self.call(move |state| {
+            state.position_calls += 1;
             let channels = channels.iter();
             channels
-                .map(|(channel, limits)| state.stream(channel, limits.ttl).position())
+                .map(|(channel, limits)| {
+                    let is_dead = state.dead.is_some_and(|dead| channel.as_str().starts_with(dead));
+                    (!is_dead).then(|| state.stream(channel, limits.ttl).position())
+                })
                 .collect()
         })
     }

@@ -59,8 +59,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Removes all publications of a stream. Its epoch and offset stay.
     fn remove_history<'a>(&'a self, channel: &'a ChannelName, limits: HistoryLimits) -> StoreFuture<'a, ()>;
 
-    /// Returns the newest positions of channels, in their order.
-    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>>;
+    /// Returns the newest positions of channels, in their order; `None` for those that cannot be read at the moment. The caller
+    /// asks for at most [`POSITIONS_PER_CALL`](super::super::POSITIONS_PER_CALL).
+    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>>;
 
     /// Gives a stream a new epoch if it is still in the epoch of `seen` and has lost the publication at this position, which a
     /// node has received. A store whose replicas may lag behind checks that first, and does nothing if it has not lost it.

@@ -1,6 +1,6 @@
 //! Direct Get: reads messages of a stream from any of its replicas.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,7 +62,8 @@ pub(super) struct Replies {
     inbox: String,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Message>>>,
-    requests: Semaphore,
+    /// Room for responses.
+    room: Semaphore,
 }
 
 impl Replies {
@@ -71,7 +72,7 @@ impl Replies {
             inbox: client.new_inbox(),
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
-            requests: Semaphore::new(BATCHES_MAX),
+            room: Semaphore::new(RESPONSES_MAX),
         })
     }
 
@@ -100,9 +101,11 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(replies: &'a Replies) -> Self {
+    /// A request with at most `responses_max` responses.
+    fn new(replies: &'a Replies, responses_max: usize) -> Self {
         let id = replies.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, received) = mpsc::channel(BATCH + 1);
+        // One for the end.
+        let (sender, received) = mpsc::channel(responses_max + 1);
         replies.waiting.lock().insert(id, sender);
         Self { replies, id, received }
     }
@@ -157,7 +160,35 @@ pub(super) async fn each(
     }
 }
 
-/// Returns the sequence of the last message if there are more.
+/// Returns the newest message of each of the subjects, if it has one. Not in their order.
+pub(super) async fn last_of_each(
+    client: &Client,
+    replies: &Replies,
+    stream: &str,
+    subjects: &[String],
+) -> Result<Vec<Stored>, ApiError> {
+    let mut found = Vec::with_capacity(subjects.len());
+    let mut rest: Vec<_> = subjects.iter().map(String::as_str).collect();
+    loop {
+        let body = json!({ "multi_last": rest, "batch": rest.len(), "max_bytes": BATCH_BYTES });
+        let before = found.len();
+        let more = request(client, replies, stream, &body, rest.len(), &mut |stored| {
+            found.push(stored)
+        })
+        .await?;
+        // The responses were too large for one request.
+        if more.is_none() || found.len() == before {
+            return Ok(found);
+        }
+        let known: HashSet<_> = found[before..]
+            .iter()
+            .map(|stored: &Stored| stored.subject.as_str())
+            .collect();
+        rest.retain(|subject| !known.contains(subject));
+    }
+}
+
+/// Reads messages of a subject from a sequence on. Returns the sequence of the last one if there are more.
 async fn batch(
     client: &Client,
     replies: &Replies,
@@ -166,9 +197,24 @@ async fn batch(
     from: u64,
     each: &mut impl FnMut(Stored),
 ) -> Result<Option<u64>, ApiError> {
-    let _permit = replies.requests.acquire().await;
-    let mut waiting = Waiting::new(replies);
     let body = json!({ "seq": from, "next_by_subj": filter, "batch": BATCH, "max_bytes": BATCH_BYTES });
+    request(client, replies, stream, &body, BATCH, each).await
+}
+
+/// Makes a request with several responses. Returns the sequence of the last message if there are more.
+async fn request(
+    client: &Client,
+    replies: &Replies,
+    stream: &str,
+    body: &Value,
+    responses_max: usize,
+    each: &mut impl FnMut(Stored),
+) -> Result<Option<u64>, ApiError> {
+    let room = u32::try_from(responses_max + 1)
+        .unwrap_or(u32::MAX)
+        .min(RESPONSES_MAX as u32);
+    let _room = replies.room.acquire_many(room).await;
+    let mut waiting = Waiting::new(replies, responses_max);
     let sent = client
         .publish_with_reply(
             format!("$JS.API.DIRECT.GET.{stream}"),

@@ -11,10 +11,11 @@
 //! 2. otherwise the position of the reader, if nothing after it can have expired,
 //! 3. otherwise the end of the stream.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -39,6 +40,9 @@ const ATTEMPTS: u32 = 20;
 
 /// Pause before a read is repeated, because a replica lags behind.
 const LAG_PAUSE: Duration = Duration::from_millis(20);
+
+/// Number of positions that are read one by one at the same time.
+const POSITIONS_AT_ONCE: usize = 64;
 
 impl Shared {
     pub(super) async fn publish_stored(
@@ -212,6 +216,105 @@ impl Shared {
                 offset: top,
             },
         }))
+    }
+
+    /// Reads the positions of the channels of each stream together. The others, which have no messages or may lag behind, are read
+    /// one by one.
+    pub(super) async fn positions(
+        &self,
+        channels: &[(ChannelName, HistoryLimits)],
+    ) -> Result<Vec<Option<Position>>, StoreError> {
+        let link = self.link()?;
+        let mut by_stream: HashMap<StreamKey, Vec<usize>> = HashMap::new();
+        for (index, (channel, limits)) in channels.iter().enumerate() {
+            by_stream
+                .entry(StreamKey::new(channel, limits))
+                .or_default()
+                .push(index);
+        }
+        let mut positions = vec![None; channels.len()];
+        for (key, indexes) in by_stream {
+            let known = indexes.iter().map(|&index| &channels[index].0).collect();
+            match self.newest_positions(link, key, known).await {
+                Ok(found) => {
+                    for (index, position) in indexes.into_iter().zip(found) {
+                        positions[index] = position;
+                    }
+                }
+                Err(error) => tracing::debug!(?error, "could not read the positions of a stream"),
+            }
+        }
+        let unread = positions.iter().enumerate().filter(|(_, position)| position.is_none());
+        let unread: Vec<_> = unread.map(|(index, _)| index).collect();
+        let mut reads = stream::iter(unread)
+            .map(async |index| {
+                let (channel, limits) = &channels[index];
+                (index, self.position(channel, limits).await)
+            })
+            .buffer_unordered(POSITIONS_AT_ONCE);
+        while let Some((index, position)) = reads.next().await {
+            match position {
+                Ok(position) => positions[index] = Some(position),
+                Err(error) => tracing::debug!(channel = %channels[index].0, %error, "could not read a position"),
+            }
+        }
+        Ok(positions)
+    }
+
+    /// The positions of those channels of a stream that are known without asking for each.
+    async fn newest_positions(
+        &self,
+        link: &Link,
+        key: StreamKey,
+        channels: Vec<&ChannelName>,
+    ) -> Result<Vec<Option<Position>>, ApiError> {
+        let stream = self.streams.open(&link.client, key).await?;
+        let subject = |channel: &&ChannelName| self.subjects.stored(key, &stream.epoch, channel);
+        let subjects: Vec<_> = channels.iter().map(subject).collect();
+        let mut tops = HashMap::new();
+        let read = async |subjects: &[String], tops: &mut HashMap<String, u64>| {
+            let found = direct::last_of_each(&link.client, &link.replies, &stream.name, subjects).await?;
+            let found = found.into_iter().map(|last| {
+                let top = marked_position(&last).unwrap_or(last.sequence);
+                (last.subject, top)
+            });
+            tops.extend(found);
+            Ok::<_, ApiError>(())
+        };
+        read(&subjects, &mut tops).await?;
+        // As in `top`, but a replica that lags behind may not have what the others have.
+        let mut newest = None;
+        if !self.streams.has_replicas() && tops.len() < subjects.len() {
+            let bounds = self.streams.bounds(&link.client, &stream).await?;
+            let rest: Vec<_> = subjects
+                .iter()
+                .filter(|subject| !tops.contains_key(*subject))
+                .cloned()
+                .collect();
+            let before = tops.len();
+            read(&rest, &mut tops).await?;
+            newest = (tops.len() == before).then_some(bounds.newest);
+        }
+        let age_max = key.class.age_max();
+        let position = |(channel, subject): (&ChannelName, &String)| {
+            let confirmed = |age_max| self.confirmed(channel, &stream.epoch, age_max);
+            let offset = match tops.get(subject) {
+                Some(&top)
+                    if self.streams.has_replicas() && confirmed(Duration::MAX).is_some_and(|seen| top < seen) =>
+                {
+                    None
+                }
+                Some(&top) => Some(top),
+                None => newest.map(|newest| confirmed(age_max).unwrap_or(newest)),
+            };
+            let position = Position {
+                epoch: stream.epoch.clone(),
+                offset: offset?,
+            };
+            self.confirm(channel, &position);
+            Some(position)
+        };
+        Ok(channels.into_iter().zip(&subjects).map(position).collect())
     }
 
     pub(super) async fn position(&self, channel: &ChannelName, limits: &HistoryLimits) -> Result<Position, StoreError> {

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
@@ -46,8 +47,10 @@ struct Subscription {
 
 /// What is known about a channel.
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     confirmed: Mutex<Option<Confirmed>>,
+    /// Whether the server has processed the subscription.
+    is_subscribed: AtomicBool,
 }
 
 /// The newest position of a channel, which the stream has confirmed.
@@ -93,8 +96,12 @@ impl Subscriptions {
 impl Shared {
     pub(super) async fn subscribe(self: &Arc<Self>, channel: &ChannelName) -> Result<(), StoreError> {
         let link = self.link()?;
-        let is_new = self.subscribe_if_missing(link, channel).await?;
+        let state = self.subscribe_if_missing(link, channel).await?;
+        if state.is_subscribed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.barrier(link).await?;
+        let is_new = !state.is_subscribed.swap(true, Ordering::AcqRel);
         if is_new && link.client.server_info().cluster.is_some() {
             // Other servers learn of the subscription a little later, and until then do not send.
             let (shared, channel) = (self.clone(), channel.clone());
@@ -110,25 +117,28 @@ impl Shared {
         Ok(())
     }
 
-    /// Subscribes to a channel, unless this node is subscribed. Returns whether it was not.
+    /// Subscribes to a channel, unless this node is subscribed. The server may not have processed it yet.
     pub(super) async fn subscribe_if_missing(
         self: &Arc<Self>,
         link: &Link,
         channel: &ChannelName,
-    ) -> Result<bool, StoreError> {
-        if self.subscriptions.channels.lock().contains_key(channel) {
-            return Ok(false);
+    ) -> Result<Arc<State>, StoreError> {
+        if let Some(subscription) = self.subscriptions.channels.lock().get(channel) {
+            return Ok(subscription.state.clone());
         }
         let subscriber = link.client.subscribe(self.subjects.live(channel)).await;
         let subscriber = subscriber.map_err(|error| StoreError::Unavailable(error.to_string().into()))?;
         let state = Arc::new(State::default());
         let receive = receive(self.clone(), channel.clone(), state.clone(), subscriber);
         let task = tokio::spawn(receive).abort_handle();
-        let subscription = Subscription { state, task };
+        let subscription = Subscription {
+            state: state.clone(),
+            task,
+        };
         if let Some(old) = self.subscriptions.channels.lock().insert(channel.clone(), subscription) {
             old.task.abort();
         }
-        Ok(true)
+        Ok(state)
     }
 
     pub(super) fn unsubscribe(&self, channel: &ChannelName) {

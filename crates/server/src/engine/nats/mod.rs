@@ -199,18 +199,8 @@ impl Store for NatsStore {
         Box::pin(self.shared.remove_history(channel, limits))
     }
 
-    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>> {
-        use futures_util::{StreamExt, TryStreamExt};
-        Box::pin(async move {
-            let mut positions = Vec::with_capacity(channels.len());
-            for (channel, limits) in channels {
-                positions.push(self.shared.position(channel, limits));
-            }
-            futures_util::stream::iter(positions)
-                .buffered(POSITIONS_AT_ONCE)
-                .try_collect()
-                .await
-        })
+    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>> {
+        Box::pin(self.shared.positions(channels))
     }
 
     fn replace_epoch<'a>(
@@ -271,9 +261,6 @@ impl Store for NatsStore {
         })
     }
 }
-
-/// Number of positions that are read at the same time.
-const POSITIONS_AT_ONCE: usize = 64;
 
 impl fmt::Debug for NatsStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

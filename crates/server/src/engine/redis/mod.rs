@@ -152,7 +152,9 @@ impl RedisStore {
         let name = [shared.names.channel(channel)];
         loop {
             let link = shared.link(slot(name[0].as_bytes()))?;
-            if let Err(error) = link.subscribe(&name).await {
+            if !link.is_subscribed(&name[0])
+                && let Err(error) = link.subscribe(&name).await
+            {
                 shared.after_error(error, &link).await?;
                 continue;
             }
@@ -396,7 +398,7 @@ impl Store for RedisStore {
         Box::pin(self.shared.remove_history(channel))
     }
 
-    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Position>> {
+    fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>> {
         Box::pin(self.shared.positions(channels))
     }
 

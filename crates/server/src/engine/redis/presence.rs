@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{FromRedisValue, Value};
+use tokio::sync::RwLock;
 use tokio::time::timeout;
 
-use super::super::cluster::{LEASE_TTL, NodeEntry, PresenceEntry, StoreError};
+use super::super::cluster::{LEASE_TTL, NodeEntry, PerChannel, PresenceEntry, StoreError};
 use super::dial::DIAL_TIMEOUT;
 use super::names::slot;
 use super::script::{Call, Script};
@@ -28,18 +29,15 @@ const REMOVAL_TIME: Duration = Duration::from_secs(4);
 /// Number of channels of a lease that are cleaned at the same time.
 const CHANNELS_MAX: usize = 64;
 
-/// Number of locks for the channels of this node.
-const LOCKS: usize = 256;
-
 /// The lease of this node.
 pub(super) struct Lease {
     state: Mutex<State>,
     /// Whether entries of this node may have been removed since the last [`Shared::renew_lease`].
     has_lapsed: AtomicBool,
     uid: Arc<str>,
-    /// One change at a time for a channel: the set of channels is in another slot than the entries.
-    locks: Box<[tokio::sync::Mutex<()>]>,
-    hasher: std::hash::RandomState,
+    /// The set of channels is in another slot than the entries. So a channel is not removed from it while entries are added:
+    /// additions hold the lock shared, removals from the set exclusively.
+    channels: PerChannel<RwLock<()>>,
 }
 
 struct State {
@@ -58,8 +56,7 @@ impl Lease {
             }),
             has_lapsed: AtomicBool::new(true),
             uid: uid.into(),
-            locks: (0..LOCKS).map(|_| Default::default()).collect(),
-            hasher: Default::default(),
+            channels: PerChannel::default(),
         }
     }
 
@@ -145,7 +142,8 @@ impl Shared {
     }
 
     pub(super) async fn presence_put(&self, channel: &ChannelName, entry: PresenceEntry) -> Result<(), StoreError> {
-        let _guard = channel.shard(&self.lease.locks, &self.lease.hasher).lock().await;
+        let in_use = self.lease.channels.enter(channel);
+        let adding = in_use.read().await;
         let lease = self.lease.name();
         // First, so that no entry is forgotten.
         let channels = self.names.lease_channels(&lease);
@@ -159,6 +157,7 @@ impl Shared {
             .argument(encoded)
             .number(generation);
         let left = self.call(call.argument(lease).argument(&*entry.user)).await?;
+        drop(adding);
         self.forget_channel(channel, left).await
     }
 
@@ -168,7 +167,6 @@ impl Shared {
         client: ClientId,
         generation: Generation,
     ) -> Result<(), StoreError> {
-        let _guard = channel.shard(&self.lease.locks, &self.lease.hasher).lock().await;
         let call = self.presence_call(&self.scripts.presence_remove, channel);
         let left = self
             .call(call.argument(client.to_string()).number(generation.0))
@@ -176,10 +174,17 @@ impl Shared {
         self.forget_channel(channel, left).await
     }
 
-    /// Removes a channel from the set of a lease that has no entries in it any more.
+    /// Removes a channel from the set of a lease that had no entries in it any more, unless it has some by now.
     async fn forget_channel(&self, channel: &ChannelName, lease: Value) -> Result<(), StoreError> {
         let lease: String = parse(lease)?;
         if lease.is_empty() {
+            return Ok(());
+        }
+        let in_use = self.lease.channels.enter(channel);
+        let _removing = in_use.write().await;
+        let leases = format!("{}:n", self.names.channel(channel));
+        let has_entries = Call::command("HEXISTS").key(leases).argument(lease.as_str());
+        if self.call(has_entries).await? != Value::Int(0) {
             return Ok(());
         }
         let channels = self.names.lease_channels(&lease);

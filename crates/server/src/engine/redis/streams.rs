@@ -1,13 +1,17 @@
 //! Publications and their streams.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use redis::Value;
+use redis::aio::ConnectionLike;
 
 use super::super::cluster::{StoreError, StorePublish, StorePublished, StoredPage};
 use super::super::idempotency::KEY_TTL;
 use super::super::{Epoch, HistoryLimits, HistoryQuery, Position, PublishOutcome};
+use super::config::Address;
 use super::link::Link;
 use super::names::slot;
 use super::script::{Call, Script, unexpected};
@@ -18,8 +22,8 @@ use crate::channel::ChannelName;
 /// client that comes back later cannot recover.
 const STATE_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// Number of positions that are read at the same time.
-const POSITIONS_MAX: usize = 256;
+/// Number of positions that are read by a script at the same time.
+const POSITION_SCRIPTS_MAX: usize = 64;
 
 /// The largest integer that scripts compute with exactly.
 const NUMBER_MAX: u64 = 1 << 53;
@@ -142,16 +146,53 @@ impl Shared {
         })
     }
 
+    /// Reads the states of the streams of each server with one pipeline. A script is only needed for a stream that does not exist,
+    /// or was written by another server.
     pub(super) async fn positions(
         &self,
         channels: &[(ChannelName, HistoryLimits)],
-    ) -> Result<Vec<Position>, StoreError> {
-        // The connection writes them together.
-        let calls: Vec<_> = channels
+    ) -> Result<Vec<Option<Position>>, StoreError> {
+        let view = self.view();
+        let mut by_server: HashMap<&Address, (&Link, Vec<usize>)> = HashMap::new();
+        let names: Vec<_> = channels
             .iter()
-            .map(|(channel, limits)| self.position(channel, *limits))
+            .map(|(channel, _)| self.names.channel(channel))
             .collect();
-        stream::iter(calls).buffered(POSITIONS_MAX).try_collect().await
+        for (index, name) in names.iter().enumerate() {
+            if let Some(link) = view.link(slot(name.as_bytes())) {
+                by_server
+                    .entry(link.address())
+                    .or_insert((link, Vec::new()))
+                    .1
+                    .push(index);
+            }
+        }
+        let reads = by_server.into_values().map(async |(link, indexes)| {
+            let states = indexes
+                .iter()
+                .map(|&index| (&*names[index], state_ttl_ms(&channels[index].1)));
+            let positions = read_positions(link, states).await;
+            indexes.into_iter().zip(positions)
+        });
+        let mut positions = vec![None; channels.len()];
+        for (index, position) in join_all(reads).await.into_iter().flatten() {
+            positions[index] = position;
+        }
+        let unread = positions.iter().enumerate().filter(|(_, position)| position.is_none());
+        let unread: Vec<_> = unread.map(|(index, _)| index).collect();
+        let mut scripts = stream::iter(unread)
+            .map(async |index| {
+                let (channel, limits) = &channels[index];
+                (index, self.position(channel, *limits).await)
+            })
+            .buffer_unordered(POSITION_SCRIPTS_MAX);
+        while let Some((index, position)) = scripts.next().await {
+            match position {
+                Ok(position) => positions[index] = Some(position),
+                Err(error) => tracing::debug!(channel = %channels[index].0, %error, "could not read a position"),
+            }
+        }
+        Ok(positions)
     }
 
     async fn position(&self, channel: &ChannelName, limits: HistoryLimits) -> Result<Position, StoreError> {
@@ -191,9 +232,7 @@ impl Shared {
         arguments: impl Fn(Call<'a>) -> Call<'a>,
     ) -> Result<Vec<Value>, StoreError> {
         let (state, list) = (format!("{name}:m"), format!("{name}:h"));
-        let state_ttl = ttl_ms(limits.ttl)
-            .saturating_add(STATE_TTL.as_millis() as u64)
-            .min(NUMBER_MAX);
+        let state_ttl = state_ttl_ms(&limits);
         let epoch = random_epoch();
         let (mut continues, mut ended) = (String::new(), String::new());
         for _ in 0..LINEAGE_ATTEMPTS {
@@ -262,6 +301,37 @@ fn random_epoch() -> String {
 /// A time to live for the server, which wants at least a millisecond.
 fn ttl_ms(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(NUMBER_MAX).clamp(1, 1 << 48)
+}
+
+/// How long the state of a stream is kept after its last use.
+fn state_ttl_ms(limits: &HistoryLimits) -> u64 {
+    let ttl = ttl_ms(limits.ttl).saturating_add(STATE_TTL.as_millis() as u64);
+    ttl.min(NUMBER_MAX)
+}
+
+/// Reads the positions of streams that belong to the lineage of a server, and keeps their states for a time to live. `None` for
+/// other streams, and for those that the server does not have.
+async fn read_positions<'a>(link: &Link, names: impl Iterator<Item = (&'a str, u64)>) -> Vec<Option<Position>> {
+    let mut pipeline = redis::pipe();
+    let mut count = 0;
+    for (name, ttl_ms) in names {
+        let key = format!("{name}:m");
+        pipeline.cmd("HMGET").arg(&key).arg(&["l", "e", "o"]);
+        pipeline.cmd("PEXPIRE").arg(key).arg(ttl_ms);
+        count += 1;
+    }
+    let mut commands = link.commands().commands();
+    let replies = commands.req_packed_commands(&pipeline, 0, 2 * count).await;
+    let mut replies = replies.unwrap_or_default().into_iter();
+    let position = |_| {
+        let state = replies.next()?;
+        replies.next()?;
+        let Value::Array(fields) = state else { return None };
+        let [lineage, epoch, offset] = fields.try_into().ok()?;
+        let is_current = text(lineage).is_ok_and(|lineage| lineage == link.lineage());
+        is_current.then(|| position(epoch, offset).ok()).flatten()
+    };
+    (0..count).map(position).collect()
 }
 
 fn position(epoch: Value, offset: Value) -> Result<Position, StoreError> {

@@ -1,5 +1,6 @@
 //! Tests of engines by their deliveries.
 
+mod cluster_calls;
 mod cluster_model;
 mod cluster_presence;
 mod durable;
@@ -245,6 +246,11 @@ impl<B: Broker + ?Sized> Fixture<B> {
             ..Default::default()
         };
         self.engine.history(&name(channel), query).await.unwrap()
+    }
+
+    async fn position(&self, channel: &str) -> Position {
+        let positions = self.engine.positions(&[name(channel)]).await.unwrap();
+        positions[0].clone().unwrap()
     }
 
     /// The data of the history.

@@ -400,8 +400,8 @@ impl World {
     async fn epochs(&self) -> Vec<String> {
         let mut epochs = Vec::new();
         for room in ROOMS {
-            let position = self.node.engine().position(&name(room)).await.unwrap();
-            epochs.push(position.epoch.as_str().to_owned());
+            let positions = self.node.engine().positions(&[name(room)]).await.unwrap();
+            epochs.push(positions[0].as_ref().unwrap().epoch.as_str().to_owned());
         }
         epochs
     }

@@ -8,6 +8,7 @@ use crate::engine::nats::{NatsConfig, NatsStore};
 
 mod cluster;
 mod failures;
+mod model;
 mod store;
 
 /// Time for anything that a server does.

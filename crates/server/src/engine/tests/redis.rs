@@ -10,6 +10,7 @@ use super::*;
 use crate::engine::redis::{RedisConfig, RedisStore};
 
 mod failures;
+mod model;
 mod store;
 
 /// Time for anything that a server does.

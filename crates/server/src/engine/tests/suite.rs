@@ -119,6 +119,7 @@ suite! {
     concurrent_publications_are_delivered_in_order;
     a_dropped_publication_is_completed_or_has_no_effect;
     a_healthy_engine_passes_the_probe;
+    positions_of_many_channels_are_read_at_once;
 }
 
 type Any = Fixture<dyn Broker>;
@@ -141,7 +142,10 @@ async fn without_history_publications_have_no_offset(fixture: Any) {
     let plain = name("plain");
     let history = fixture.engine.history(&plain, HistoryQuery::default()).await;
     assert_eq!(history.unwrap_err(), EngineError::NoHistory);
-    assert_eq!(fixture.engine.position(&plain).await, Err(EngineError::NoHistory));
+    assert_eq!(
+        fixture.engine.positions(std::slice::from_ref(&plain)).await,
+        Ok(vec![None])
+    );
     assert_eq!(fixture.engine.history_remove(&plain).await, Err(EngineError::NoHistory));
 }
 
@@ -163,8 +167,33 @@ async fn publishing_returns_the_position(fixture: Any) {
         let position = fixture.publish("a", "1").await;
         assert_eq!(position.offset, offset);
         assert_eq!(position, fixture.history("a").await.top);
-        assert_eq!(position, fixture.engine.position(&name("a")).await.unwrap());
+        assert_eq!(position, fixture.position("a").await);
     }
+}
+
+async fn positions_of_many_channels_are_read_at_once(fixture: Any) {
+    let mut channels: Vec<_> = (0..POSITIONS_PER_CALL - 1).map(|n| name(&format!("c{n}"))).collect();
+    channels.insert(100, name("plain"));
+    let publish = channels.iter().step_by(3).map(async |channel| {
+        let published = fixture.engine.publish(channel, content("1")).await.unwrap();
+        let large = format!("\"{}\"", "x".repeat(10_000));
+        match channel.as_str() {
+            "c99" => fixture.engine.publish(channel, content(&large)).await.unwrap().position,
+            _ => published.position,
+        }
+    });
+    let published = futures_util::future::join_all(publish).await;
+    let positions = fixture.engine.positions(&channels).await.unwrap();
+    assert_eq!(positions.len(), channels.len());
+    for (index, (channel, position)) in channels.iter().zip(&positions).enumerate() {
+        match (channel.as_str(), index % 3) {
+            ("plain", _) => assert_eq!(*position, None),
+            (_, 0) => assert_eq!(position.as_ref(), Some(&published[index / 3]), "{channel}"),
+            _ => assert!(position.is_some(), "{channel}"),
+        }
+    }
+    // A stream that did not exist has a position from then on.
+    assert_eq!(fixture.engine.positions(&channels).await.unwrap(), positions);
 }
 
 async fn joins_and_leaves_are_delivered(fixture: Any) {

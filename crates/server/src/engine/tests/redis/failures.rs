@@ -140,7 +140,7 @@ impl Node {
     }
 
     async fn top(&self, channel: &str) -> Position {
-        eventually(async || self.broker.position(&name(channel)).await.ok()).await
+        eventually(async || self.broker.positions(&[name(channel)]).await.ok()?.pop()?).await
     }
 
     /// Waits until the subscriber has come as far as the stream, and returns what it has received.
@@ -398,6 +398,22 @@ async fn the_clients_of_a_killed_node_leave_once() {
 
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_node_that_starts_without_its_engine_waits_for_it() {
+    let mut server = Server::start(&[]);
+    let config = server.config("");
+    server.kill();
+    let starting = Node::start(&config, &["a"]);
+    let begin = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.restart();
+    };
+    let (node, ()) = futures_util::join!(starting, begin);
+    node.publish("a", "1").await;
+    assert_eq!(node.caught_up("a").await, numbers("a", 1..=1));
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
 async fn the_first_replica_does_not_end_the_epoch() {
     let server = Server::start(&[]);
     let node = Node::start(&server.config(""), &["a"]).await;
@@ -567,5 +583,25 @@ async fn a_server_that_gives_away_all_its_slots_ends_no_epoch() {
     for (channel, epoch) in channels.iter().zip(&before) {
         let after = node.publish(channel, "2").await;
         assert_eq!((&after.epoch, after.offset), (epoch, 2), "{channel}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn the_state_of_a_stream_outlives_its_publications() {
+    let server = Server::start(&[]);
+    let node = Node::start(&server.config(""), &["a"]).await;
+    let ttls = async || {
+        let ttl = async |suffix: &str| server.run::<i64>(&["PTTL", &format!("sockeye:{{a}}:{suffix}")]).await;
+        (ttl("m").await, ttl("h").await)
+    };
+    node.publish("a", "1").await;
+    for _ in 0..3 {
+        let (state, publications) = ttls().await;
+        assert!(state > publications && publications > 0, "{state} {publications}");
+        // Whoever looks at the stream keeps its state.
+        let _: u64 = server.run(&["PEXPIRE", "sockeye:{a}:m", "70000"]).await;
+        node.top("a").await;
+        assert!(ttls().await.0 > 3_600_000);
     }
 }

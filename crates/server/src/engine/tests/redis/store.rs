@@ -328,3 +328,50 @@ fn disconnected(store: Arc<dyn Store>) -> Arc<ClusterBroker> {
     tokio::spawn(async move { running.run().await });
     broker
 }
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn many_channels_and_members_of_one_come_at_once() {
+    let server = Server::start(&[]);
+    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
+    let channels: Vec<_> = (0..2000).map(|n| name(&format!("c{n}"))).collect();
+    let opened = channels.iter().map(|channel| async {
+        node.recorder.subscribed.lock().push(channel.clone());
+        node.engine.interest_changed(channel).await
+    });
+    assert!(futures_util::future::join_all(opened).await.iter().all(Result::is_ok));
+    let numbers: usize = server
+        .run::<Vec<String>>(&["PUBSUB", "CHANNELS", "sockeye:*"])
+        .await
+        .len();
+    // And the one of the probe.
+    assert_eq!(numbers, 2000 + SUBSCRIBED.len() + 1);
+
+    // Members of one channel come, and some of them leave at once.
+    let subscription = Subscription {
+        channel: name("hot"),
+        generation: Generation::default(),
+    };
+    for leaving in [100, 1, 100] {
+        let members = (0..100).map(|bits| {
+            let subscription = &subscription;
+            let engine = &node.engine;
+            async move {
+                let member = member(bits, "ada");
+                let client = member.client;
+                engine.presence_add(subscription, member, true).await?;
+                match bits < leaving {
+                    true => engine.presence_remove(subscription, client).await,
+                    false => Ok(()),
+                }
+            }
+        });
+        let results = futures_util::future::join_all(members).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        let clients = node.engine.presence_stats(&name("hot")).await.unwrap().clients;
+        assert_eq!(clients as u128, 100 - leaving);
+        // The channel is listed for the lease as long as it has an entry, so that a dead node leaves it.
+        let listed: Vec<String> = server.run(&["KEYS", "sockeye!node:*:c"]).await;
+        assert_eq!(listed.len(), usize::from(clients > 0));
+    }
+}
