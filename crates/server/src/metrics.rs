@@ -266,7 +266,7 @@ impl Metrics {
         let (values, mut to) = (&self.snapshot, Register(&mut self.registry));
         to.add(
             "engine_connected",
-            "1 while the engine is reachable: always with the embedded engine, and with Redis or NATS while connected",
+            "1 while the engine is reachable: always with the embedded engine, and with Redis or NATS while the node is connected and probes are stored and delivered",
             &values.engine_connected,
         );
         to.add(

@@ -424,7 +424,10 @@ impl Node {
         };
         self.engine.publish(&channel, publish).await.map_err(|_| FAILED)?;
         // The publication above is not stored.
-        self.engine.probe().await.map_err(|_| "publications cannot be stored")?;
+        self.engine
+            .probe()
+            .await
+            .map_err(|_| "the engine does not store and deliver publications")?;
         loop {
             queue.ready().await;
             match queue.take() {
@@ -600,7 +603,7 @@ impl Node {
             if behind > 0 {
                 tracing::warn!(
                     behind,
-                    "channels missed publications; unsubscribed their subscribers, which recover"
+                    "channels missed publications; delivering them, or telling their subscribers to recover"
                 );
             }
         }

@@ -1,8 +1,11 @@
 //! The calls: from the JSON of a request to the JSON of a result.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 
 use super::types::{
     self, BatchReply, BatchResponse, BroadcastResult, ChannelInfo, ChannelsResult, Empty, HistoryResult, InfoResult,
@@ -15,6 +18,9 @@ use crate::handle::{
 };
 use crate::presence::ClientInfo;
 use crate::protocol::{PresenceResult, encode};
+
+/// Time for all calls of a request together.
+const CALL_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// A call with its arguments.
 enum Call<'a> {
@@ -42,7 +48,8 @@ pub(super) async fn call(handle: &ServerHandle, method: ApiMethod, body: &[u8]) 
         return batch(handle, body).await;
     }
     let call = Call::parse(method, body)?;
-    Ok(super::reply(call.execute(handle).await))
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    Ok(super::reply(call.execute_until(deadline, handle).await))
 }
 
 async fn batch(handle: &ServerHandle, body: &str) -> Result<String, Malformed> {
@@ -57,11 +64,15 @@ async fn batch(handle: &ServerHandle, body: &str) -> Result<String, Malformed> {
             None => None,
         });
     }
+    let deadline = Instant::now() + CALL_TIMEOUT;
     let mut replies = Vec::with_capacity(calls.len());
     for call in calls {
         let reply = match call {
             None => Err(ErrorCode::MethodNotFound),
-            Some((method, call)) => call.execute(handle).await.map(|result| (method.name(), result)),
+            Some((method, call)) => {
+                let result = call.execute_until(deadline, handle).await;
+                result.map(|result| (method.name(), result))
+            }
         };
         replies.push(match reply {
             Ok((name, result)) => BatchReply::Result(name, result),
@@ -93,6 +104,12 @@ impl<'a> Call<'a> {
             // Handled by the caller.
             ApiMethod::Batch => return Err(Malformed),
         })
+    }
+
+    /// Fails with the temporary error 100 if there is no result until then. The call may have taken effect.
+    async fn execute_until(self, deadline: Instant, handle: &ServerHandle) -> CallResult {
+        let result = timeout_at(deadline, self.execute(handle)).await;
+        result.unwrap_or(Err(ErrorCode::Internal))
     }
 
     async fn execute(self, handle: &ServerHandle) -> CallResult {

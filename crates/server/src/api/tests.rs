@@ -545,3 +545,30 @@ async fn a_request_that_is_too_large_gets_its_answer() {
     let (status, _) = api.send(asking.as_bytes()).await;
     assert_eq!(status, 413);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_answered_during_an_outage() {
+    use crate::engine::cluster::simulated::{SimServer, SimStore};
+    use crate::node::Node;
+
+    let mut config = crate::config::Config::default();
+    config.channels.as_mut().unwrap().outage_buffer = std::time::Duration::from_secs(5);
+    let server = SimServer::new(1);
+    let uid = crate::node::random_uid();
+    let node = Node::with_store(config, SimStore::new(&server, &uid), uid);
+    tokio::spawn(crate::handle::run(node.clone()));
+    while node.check_ready().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    server.set_down(true);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let publish = r#"{"publish":{"channel":"a","data":1}}"#;
+    let body = format!(r#"{{"commands":[{publish},{publish},{publish}]}}"#);
+    let start = tokio::time::Instant::now();
+    let handle = crate::handle::ServerHandle::new(node);
+    let Ok(reply) = super::methods::call(&handle, super::ApiMethod::Batch, body.as_bytes()).await else {
+        panic!("a valid request");
+    };
+    assert!(start.elapsed() < std::time::Duration::from_secs(10));
+    assert_eq!(reply.matches(r#""code":100"#).count(), 3, "{reply}");
+}

@@ -543,7 +543,8 @@ options! {
         /// removed from its channels after the sum of both, 33 s by default.
         pub pong: Duration = Duration::from_secs(8),
         /// How often each channel with history is compared with the engine. If a publication is missing, its subscribers are
-        /// unsubscribed with 2500, and recover. The server examines at most 1,000 channels at a time, 64 times per interval;
+        /// unsubscribed with 2500, and recover; with Redis or NATS, the node first reads what is missing and delivers it, so that
+        /// subscribers notice nothing. The server examines at most 1,000 channels at a time, 64 times per interval;
         /// with more channels, the check of each takes place less often.
         pub position_check: Duration = Duration::from_secs(40),
         /// Time for a slow client to read 64 KiB; after that, the client is disconnected with 3008.

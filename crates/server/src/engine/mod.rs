@@ -578,10 +578,12 @@ impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoHistory => "the channel has no history",
-            Self::Full => "the log has no room for the publication: free disk space",
+            Self::Full => {
+                "the log or the engine has no room for the publication: free disk space, or memory of the engine"
+            }
             Self::Unavailable => "the log is closed or failed to write: restart the server",
             Self::Unreachable => "the engine is not reachable",
-            Self::TooLarge => "the publication is too large for the log",
+            Self::TooLarge => "the publication is too large for the log or the engine",
         })
     }
 }

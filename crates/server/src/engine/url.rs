@@ -24,7 +24,7 @@ use super::redis::{InvalidRedisUrl, RedisConfig, RedisStore};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EngineUrl {
-    /// `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, ...
+    /// `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, ..., and the same with `valkey` instead of `redis`.
     Redis(RedisConfig),
     /// `nats://` or `tls://`: NATS JetStream.
     Nats(NatsConfig),
@@ -60,7 +60,7 @@ impl FromStr for EngineUrl {
     fn from_str(text: &str) -> Result<Self, InvalidEngineUrl> {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
         match scheme.split('+').next().unwrap_or_default() {
-            "redis" | "rediss" => match text.parse() {
+            "redis" | "rediss" | "valkey" | "valkeys" => match text.parse() {
                 Ok(config) => Ok(Self::Redis(config)),
                 Err(error) => Err(InvalidEngineUrl(Kind::Redis(error))),
             },
@@ -86,7 +86,7 @@ impl fmt::Display for InvalidEngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Scheme => f.write_str(
-                "must start with redis://, rediss://, redis+sentinel://, redis+cluster://, nats:// or tls://",
+                "must start with redis://, rediss://, redis+sentinel://, redis+cluster://, valkey://, nats:// or tls://",
             ),
             Kind::Redis(error) => error.fmt(f),
             Kind::Nats(error) => error.fmt(f),

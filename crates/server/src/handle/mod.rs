@@ -5,7 +5,10 @@ mod pattern;
 mod types;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
@@ -27,6 +30,12 @@ pub use types::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, StreamPosition, SubscribeOptions, Target,
 };
+
+/// Time for [`ServerHandle::broadcast`].
+const BROADCAST_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Maximum number of channels of a broadcast into which the data is being published.
+const BROADCASTS_MAX: usize = 64;
 
 /// The server API of a running [`Server`](crate::Server): the calls of the HTTP API, for the Rust program that embeds the
 /// server. Clones refer to the same server.
@@ -74,6 +83,8 @@ impl ServerHandle {
 
     /// Publishes the same data into several channels. The results are in the order of the channels.
     ///
+    /// This takes at most 8 s. Channels into which the data could not be published by then fail with the temporary error 100.
+    ///
     /// # Errors
     /// Fails as a whole if there is no channel or the data is not valid; otherwise each channel has its own result.
     ///
@@ -88,19 +99,23 @@ impl ServerHandle {
             return Err(ErrorCode::BadRequest);
         }
         let data = self.data(&options.data)?;
-        let mut results = Vec::with_capacity(channels.len());
-        for channel in channels {
-            results.push(self.publish_json(channel.as_ref(), data.clone(), &options).await);
+        let deadline = Instant::now() + BROADCAST_TIMEOUT;
+        let publish = async |channel: &str| {
+            let published = timeout_at(deadline, self.publish_json(channel, data.clone(), &options));
+            let published = published.await.unwrap_or(Err(ErrorCode::Internal));
             tokio::task::coop::consume_budget().await;
-        }
-        Ok(results)
+            published
+        };
+        let publishing: Vec<_> = channels.iter().map(|channel| publish(channel.as_ref())).collect();
+        Ok(stream::iter(publishing).buffered(BROADCASTS_MAX).collect().await)
     }
 
     /// Subscribes the connected clients of a user to a channel, on all nodes. Clients that are subscribed already do not
     /// change. When this returns, the command is on its way to the clients.
     ///
     /// # Errors
-    /// See [`ServerHandle`].
+    /// See [`ServerHandle`]. Fails with the temporary error 100 if a node does not confirm the command within 3 s; the others
+    /// have executed it.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.
@@ -150,7 +165,8 @@ impl ServerHandle {
     /// the backend fails with 103.
     ///
     /// # Errors
-    /// See [`ServerHandle`].
+    /// See [`ServerHandle`]. Fails with the temporary error 100 if a node does not confirm the command within 3 s; the others
+    /// have executed it.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.
@@ -184,7 +200,8 @@ impl ServerHandle {
     /// Disconnects the clients of a user, on all nodes. With [`Disconnect::default`], they do not reconnect by themselves.
     ///
     /// # Errors
-    /// Fails with the temporary error 100 if other nodes cannot be reached.
+    /// Fails with the temporary error 100 if a node does not confirm the command within 3 s. The others have executed it. A
+    /// node that has died is waited for until it is not registered any more, 6 s after its death.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.
@@ -205,7 +222,8 @@ impl ServerHandle {
     /// Changes when the connections of a user expire, on all nodes.
     ///
     /// # Errors
-    /// Fails with 107 if `info` is not JSON, and with the temporary error 100 if other nodes cannot be reached.
+    /// Fails with 107 if `info` is not JSON, and with the temporary error 100 if a node does not confirm the command within 3 s;
+    /// the others have executed it.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.

@@ -1,8 +1,9 @@
 //! Calls that concern the clients of all nodes.
 //!
-//! A command is executed on this node, and sent to the others. A question is sent to the others with a number, and their
-//! answers are collected. Nodes of different versions work together: unknown fields are ignored, and unknown messages are
-//! ignored with a log line, the first one as a warning. A field that is added later needs a default.
+//! A command is executed on this node, and sent to the others, and so is a question. Both have a number, and the answers of
+//! all registered nodes are collected: messages between nodes may get lost, so a call succeeds only if each has answered.
+//! Nodes of different versions work together: unknown fields are ignored, and unknown messages are ignored with a log line, the
+//! first one as a warning. A field that is added later needs a default.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,19 +16,22 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::{ChannelStats, Disconnect, NodeInfo, Pattern, RefreshOptions, ServerHandle, SubscribeOptions, Target};
 use crate::codes::ErrorCode;
 use crate::engine::{EngineError, NodeBus};
 use crate::node::Node;
 
-/// Time for the other nodes to answer a question.
+/// Time for the other nodes to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often the statistics of this node are refreshed for the other nodes.
 const INFO_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a publication is stored and delivered to check the engine.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a node counts as registered after the registered nodes were read.
 const REGISTRY_AGE_MAX: Duration = Duration::from_secs(2);
@@ -38,14 +42,23 @@ const REGISTRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Maximum size of the names in one message of an answer.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 
-/// Maximum number of messages of an answer that wait to be added up. Beyond it the question fails.
-const ANSWERS_MAX: usize = 4096;
+/// Maximum number of messages of answers that wait to be added up: 64 MiB. Beyond it the call fails.
+const ANSWERS_MAX: usize = 256;
+
+/// Maximum size of the channel names of all nodes in an answer. Beyond it the call fails with 106.
+const CHANNELS_BYTES_MAX: usize = 128 << 20;
+
+/// Maximum number of answers that this node sends at the same time. Those who ask get no answer beyond it.
+const ANSWERING_MAX: usize = 64;
 
 /// A message between nodes, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
 struct Envelope {
     /// The node that sent it.
     from: String,
+    /// The number of a command that is to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     message: Message,
 }
 
@@ -53,6 +66,10 @@ struct Envelope {
 #[serde(rename_all = "snake_case")]
 enum Message {
     Command(NodeCommand),
+    /// Confirms a command.
+    CommandDone {
+        number: u64,
+    },
     /// Asks for the channels with subscribers that match the pattern.
     Channels {
         question: u64,
@@ -63,6 +80,9 @@ enum Message {
         question: u64,
         channels: Vec<(String, usize)>,
         is_last: bool,
+        /// Number of parts, in the last one.
+        #[serde(default)]
+        parts: Option<usize>,
     },
     /// Commands for a session of the receiver, from a client without WebSocket.
     ClientCommands {
@@ -102,14 +122,27 @@ pub(super) enum NodeCommand {
     },
 }
 
-/// Questions to other nodes that are not answered yet.
-#[derive(Debug, Default)]
+/// Commands and questions to other nodes that are not answered yet.
+#[derive(Debug)]
 pub(crate) struct Questions {
     newest: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
     registry: tokio::sync::Mutex<Registry>,
     /// Whether an unknown message was logged as a warning.
     has_warned: AtomicBool,
+    answering: Arc<Semaphore>,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self {
+            newest: AtomicU64::default(),
+            waiting: Mutex::default(),
+            registry: Default::default(),
+            has_warned: AtomicBool::new(false),
+            answering: Arc::new(Semaphore::new(ANSWERING_MAX)),
+        }
+    }
 }
 
 /// The registered nodes.
@@ -125,10 +158,41 @@ enum Answer {
         from: String,
         channels: Vec<(String, usize)>,
         is_last: bool,
+        parts: Option<usize>,
     },
     ClientCommands {
         is_taken: bool,
     },
+}
+
+/// The nodes that have not answered completely.
+#[derive(Debug)]
+struct Missing {
+    nodes: HashMap<String, Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    received: usize,
+    expected: Option<usize>,
+}
+
+impl Missing {
+    /// Counts a part of an answer. Returns false if nobody waits for it.
+    fn receive(&mut self, from: &str, is_last: bool, parts: Option<usize>) -> bool {
+        let Some(node) = self.nodes.get_mut(from) else {
+            return false;
+        };
+        node.received += 1;
+        if is_last {
+            // An answer of one part may not say so.
+            node.expected = parts.or(Some(node.received));
+        }
+        if node.expected == Some(node.received) {
+            self.nodes.remove(from);
+        }
+        true
+    }
 }
 
 /// Why commands of a client could not be passed to its session on another node.
@@ -153,12 +217,6 @@ impl Drop for Asking<'_> {
 }
 
 impl Questions {
-    /// Passes on an answer. If it is lost, the question fails.
-    fn answer(&self, question: u64, answer: Answer) {
-        let waiting = self.waiting.lock().get(&question).cloned();
-        let _ = waiting.map(|waiting| waiting.try_send(answer));
-    }
-
     /// Whether a node is registered, as far as is known. Reads the registered nodes at most every [`REGISTRY_INTERVAL`], so
     /// that invented names do not burden the engine.
     async fn is_registered(&self, bus: &dyn NodeBus, uid: &str) -> Result<bool, EngineError> {
@@ -180,63 +238,91 @@ impl Questions {
         self.waiting.lock().insert(question, answers);
         (Asking(self, question), receiver)
     }
+
+    /// Passes an answer on. If there is no room, the question fails.
+    fn answer(&self, question: u64, answer: Answer) {
+        let mut waiting = self.waiting.lock();
+        let is_full = waiting
+            .get(&question)
+            .is_some_and(|answers| answers.try_send(answer).is_err());
+        if is_full {
+            waiting.remove(&question);
+        }
+    }
 }
 
 impl ServerHandle {
     /// Has the other nodes execute a command.
     ///
     /// # Errors
-    /// Fails with the temporary error 100 if the engine is not reachable.
+    /// Fails with the temporary error 100 if the engine is not reachable, or a registered node does not answer. The others have
+    /// executed the command.
     pub(super) async fn command_others(&self, command: NodeCommand) -> Result<(), ErrorCode> {
-        match self.node.engine().nodes() {
-            None => Ok(()),
-            Some(bus) => Ok(self.send(bus, None, Message::Command(command)).await?),
-        }
+        let message = |number| (Some(number), Message::Command(command));
+        self.ask_others(message, |_| Ok(())).await
     }
 
     /// Adds the channels of the other nodes.
     ///
     /// # Errors
-    /// Fails with the temporary error 100 if a registered node does not answer.
+    /// Fails with the temporary error 100 if a registered node does not answer, and with 106 if there are too many.
     pub(super) async fn add_channels_of_others(
         &self,
         pattern: &str,
         channels: &mut BTreeMap<String, usize>,
     ) -> Result<(), ErrorCode> {
+        let pattern = pattern.to_owned();
+        let mut bytes = 0;
+        self.ask_others(
+            |question| (None, Message::Channels { question, pattern }),
+            |part| {
+                for (name, subscribers) in part {
+                    bytes += name.len();
+                    *channels.entry(name).or_default() += subscribers;
+                }
+                match bytes > CHANNELS_BYTES_MAX {
+                    true => Err(ErrorCode::LimitExceeded),
+                    false => Ok(()),
+                }
+            },
+        )
+        .await
+    }
+
+    /// Sends a message with a number to all other nodes, and passes the parts of their answers on until all have answered.
+    async fn ask_others(
+        &self,
+        message: impl FnOnce(u64) -> (Option<u64>, Message),
+        mut add: impl FnMut(Vec<(String, usize)>) -> Result<(), ErrorCode>,
+    ) -> Result<(), ErrorCode> {
         let Some(bus) = self.node.engine().nodes() else {
             return Ok(());
         };
         let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let nodes = bus.nodes().await?;
-        let mut missing: HashSet<_> = nodes.into_iter().map(|node| node.uid).collect();
-        missing.remove(self.node.uid());
-        if missing.is_empty() {
-            return Ok(());
-        }
+        let nodes = bus.nodes().await?.into_iter().map(|node| (node.uid, Parts::default()));
+        let mut missing = Missing { nodes: nodes.collect() };
+        missing.nodes.remove(self.node.uid());
         let (asking, mut answers) = self.node.questions().ask();
-        let message = Message::Channels {
-            question: asking.1,
-            pattern: pattern.to_owned(),
-        };
-        self.send(bus, None, message).await?;
-        while !missing.is_empty() {
+        // Also to nodes that are not registered yet.
+        let (number, message) = message(asking.1);
+        self.send(bus, None, number, message).await?;
+        while !missing.nodes.is_empty() {
             let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
-                tracing::warn!(nodes = ?missing, "nodes did not answer within {ANSWER_TIMEOUT:?}");
+                let nodes: Vec<_> = missing.nodes.keys().collect();
+                tracing::warn!(?nodes, "nodes did not answer within {ANSWER_TIMEOUT:?}");
                 return Err(ErrorCode::Internal);
             };
             let Answer::Channels {
                 from,
-                channels: part,
+                channels,
                 is_last,
+                parts,
             } = answer
             else {
                 continue;
             };
-            for (name, subscribers) in part {
-                *channels.entry(name).or_default() += subscribers;
-            }
-            if is_last {
-                missing.remove(&from);
+            if missing.receive(&from, is_last, parts) {
+                add(channels)?;
             }
         }
         Ok(())
@@ -255,9 +341,16 @@ impl ServerHandle {
             .collect())
     }
 
-    async fn send(&self, bus: &dyn NodeBus, to: Option<&str>, message: Message) -> Result<(), EngineError> {
+    async fn send(
+        &self,
+        bus: &dyn NodeBus,
+        to: Option<&str>,
+        number: Option<u64>,
+        message: Message,
+    ) -> Result<(), EngineError> {
         let envelope = Envelope {
             from: self.node.uid().to_owned(),
+            number,
             message,
         };
         // Strings and numbers only, which are always JSON.
@@ -265,7 +358,7 @@ impl ServerHandle {
         bus.send(to, json.into()).await
     }
 
-    async fn handle_message(&self, bus: &dyn NodeBus, payload: &[u8]) {
+    async fn handle_message(&self, payload: &[u8]) {
         let envelope: Envelope = match serde_json::from_slice(payload) {
             Ok(envelope) => envelope,
             Err(error) => {
@@ -285,24 +378,33 @@ impl ServerHandle {
             Message::Command(command) => {
                 // The node that sent it has reported the error.
                 let _ = self.execute(command);
+                if let Some(number) = envelope.number {
+                    self.answer(envelope.from, move |_| vec![Message::CommandDone { number }]);
+                }
+            }
+            Message::CommandDone { number } => {
+                let answer = Answer::Channels {
+                    from: envelope.from,
+                    channels: Vec::new(),
+                    is_last: true,
+                    parts: None,
+                };
+                self.node.questions().answer(number, answer);
             }
             Message::Channels { question, pattern } => {
-                for message in self.answer(question, &pattern) {
-                    if let Err(error) = self.send(bus, Some(&envelope.from), message).await {
-                        tracing::debug!(%error, "could not answer another node");
-                        return;
-                    }
-                }
+                self.answer(envelope.from, move |handle| handle.channels_answer(question, &pattern));
             }
             Message::ChannelsAnswer {
                 question,
                 channels,
                 is_last,
+                parts,
             } => {
                 let answer = Answer::Channels {
                     from: envelope.from,
                     channels,
                     is_last,
+                    parts,
                 };
                 self.node.questions().answer(question, answer);
             }
@@ -328,7 +430,7 @@ impl ServerHandle {
                 return;
             };
             let answer = Message::ClientCommandsAnswer { question, is_taken };
-            if let Err(error) = handle.send(bus, Some(&from), answer).await {
+            if let Err(error) = handle.send(bus, Some(&from), None, answer).await {
                 tracing::debug!(%error, "could not answer another node");
             }
         };
@@ -359,8 +461,29 @@ impl ServerHandle {
         }
     }
 
+    /// Sends messages to another node, in a task of their own: commands of other nodes do not wait.
+    fn answer(&self, to: String, messages: impl FnOnce(&Self) -> Vec<Message> + Send + 'static) {
+        let Ok(permit) = self.node.questions().answering.clone().try_acquire_owned() else {
+            tracing::warn!("did not answer another node, because {ANSWERING_MAX} answers are being sent");
+            return;
+        };
+        let handle = self.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let Some(bus) = handle.node.engine().nodes() else {
+                return;
+            };
+            for message in messages(&handle) {
+                if let Err(error) = handle.send(bus, Some(&to), None, message).await {
+                    tracing::debug!(%error, "could not answer another node");
+                    return;
+                }
+            }
+        });
+    }
+
     /// The channels of this node, in messages of a bounded size.
-    fn answer(&self, question: u64, pattern: &str) -> Vec<Message> {
+    fn channels_answer(&self, question: u64, pattern: &str) -> Vec<Message> {
         let channels = Pattern::new(pattern).map(|pattern| self.channels_here(&pattern));
         let mut messages = Vec::new();
         let (mut part, mut bytes) = (Vec::new(), 0);
@@ -372,6 +495,7 @@ impl ServerHandle {
                     question,
                     channels: std::mem::take(&mut part),
                     is_last: false,
+                    parts: None,
                 });
                 bytes = 0;
             }
@@ -380,6 +504,7 @@ impl ServerHandle {
             question,
             channels: part,
             is_last: true,
+            parts: Some(messages.len() + 1),
         });
         messages
     }
@@ -420,7 +545,9 @@ pub(crate) async fn forward_commands(
         session,
         commands: BASE64_STANDARD.encode(&commands),
     };
-    ServerHandle::new(node.clone()).send(bus, Some(to), message).await?;
+    ServerHandle::new(node.clone())
+        .send(bus, Some(to), None, message)
+        .await?;
     match timeout_at(deadline, answers.recv()).await {
         Ok(Some(Answer::ClientCommands { is_taken: true })) => Ok(()),
         Ok(_) => Err(ForwardError::NoSession),
@@ -446,7 +573,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let messages = async {
         loop {
             let payload = bus.next().await;
-            handle.handle_message(bus, &payload).await;
+            handle.handle_message(&payload).await;
         }
     };
     let infos = async {
@@ -459,9 +586,52 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
         }
     };
+    // So that metrics and the console show a failure that nobody asks for.
+    let probes = async {
+        loop {
+            sleep(PROBE_INTERVAL).await;
+            let _ = node.check_ready().await;
+        }
+    };
     tokio::select! {
         () = node.engine().run() => {}
         () = messages => {}
+        () = probes => {}
         () = infos => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_a_lost_part_is_not_complete() {
+        let nodes = ["a", "b"].map(|node| (node.to_owned(), Parts::default()));
+        let mut missing = Missing { nodes: nodes.into() };
+        assert!(missing.receive("a", false, None) && missing.receive("a", true, Some(3)));
+        assert!(missing.nodes.contains_key("a"), "the second of three parts is missing");
+        assert!(missing.receive("a", false, None) && !missing.nodes.contains_key("a"));
+        assert!(!missing.receive("a", false, None) && !missing.receive("unknown", true, Some(1)));
+        assert!(missing.receive("b", true, None) && missing.nodes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_question_with_too_many_answers_fails() {
+        let questions = Questions::default();
+        let (asking, mut answers) = questions.ask();
+        for _ in 0..=ANSWERS_MAX {
+            let answer = Answer::Channels {
+                from: "a".to_owned(),
+                channels: Vec::new(),
+                is_last: false,
+                parts: None,
+            };
+            questions.answer(asking.1, answer);
+        }
+        for _ in 0..ANSWERS_MAX {
+            assert!(answers.recv().await.is_some());
+        }
+        assert!(answers.recv().await.is_none());
     }
 }

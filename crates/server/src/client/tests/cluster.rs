@@ -224,6 +224,31 @@ async fn publications_wait_for_the_store_where_the_namespace_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn publications_do_not_queue_after_an_outage() {
+    let mut config = Config::default();
+    config.channels.as_mut().unwrap().outage_buffer = Duration::from_secs(5);
+    let cluster = Cluster::with_config(1, &config).await;
+    let publish_all = async || {
+        let publishing = (1..=50).map(|number| cluster.publish(0, number));
+        futures_util::future::join_all(publishing).await;
+    };
+    cluster.server.set_down(true);
+    settle().await;
+    let back = async {
+        sleep(Duration::from_secs(1)).await;
+        cluster.server.set_down(false);
+    };
+    tokio::join!(publish_all(), back);
+    settle().await;
+    let stats = cluster.nodes[0].engine().stats().cluster.unwrap();
+    assert_eq!(stats.waiting_bytes, 0);
+    // A call takes 400 µs, so one after another take 20 ms.
+    let start = Instant::now();
+    publish_all().await;
+    assert!(start.elapsed() < Duration::from_millis(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_and_repeated_events_are_repaired_without_the_client() {
     let cluster = Cluster::new(2).await;
     let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
@@ -259,6 +284,106 @@ async fn a_store_that_gives_out_an_offset_again_is_noticed() {
     settle().await;
     let heard = ada.receive().await.join("\n");
     assert!(heard.contains(r#""unsubscribe":{"code":2500"#), "{heard}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_a_node_does_not_confirm_fails() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[1], "Ada").await;
+    sleep(Duration::from_secs(3)).await;
+    ada.receive().await;
+    let disconnect = async || {
+        let handle = cluster.handle(0);
+        handle.disconnect(Target::user(""), Disconnect::default()).await
+    };
+    cluster.server.set_faults(SimFaults {
+        lost_events: 100,
+        ..SimFaults::default()
+    });
+    let start = Instant::now();
+    assert_eq!(disconnect().await, Err(ErrorCode::Internal));
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(ada.0.next_frame().is_ok());
+    cluster.server.set_faults(SimFaults::default());
+    cluster.until_ready().await;
+    assert_eq!(disconnect().await, Ok(()));
+    assert_eq!(ada.0.next_frame().unwrap_err(), DisconnectCode::ForceDisconnect);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_takes_no_longer_than_a_publication() {
+    let mut config = Config::default();
+    config.channels.as_mut().unwrap().outage_buffer = Duration::from_secs(5);
+    let cluster = Cluster::with_config(1, &config).await;
+    cluster.server.set_down(true);
+    settle().await;
+    let channels: Vec<_> = (0..50).map(|n| format!("room{n}")).collect();
+    let start = Instant::now();
+    let options = crate::handle::PublishOptions::new("1");
+    let results = cluster.handle(0).broadcast(&channels, options).await.unwrap();
+    assert!(results.iter().all(|result| *result == Err(ErrorCode::Internal)));
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_deliver_what_it_stores_is_noticed_by_itself() {
+    let cluster = Cluster::new(1).await;
+    let node = &cluster.nodes[0];
+    let is_good = || {
+        (
+            node.is_known_ready(),
+            node.engine().stats().cluster.unwrap().is_connected,
+        )
+    };
+    assert_eq!(is_good(), (true, true));
+    cluster.server.set_faults(SimFaults {
+        lost_publications: 100,
+        ..SimFaults::default()
+    });
+    // Nobody asks for the readiness.
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(is_good(), (false, false));
+    cluster.server.set_faults(SimFaults::default());
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(is_good(), (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_of_a_dead_server_do_not_delay_the_others() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    let dead: Vec<_> = (0..100).map(|n| format!("dead{n}")).collect();
+    for (n, channel) in dead.iter().enumerate() {
+        let id = n + 10;
+        let subscribe = format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}","recoverable":true}}}}"#);
+        let reply = ada.request(&subscribe).await;
+        assert!(reply.contains(r#""recoverable":true"#), "{reply}");
+    }
+    cluster.server.set_faults(SimFaults {
+        lost_publications: 100,
+        ..SimFaults::default()
+    });
+    let publish = |channel: String| {
+        let handle = cluster.handle(1);
+        async move {
+            let options = crate::handle::PublishOptions::new("1");
+            handle.publish(&channel, options).await.unwrap();
+        }
+    };
+    publish("room".to_owned()).await;
+    for channel in &dead {
+        publish(channel.clone()).await;
+    }
+    cluster.server.set_faults(SimFaults::default());
+    cluster.server.set_dead(Some("dead"));
+    cluster.server.set_down(true);
+    settle().await;
+    cluster.server.set_down(false);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(numbers(&mut ada).await, [1], "only that of the room");
+    cluster.server.set_dead(None);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(numbers(&mut ada).await, [1; 100]);
 }
 
 #[tokio::test(start_paused = true)]

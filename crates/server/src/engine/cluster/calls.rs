@@ -61,6 +61,10 @@ impl Calls {
         }
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.inbox.is_connected()
+    }
+
     fn check_connection(&self) -> Result<(), EngineError> {
         match self.inbox.is_connected() {
             true => Ok(()),

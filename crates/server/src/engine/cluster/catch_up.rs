@@ -3,159 +3,240 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::super::{HistoryQuery, POSITIONS_PER_CALL, Position};
+use super::super::{HistoryLimits, HistoryQuery, POSITIONS_PER_CALL, Position};
 use super::Shared;
 use super::calls::CALL_TIMEOUT;
-use super::inbox::{Connection, Resumed, is_doubtful};
+use super::inbox::{Connection, Resumed, Suspension};
+use super::store::StoreError;
 use crate::channel::ChannelName;
 
 /// Maximum number of channels whose streams are read at the same time.
 const READS_MAX: usize = 64;
 
-/// Pause after a call that failed.
+/// Maximum number of publications in one read.
+const PUBLICATIONS_PER_READ: usize = 256;
+
+/// Maximum number of channels whose positions are read at the same time after such a call has failed.
+const POSITIONS_MAX: usize = 64;
+
+/// Pause after a call that failed, doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Number of failures of a channel after which they are logged, about 10 s.
+const FAILURES_MAX: u32 = 8;
+
+/// Pause before all positions are compared once more.
+const VERIFY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What [`read_missing`] did.
+enum Read {
+    /// What was missing is delivered, or announced.
+    Done,
+    /// The channel has changed in the meantime.
+    Again,
+    Failed(Option<StoreError>),
+}
+
 /// Catches up each suspended channel. Never returns.
-pub(super) async fn run(shared: Arc<Shared>, mut suspended: mpsc::UnboundedReceiver<ChannelName>) {
+pub(super) async fn run(shared: Arc<Shared>, mut suspended: mpsc::UnboundedReceiver<Suspension>) {
     let reads = Arc::new(Semaphore::new(READS_MAX));
-    while let Some(channel) = suspended.recv().await {
+    while let Some(suspension) = suspended.recv().await {
         let Ok(permit) = reads.clone().acquire_owned().await else {
             return;
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            catch_up(&shared, &channel).await;
-            drop(permit);
+            if let Err(error) = catch_up(&shared, &suspension.channel).await {
+                // Other channels, which may be on another server, go first.
+                drop(permit);
+                retry(&shared, suspension, error).await;
+            }
         });
     }
 }
 
-async fn catch_up(shared: &Shared, channel: &ChannelName) {
+async fn retry(shared: &Shared, mut suspension: Suspension, error: Option<StoreError>) {
+    suspension.failures = suspension.failures.saturating_add(1);
+    let Suspension { channel, failures } = &suspension;
+    let error = error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
+    if *failures == FAILURES_MAX {
+        tracing::warn!(%channel, error, "could not read missed publications for some time; trying again");
+    } else {
+        tracing::debug!(%channel, error, "could not read missed publications; trying again");
+    }
+    sleep(pause_after(*failures)).await;
+    shared.inbox.read_later(suspension);
+}
+
+fn pause_after(failures: u32) -> Duration {
+    RETRY_PAUSE
+        .saturating_mul(1 << failures.saturating_sub(1).min(8))
+        .min(RETRY_PAUSE_MAX)
+}
+
+/// Fails with `None` if there was no answer in time.
+async fn catch_up(shared: &Shared, channel: &ChannelName) -> Result<(), Option<StoreError>> {
     loop {
-        if read_missing(shared, channel).await && matches!(shared.inbox.resume(channel).await, Resumed::Resumed) {
-            return;
+        match read_missing(shared, channel).await {
+            Read::Done if matches!(shared.inbox.resume(channel).await, Resumed::Resumed) => return Ok(()),
+            Read::Done | Read::Again => {}
+            Read::Failed(error) => return Err(error),
         }
     }
 }
 
-/// Delivers what the channel has missed. Returns false if it has to be done again.
-async fn read_missing(shared: &Shared, channel: &ChannelName) -> bool {
+/// Delivers what the channel has missed.
+async fn read_missing(shared: &Shared, channel: &ChannelName) -> Read {
     let deliver = shared.inbox.deliver();
     // Without a position, no subscriber has one.
     let (Some(seen), Some(limits)) = (deliver.position(channel), (shared.limits)(channel)) else {
-        return true;
+        return Read::Done;
     };
-    let query = HistoryQuery {
-        since: Some(seen.offset),
-        limit: usize::MAX,
-        is_reversed: false,
-    };
-    wait_until_connected(shared).await;
-    let page = match timeout(CALL_TIMEOUT, shared.store.read(channel, query, limits)).await {
-        Ok(Ok(page)) => page,
-        Ok(Err(error)) => {
-            tracing::debug!(%channel, %error, "could not read missed publications; trying again");
-            sleep(RETRY_PAUSE).await;
-            return false;
-        }
-        Err(_) => return false,
-    };
-    let top = page.top;
-    if top.epoch != seen.epoch {
-        // What was kept while the channel was suspended follows.
-        let offset = shared.inbox.offset_before(channel, &top.epoch).unwrap_or(top.offset);
-        let start = Position {
-            epoch: top.epoch,
-            offset,
+    let mut since = seen.offset;
+    loop {
+        let query = HistoryQuery {
+            since: Some(since),
+            limit: PUBLICATIONS_PER_READ,
+            is_reversed: false,
         };
-        deliver.catch_up(channel, &seen, &start);
-    } else if top.offset < seen.offset {
-        tracing::warn!(%channel, seen = seen.offset, top = top.offset, "the engine seems to have lost publications");
-        let replaced = timeout(CALL_TIMEOUT, shared.store.replace_epoch(channel, limits, &seen)).await;
-        if !matches!(replaced, Ok(Ok(()))) {
-            sleep(RETRY_PAUSE).await;
+        wait_until_connected(shared).await;
+        let page = match timeout(CALL_TIMEOUT, shared.store.read(channel, query, limits)).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => return Read::Failed(Some(error)),
+            Err(_) => return Read::Failed(None),
+        };
+        let top = page.top;
+        if since > seen.offset && (top.epoch != seen.epoch || top.offset < since) {
+            return Read::Again;
         }
-        return false;
-    } else if page.publications.is_empty() && top.offset > seen.offset {
-        // The history does not have them any more.
-        deliver.catch_up(channel, &seen, &top);
-    } else {
+        if top.epoch != seen.epoch {
+            // What was kept while the channel was suspended follows.
+            let offset = shared.inbox.offset_before(channel, &top.epoch).unwrap_or(top.offset);
+            let start = Position {
+                epoch: top.epoch,
+                offset,
+            };
+            deliver.catch_up(channel, &seen, &start);
+            return Read::Done;
+        }
+        if top.offset < seen.offset {
+            tracing::warn!(%channel, seen = seen.offset, top = top.offset, "the engine seems to have lost publications");
+            return match timeout(CALL_TIMEOUT, shared.store.replace_epoch(channel, limits, &seen)).await {
+                Ok(Ok(())) => Read::Again,
+                Ok(Err(error)) => Read::Failed(Some(error)),
+                Err(_) => Read::Failed(None),
+            };
+        }
+        let Some(last) = page.publications.last().map(|publication| publication.offset) else {
+            if since == seen.offset && top.offset > seen.offset {
+                // The history does not have them any more.
+                deliver.catch_up(channel, &seen, &top);
+            }
+            return Read::Done;
+        };
+        let is_last = page.publications.len() < PUBLICATIONS_PER_READ || last >= top.offset;
         for publication in page.publications {
             shared.inbox.deliver_stored(channel, &top.epoch, publication);
             tokio::task::coop::consume_budget().await;
         }
+        if is_last {
+            return Read::Done;
+        }
+        since = last;
     }
-    true
 }
 
-/// Compares the positions of all channels with their streams after each connection. Never returns.
+/// Compares the positions of all channels with their streams after each connection, and when it is asked for. Never returns.
 pub(super) async fn verify_after_each_connection(shared: Arc<Shared>) {
     let mut connection = shared.inbox.connection();
+    let mut requests = shared.inbox.verifications();
     loop {
         let is_connected = matches!(*connection.borrow_and_update(), Connection::Connected(_));
+        requests.borrow_and_update();
         if is_connected {
             tokio::select! {
                 () = verify(&shared) => {}
                 _ = connection.changed() => continue,
             }
         }
-        if connection.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = connection.changed() => if changed.is_err() {
+                return;
+            },
+            // Not while all positions are being compared, so that frequent requests do not keep it from its end.
+            _ = requests.changed() => sleep(VERIFY_PAUSE).await,
         }
     }
 }
 
 async fn verify(shared: &Shared) {
-    let mut channels: Vec<_> = shared
-        .inbox
-        .deliver()
-        .positions()
+    let positions = shared.inbox.deliver().positions();
+    let mut channels: Vec<_> = positions
         .into_iter()
-        .map(|(channel, _)| channel)
+        .filter_map(|(channel, _)| Some((channel.clone(), (shared.limits)(&channel)?)))
         .collect();
-    while !channels.is_empty() {
-        // Those that cannot be read do not delay the others.
-        let mut again = Vec::new();
-        while !channels.is_empty() {
-            let part = channels.split_off(channels.len().saturating_sub(POSITIONS_PER_CALL));
-            again.extend(compare(shared, part).await);
+    for failures in 1.. {
+        let mut failed = Vec::new();
+        for part in channels.chunks(POSITIONS_PER_CALL) {
+            match verify_part(shared, part).await {
+                Some(unread) => failed.extend(unread),
+                None => failed.extend(verify_each(shared, part).await),
+            }
         }
-        channels = again;
-        if !channels.is_empty() {
-            sleep(RETRY_PAUSE).await;
+        if failed.is_empty() {
+            return;
         }
+        tracing::debug!(channels = failed.len(), "could not read positions; trying again");
+        channels = failed;
+        sleep(pause_after(failures)).await;
     }
 }
 
-/// Compares the positions of channels with their streams. Returns those that could not be read.
-async fn compare(shared: &Shared, channels: Vec<ChannelName>) -> Vec<ChannelName> {
-    let with_limits = channels.into_iter().filter_map(|channel| {
-        let limits = (shared.limits)(&channel)?;
-        Some((channel, limits))
-    });
-    let with_limits: Vec<_> = with_limits.collect();
-    let tops = match timeout(CALL_TIMEOUT, shared.store.positions(&with_limits)).await {
-        Ok(Ok(tops)) => tops,
-        _ => {
-            sleep(RETRY_PAUSE).await;
-            return with_limits.into_iter().map(|(channel, _)| channel).collect();
-        }
+/// Returns the channels whose positions cannot be read, or `None` if there was no answer.
+async fn verify_part(
+    shared: &Shared,
+    channels: &[(ChannelName, HistoryLimits)],
+) -> Option<Vec<(ChannelName, HistoryLimits)>> {
+    let Ok(Ok(tops)) = timeout(CALL_TIMEOUT, shared.store.positions(channels)).await else {
+        return None;
     };
     let mut unread = Vec::new();
-    for ((channel, _), top) in with_limits.into_iter().zip(tops) {
+    for (channel, top) in channels.iter().zip(tops) {
         let Some(top) = top else {
-            unread.push(channel);
+            unread.push(channel.clone());
             continue;
         };
-        let seen = shared.inbox.deliver().position(&channel);
-        if seen.is_some_and(|seen| is_doubtful(&seen, &top)) {
-            shared.inbox.doubt(&channel);
+        let seen = shared.inbox.deliver().position(&channel.0);
+        if seen.is_some_and(|seen| seen != top) {
+            shared.inbox.doubt(&channel.0);
         }
     }
-    unread
+    Some(unread)
+}
+
+/// Verifies channels by a call for each, so that those on servers that answer do not wait for the others. Returns those whose
+/// positions cannot be read.
+async fn verify_each(shared: &Shared, channels: &[(ChannelName, HistoryLimits)]) -> Vec<(ChannelName, HistoryLimits)> {
+    let failed = Mutex::new(Vec::new());
+    stream::iter(channels.to_vec())
+        .for_each_concurrent(POSITIONS_MAX, |channel| async {
+            let channel = [channel];
+            if verify_part(shared, &channel)
+                .await
+                .is_none_or(|unread| !unread.is_empty())
+            {
+                failed.lock().extend(channel);
+            }
+        })
+        .await;
+    failed.into_inner()
 }
 
 pub(super) async fn wait_until_connected(shared: &Shared) {

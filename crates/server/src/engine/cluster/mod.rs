@@ -1,9 +1,9 @@
 //! The engine of several nodes, over a [`Store`] that all nodes share.
 //!
-//! The store numbers and keeps publications; each node delivers them to its own subscribers. What the store promises ends
-//! with the stream: events may get lost on the way to a node. So each node checks that every publication continues its channel,
-//! and compares the positions of all channels after each connection. If something is missing, it reads the stream and delivers
-//! what it finds; the clients do not notice. Only what the stream has no more is announced to them, as a gap.
+//! The store numbers and keeps publications; each node delivers them to its own subscribers. Events are delivered to nodes at
+//! most once; the stream is the source of truth. So each node checks that every publication continues its channel, and compares
+//! the positions of all channels after each connection. If something is missing, it reads the stream and delivers what it
+//! finds; the clients do not notice. Publications that have left the stream are announced to them as a gap.
 //!
 //! While the store is away, calls fail at once with [`EngineError::Unreachable`], or, where the namespace says so, publications
 //! wait for a bounded time. Subscribers stay connected.
@@ -22,12 +22,15 @@ mod store;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use self::calls::Calls;
 pub(crate) use self::inbox::Inbox;
@@ -49,8 +52,8 @@ use super::{
 use crate::channel::ChannelName;
 use crate::presence::ClientInfo;
 
-/// The channel of [`Broker::probe`]. Clients cannot subscribe to it, because it is private.
-const PROBE_CHANNEL: &str = "$sockeye:storage";
+/// Start of the channel of [`Broker::probe`]; the id of the node follows. Clients cannot subscribe to it, because it is private.
+const PROBE_CHANNEL: &str = "$sockeye:storage:";
 
 /// The engine; see the module documentation.
 pub(crate) struct ClusterBroker {
@@ -59,6 +62,8 @@ pub(crate) struct ClusterBroker {
     waiting: Waiting,
     outage: Arc<OutagePolicyOf>,
     probe: DeliveryProbe,
+    /// Whether the last publication of [`Broker::probe`] was stored and delivered.
+    is_storing: AtomicBool,
     received: Mutex<Option<Received>>,
     /// Control messages of other nodes, for [`NodeBus::next`].
     control: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
@@ -87,7 +92,8 @@ impl ClusterBroker {
         outage: Arc<OutagePolicyOf>,
         uid: Arc<str>,
     ) -> Self {
-        let (inbox, received) = Inbox::new(deliver);
+        let probe_channel = ChannelName::new(&format!("{PROBE_CHANNEL}{uid}")).expect("the id of a node is short");
+        let (inbox, received) = Inbox::new(deliver, probe_channel);
         let (control_in, control) = mpsc::channel(CONTROL_MAX);
         let calls = Arc::new(Calls::new(inbox.clone()));
         let presence = Arc::new(ClusterPresence::new(store.clone(), calls.clone()));
@@ -104,6 +110,7 @@ impl ClusterBroker {
             waiting: Waiting::new(),
             outage,
             probe: DeliveryProbe::new(),
+            is_storing: AtomicBool::new(true),
             received: Mutex::new(Some(received)),
             control: control.into(),
             control_in,
@@ -180,7 +187,12 @@ impl ClusterBroker {
             kind,
             info: record::encode_client(info).into(),
         };
-        self.shared.call(self.shared.store.announce(channel, membership)).await
+        let encoded = membership.info.clone();
+        let result = self.shared.call(self.shared.store.announce(channel, membership)).await;
+        if result.is_err() && kind == MembershipKind::Leave {
+            self.shared.presence.repeat_leave(channel, info.client, encoded);
+        }
+        result
     }
 
     async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<History, EngineError> {
@@ -199,8 +211,51 @@ impl ClusterBroker {
         })
     }
 
+    /// Stores a publication, and waits until it arrives at this node.
+    async fn probe_storage(&self) -> Result<(), EngineError> {
+        let Shared { store, inbox, .. } = &*self.shared;
+        let payload = Bytes::from(format!("probe {:x}", rand::random::<u128>()));
+        let publish = StorePublish {
+            payload: payload.clone(),
+            time_ms: unix_time_ms(),
+            idempotency_key: None,
+            version: None,
+            limits: Some(HistoryLimits {
+                count_max: 1,
+                bytes_max: 1 << 10,
+                ttl: Duration::from_secs(60),
+            }),
+        };
+        let mut arrived = inbox.probes();
+        self.shared.call(store.publish(inbox.probe_channel(), publish)).await?;
+        let arrives = async {
+            loop {
+                match arrived.recv().await {
+                    Ok(arrived) if arrived == payload => return Ok(()),
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Err(EngineError::Unreachable),
+                }
+            }
+        };
+        timeout(calls::CALL_TIMEOUT, arrives)
+            .await
+            .unwrap_or(Err(EngineError::Unreachable))
+    }
+
     fn limits(&self, channel: &ChannelName) -> Result<HistoryLimits, EngineError> {
         (self.shared.limits)(channel).ok_or(EngineError::NoHistory)
+    }
+}
+
+/// Remembers the result of a probe. One that is cancelled has failed, because the caller limits its time.
+struct ProbeOutcome<'a> {
+    is_storing: &'a AtomicBool,
+    is_ok: bool,
+}
+
+impl Drop for ProbeOutcome<'_> {
+    fn drop(&mut self) {
+        self.is_storing.store(self.is_ok, Ordering::Relaxed);
     }
 }
 
@@ -270,20 +325,13 @@ impl Broker for ClusterBroker {
 
     fn probe(&self) -> EngineFuture<'_, ()> {
         Box::pin(async move {
-            let channel = ChannelName::new(PROBE_CHANNEL).map_err(|_| EngineError::Unreachable)?;
-            let publish = StorePublish {
-                payload: Bytes::from_static(b"probe"),
-                time_ms: unix_time_ms(),
-                idempotency_key: None,
-                version: None,
-                limits: Some(HistoryLimits {
-                    count_max: 1,
-                    bytes_max: 1 << 10,
-                    ttl: Duration::from_secs(60),
-                }),
+            let mut outcome = ProbeOutcome {
+                is_storing: &self.is_storing,
+                is_ok: false,
             };
-            self.shared.call(self.shared.store.publish(&channel, publish)).await?;
-            Ok(())
+            let result = self.probe_storage().await;
+            outcome.is_ok = result.is_ok();
+            result
         })
     }
 
@@ -304,7 +352,7 @@ impl Broker for ClusterBroker {
     fn stats(&self) -> EngineStats {
         EngineStats {
             cluster: Some(ClusterStats {
-                is_connected: matches!(*self.shared.inbox.connection().borrow(), Connection::Connected(_)),
+                is_connected: self.health() == Health::Ready && self.is_storing.load(Ordering::Relaxed),
                 catch_ups: self.shared.inbox.suspensions(),
                 overflows: self.shared.inbox.overflows(),
                 waiting_bytes: self.waiting.bytes(),

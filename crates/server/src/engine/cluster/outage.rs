@@ -19,7 +19,7 @@ use crate::channel::ChannelName;
 pub(crate) enum OutagePolicy {
     /// They fail at once with a temporary error.
     Refuse,
-    /// They wait this long, in their order, and then fail. The publisher waits for the answer.
+    /// They wait this long, in the order of their arrival in a channel, and then fail. The publisher waits for the answer.
     Buffer(Duration),
 }
 

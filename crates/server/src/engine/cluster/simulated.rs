@@ -30,6 +30,8 @@ pub(crate) struct SimServer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SimFaults {
     pub(crate) lost_events: u32,
+    /// Publications that are stored and not sent.
+    pub(crate) lost_publications: u32,
     pub(crate) repeated_events: u32,
     /// Events that arrive up to 100 ms late, with all later ones of the node.
     pub(crate) late_events: u32,
@@ -43,6 +45,10 @@ struct State {
     rng: StdRng,
     faults: SimFaults,
     is_down: bool,
+    /// How long an addition to presence takes.
+    presence_delay: Duration,
+    /// Start of the names of channels whose streams cannot be read.
+    dead: Option<&'static str>,
     streams: HashMap<ChannelName, Stream>,
     keys: HashMap<(ChannelName, Box<str>), (Instant, Position)>,
     presence: HashMap<ChannelName, BTreeMap<ClientId, (String, PresenceEntry)>>,
@@ -98,6 +104,8 @@ impl SimServer {
                 rng: StdRng::seed_from_u64(seed),
                 faults: SimFaults::default(),
                 is_down: false,
+                presence_delay: Duration::ZERO,
+                dead: None,
                 streams: HashMap::new(),
                 keys: HashMap::new(),
                 presence: HashMap::new(),
@@ -115,6 +123,15 @@ impl SimServer {
 
     pub(crate) fn set_faults(&self, faults: SimFaults) {
         self.state.lock().faults = faults;
+    }
+
+    /// The streams of channels whose names start with this cannot be read: they are on a server that is away.
+    pub(crate) fn set_dead(&self, dead: Option<&'static str>) {
+        self.state.lock().dead = dead;
+    }
+
+    pub(crate) fn set_presence_delay(&self, delay: Duration) {
+        self.state.lock().presence_delay = delay;
     }
 
     /// How long each call takes from now on. It has its effect after half of the time.
@@ -239,7 +256,8 @@ impl State {
 
     /// Sends an event to a node.
     fn send(&mut self, uid: &str, event: Event) {
-        if self.chance(self.faults.lost_events) {
+        let is_stored = matches!(event, Event::Publication { epoch: Some(_), .. });
+        if self.chance(self.faults.lost_events) || is_stored && self.chance(self.faults.lost_publications) {
             return;
         }
         let count = 1 + usize::from(self.chance(self.faults.repeated_events));
@@ -361,6 +379,16 @@ impl SimStore {
         self.server.state.lock().nodes.remove(&self.uid);
     }
 
+    fn fail_if_dead<T: Send + 'static>(&self, channel: &ChannelName) -> Option<StoreFuture<'static, T>> {
+        let dead = self.server.state.lock().dead?;
+        channel.as_str().starts_with(dead).then(|| -> StoreFuture<'static, T> {
+            Box::pin(async {
+                sleep(Duration::from_micros(200)).await;
+                Err(StoreError::Unavailable("simulated".into()))
+            })
+        })
+    }
+
     /// Makes a call that may fail.
     fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut State) -> T + Send + 'static) -> StoreFuture<'_, T> {
         Box::pin(async move {
@@ -462,6 +490,9 @@ impl Store for SimStore {
         query: HistoryQuery,
         limits: HistoryLimits,
     ) -> StoreFuture<'a, StoredPage> {
+        if let Some(failed) = self.fail_if_dead(channel) {
+            return failed;
+        }
         let channel = channel.clone();
         self.call(move |state| state.read(&channel, query, limits))
     }
@@ -477,7 +508,10 @@ impl Store for SimStore {
             state.position_calls += 1;
             let channels = channels.iter();
             channels
-                .map(|(channel, limits)| Some(state.stream(channel, limits.ttl).position()))
+                .map(|(channel, limits)| {
+                    let is_dead = state.dead.is_some_and(|dead| channel.as_str().starts_with(dead));
+                    (!is_dead).then(|| state.stream(channel, limits.ttl).position())
+                })
                 .collect()
         })
     }
@@ -502,12 +536,17 @@ impl Store for SimStore {
 
     fn presence_put<'a>(&'a self, channel: &'a ChannelName, entry: PresenceEntry) -> StoreFuture<'a, ()> {
         let (uid, channel) = (self.uid.clone(), channel.clone());
-        self.call(move |state| {
+        let call = self.call(move |state| {
             let entries = state.presence.entry(channel).or_default();
             let known = entries.get(&entry.client);
             if known.is_none_or(|(_, known)| known.generation <= entry.generation) {
                 entries.insert(entry.client, (uid, entry));
             }
+        });
+        Box::pin(async move {
+            let delay = self.server.state.lock().presence_delay;
+            sleep(delay).await;
+            call.await
         })
     }
 

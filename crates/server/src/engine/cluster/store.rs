@@ -101,7 +101,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Removes the presence entries of nodes whose registration has ended. For each entry that this call has removed, and that
     /// announces its leave, sends [`Event::Membership`]; two nodes that call it at once never do so both. Returns the number
-    /// of removed entries.
+    /// of removed entries. The caller does not limit the time of this call: the store limits that of each step.
     fn remove_expired_presence(&self) -> StoreFuture<'_, usize>;
 
     /// Sends [`Event::Control`] to one node, or to all including this one.

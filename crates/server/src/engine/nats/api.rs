@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_nats::{Client, HeaderMap, Message, RequestErrorKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -134,22 +136,54 @@ pub(super) async fn info(client: &Client, stream: &str) -> Result<StreamInfo, Ap
     call(client, &format!("STREAM.INFO.{stream}"), &Value::Null).await
 }
 
-/// Returns the sequence of the newest message of a subject, from the leader of the stream.
-pub(super) async fn last_sequence(client: &Client, stream: &str, subject: &str) -> Result<Option<u64>, ApiError> {
+/// A message as the leader of a stream returns it.
+#[derive(Debug, Deserialize)]
+pub(super) struct LastMessage {
+    #[serde(rename = "seq")]
+    pub(super) sequence: u64,
+    /// The headers with their first line, in base64.
+    #[serde(default, rename = "hdrs")]
+    headers: String,
+}
+
+impl LastMessage {
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let headers = STANDARD.decode(&self.headers).ok()?;
+        let headers = std::str::from_utf8(&headers).ok()?;
+        let lines = headers.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim().to_owned())
+            .next()
+    }
+}
+
+/// Returns the newest message of a subject, which may have wildcards, from the leader of the stream. The leader has each
+/// message that was acknowledged; the replicas that Direct Get asks may not have it yet.
+pub(super) async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<LastMessage>, ApiError> {
     #[derive(Deserialize)]
     struct Body {
-        message: Sequence,
-    }
-    #[derive(Deserialize)]
-    struct Sequence {
-        seq: u64,
+        message: LastMessage,
     }
     let body = json!({ "last_by_subj": subject });
     match call::<Body>(client, &format!("STREAM.MSG.GET.{stream}"), &body).await {
-        Ok(body) => Ok(Some(body.message.seq)),
+        Ok(body) => Ok(Some(body.message)),
         Err(ApiError::NoMessage) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Returns the sequence of the newest message of a subject, from the leader of the stream.
+pub(super) async fn last_sequence(client: &Client, stream: &str, subject: &str) -> Result<Option<u64>, ApiError> {
+    Ok(last(client, stream, subject).await?.map(|last| last.sequence))
+}
+
+/// Returns the subjects with messages that match a filter, from the leader of the stream. Not more than the server puts into
+/// one response.
+pub(super) async fn subjects(client: &Client, stream: &str, filter: &str) -> Result<Vec<String>, ApiError> {
+    let body = json!({ "subjects_filter": filter });
+    let info: StreamInfo = call(client, &format!("STREAM.INFO.{stream}"), &body).await?;
+    Ok(info.state.subjects.into_keys().collect())
 }
 
 /// Deletes a message. Of several concurrent calls, exactly one returns true.

@@ -9,13 +9,20 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::api::{ApiError, REQUEST_TIMEOUT, parse_time_ms, publish_error, request_error, unavailable};
 
 /// Maximum number of messages per request.
 const BATCH: usize = 256;
+
+/// Maximum number of requests with several responses at the same time. The others wait.
+const BATCHES_MAX: usize = 64;
+
+/// Number of responses that may arrive before they are processed: one subscription receives those of all requests, each with
+/// one more at its end.
+pub(super) const RESPONSES_MAX: usize = BATCHES_MAX * (BATCH + 1);
 
 /// Maximum size of the messages per request, unless the first one is larger.
 const BATCH_BYTES: usize = 1 << 20;
@@ -55,6 +62,8 @@ pub(super) struct Replies {
     inbox: String,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Message>>>,
+    /// Room for responses.
+    room: Semaphore,
 }
 
 impl Replies {
@@ -63,6 +72,7 @@ impl Replies {
             inbox: client.new_inbox(),
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
+            room: Semaphore::new(RESPONSES_MAX),
         })
     }
 
@@ -144,7 +154,7 @@ pub(super) async fn each(
     loop {
         let batch = batch(client, replies, stream, filter, from, &mut each).await?;
         match batch {
-            Some(last) => from = last + 1,
+            Some(last) => from = last.saturating_add(1),
             None => return Ok(()),
         }
     }
@@ -200,6 +210,10 @@ async fn request(
     responses_max: usize,
     each: &mut impl FnMut(Stored),
 ) -> Result<Option<u64>, ApiError> {
+    let room = u32::try_from(responses_max + 1)
+        .unwrap_or(u32::MAX)
+        .min(RESPONSES_MAX as u32);
+    let _room = replies.room.acquire_many(room).await;
     let mut waiting = Waiting::new(replies, responses_max);
     let sent = client
         .publish_with_reply(

@@ -5,8 +5,11 @@
 //! twice the TTL. So a reader at a position usually finds the publication at that position, which proves that those after it
 //! are complete. Where no proof exists, `previous` is `offset - 1`, so that nobody recovers by mistake.
 //!
-//! A channel without messages has the position that this node has confirmed within the time that a stream keeps messages, or
-//! the position of the reader if nothing after it can have expired, or else the end of the stream.
+//! A channel without messages has
+//!
+//! 1. the position that this node has confirmed, if that was within the time that a stream keeps messages,
+//! 2. otherwise the position of the reader, if nothing after it can have expired,
+//! 3. otherwise the end of the stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -14,7 +17,7 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::super::cluster::{StoreError, StorePublish, StorePublished, StoredPage, StoredPublication};
 use super::super::{HistoryLimits, HistoryQuery, Position, PublishOutcome, Version};
@@ -177,6 +180,7 @@ impl Shared {
         query: HistoryQuery,
         limits: HistoryLimits,
     ) -> Result<Option<StoredPage>, ApiError> {
+        let start = Instant::now();
         let since = query.since.filter(|_| !query.is_reversed);
         let mut chain = Chain::new(since, stream.key.class.count, limits.bytes_max);
         // Only the top is asked for.
@@ -197,8 +201,9 @@ impl Shared {
         }
         let since_is_start = match (since, chain.unproven) {
             (Some(since), true) => {
-                let bounds = self.streams.bounds(&link.client, stream).await?;
-                chain.count <= stream.key.class.count && bounds.oldest <= since + 1
+                // From before the read, they would not show what has expired in the meantime.
+                let bounds = self.streams.bounds_since(&link.client, stream, start).await?;
+                chain.count <= stream.key.class.count && bounds.oldest <= since.saturating_add(1)
             }
             _ => false,
         };
@@ -331,6 +336,7 @@ impl Shared {
         }
         // This also notices another epoch. Then nothing can be found.
         let bounds = self.streams.bounds(&link.client, stream).await?;
+        let empty_since = Instant::now();
         // A publication after `bounds` is found now. The leader has all of them, replicas may not.
         let is_empty = match self.streams.has_replicas() {
             true => api::last_sequence(&link.client, &stream.name, &subject)
@@ -344,9 +350,13 @@ impl Shared {
         if let Some(confirmed) = self.confirmed(channel, &stream.epoch, stream.key.class.age_max()) {
             return Ok(Some(confirmed));
         }
-        // Nothing after `since` can have expired if the stream still has what is older.
-        let is_at_since = since.is_some_and(|since| since <= bounds.newest && bounds.oldest <= since + 1);
-        Ok(Some(since.filter(|_| is_at_since).unwrap_or(bounds.newest)))
+        let Some(since) = since.filter(|since| *since <= bounds.newest) else {
+            return Ok(Some(bounds.newest));
+        };
+        // Nothing after `since` can have expired if the stream still has what is older, after it was found to be empty.
+        let now = self.streams.bounds_since(&link.client, stream, empty_since).await?;
+        let is_at_since = now.oldest <= since.saturating_add(1);
+        Ok(Some(if is_at_since { since } else { bounds.newest }))
     }
 
     /// Whether a replica has answered that lags behind what the reader or this node has seen.
@@ -594,7 +604,7 @@ impl Chain {
         publications
             .map(|(previous, stored)| StoredPublication {
                 offset: stored.sequence,
-                previous: previous.or(start).unwrap_or(stored.sequence - 1),
+                previous: previous.or(start).unwrap_or(stored.sequence.saturating_sub(1)),
                 time_ms: publisher_time(&stored.headers).unwrap_or(stored.time_ms),
                 payload: stored.payload,
             })

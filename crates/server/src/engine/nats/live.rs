@@ -2,9 +2,9 @@
 //!
 //! A subscription costs about 5 KiB, mostly the queue of the client library. Its task moves messages to the inbox, which never
 //! blocks. If a queue is full nevertheless, the client library drops messages and says so; the positions of all channels are
-//! then compared with their streams.
+//! then compared with their streams. If a task ends because of a fault of its own, the channel is subscribed to once more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +27,11 @@ const KIND: &str = "Sockeye-Kind";
 
 /// Time for other servers of a cluster to learn of a subscription.
 pub(super) const PROPAGATION: Duration = Duration::from_millis(500);
+
+/// Pause before a channel whose task has ended is subscribed to again.
+const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
+
+const RESUBSCRIBE_ATTEMPTS: u32 = 10;
 
 /// The channels to which this node is subscribed.
 #[derive(Debug, Default)]
@@ -147,6 +152,16 @@ impl Shared {
         }
     }
 
+    /// Ends the subscriptions to channels that have lost their last subscriber while the server could not be told.
+    pub(super) fn end_unwanted_subscriptions(&self, inbox: &Inbox) {
+        // In this order, so that a channel that gets a subscriber now is not taken for one without.
+        let subscribed: Vec<_> = self.subscriptions.channels.lock().keys().cloned().collect();
+        let wanted: HashSet<_> = inbox.subscriptions().into_iter().collect();
+        for channel in subscribed.iter().filter(|channel| !wanted.contains(*channel)) {
+            self.unsubscribe(channel);
+        }
+    }
+
     /// Returns when the server has processed everything that this node has sent to it.
     pub(super) async fn barrier(&self, link: &Link) -> Result<(), StoreError> {
         let number = link.next_barrier();
@@ -197,9 +212,49 @@ async fn receive(shared: Arc<Shared>, channel: ChannelName, state: Arc<State>, m
     let Some(inbox) = shared.inbox.get().cloned() else {
         return;
     };
+    let _receiving = Receiving {
+        shared: &shared,
+        channel: &channel,
+        state: &state,
+    };
     let mut marker = None;
     while let Some(message) = subscriber.next().await {
         push(&shared, &inbox, &channel, &state, &mut marker, message);
+    }
+}
+
+/// Subscribes to a channel once more if its task ends while it is subscribed.
+struct Receiving<'a> {
+    shared: &'a Arc<Shared>,
+    channel: &'a ChannelName,
+    state: &'a Arc<State>,
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        {
+            let mut channels = self.shared.subscriptions.channels.lock();
+            match channels.get(self.channel) {
+                Some(current) if Arc::ptr_eq(&current.state, self.state) => channels.remove(self.channel),
+                _ => return,
+            };
+        }
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tracing::warn!(%channel, "the subscription to a channel has ended; subscribing again");
+                // After a disconnection, the supervisor subscribes to all channels.
+                for _ in 0..RESUBSCRIBE_ATTEMPTS {
+                    sleep(RESUBSCRIBE_PAUSE).await;
+                    if shared.subscribe(&channel).await.is_ok()
+                        && let Some(inbox) = shared.inbox.get()
+                    {
+                        inbox.doubt(&channel);
+                        return;
+                    }
+                }
+            });
+        }
     }
 }
 
@@ -244,7 +299,7 @@ fn push(shared: &Shared, inbox: &Inbox, channel: &ChannelName, state: &State, ma
         return;
     };
     let number = |name| header(name)?.parse::<u64>().ok();
-    let (Some(offset), Some(before)) = (number("Nats-Sequence"), number("Nats-Last-Sequence")) else {
+    let (Some(offset @ 1..), Some(before)) = (number("Nats-Sequence"), number("Nats-Last-Sequence")) else {
         // Another server version, or another program: the stream shows what it is.
         inbox.doubt(channel);
         return;

@@ -156,7 +156,7 @@ impl Store for NatsStore {
     fn reconnect(&self) {
         if let Some(link) = self.shared.link.get() {
             let client = link.client.clone();
-            self.shared.spawn(async move {
+            tokio::spawn(async move {
                 if let Err(error) = client.force_reconnect().await {
                     tracing::warn!(%error, "could not connect to NATS again");
                 }

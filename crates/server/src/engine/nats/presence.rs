@@ -1,29 +1,35 @@
 //! Presence entries and registered nodes.
 //!
-//! The rule:
+//! How entries are kept:
 //!
 //! 1. A stream in memory has one message for each channel, node and client.
 //! 2. A node writes and deletes only the entries of its own clients.
 //! 3. An entry is replaced if it is of an older generation, which the sequence of the replaced message ensures.
 //! 4. An entry is deleted by its sequence, so that a newer one stays.
-//! 5. Readers read the messages of a channel, so all nodes see a change as soon as it is stored.
+//! 5. Readers read the messages of a channel, so all nodes see a change as soon as it is stored, or, if the stream has
+//!    replicas, as soon as the replica that answers has it. Whoever writes asks the leader instead, which has everything.
 //! 6. A node has a lease: a message in another stream, which expires after 6 seconds. It renews the lease every 2 seconds.
 //! 7. Before its first lease, and after a lapse, a node registers as a member. Members without a lease are gone.
 //! 8. Every node removes the entries of members that are gone, and announces the leaves. The server lets only one of them
-//!    delete a message, and this one announces the leave.
+//!    delete a message, and this one announces the leave. If the answer to a deletion is lost and the message is gone, the
+//!    node announces the leave, too: a leave that comes twice is better than a member that stays.
 //! 9. Only entries from before the leases were read are removed, so that a node that comes back keeps its new ones.
 //! 10. A node that has just connected waits for 6 seconds, so that the others can renew their leases after an outage.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use rand::seq::SliceRandom;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::super::cluster::{LEASE_TTL, Membership, MembershipKind, NodeEntry, PresenceEntry, StoreError};
-use super::api::{self, ApiError, StreamInfo};
+use super::api::{self, ApiError, LastMessage, StreamInfo};
 use super::direct::{self, Stored};
 use super::streams::nanos;
 use super::{Link, Shared};
@@ -43,6 +49,12 @@ const LEASES_BYTES_MAX: u64 = 8 << 20;
 
 /// How often a change is repeated because the entry has changed.
 const ATTEMPTS: u32 = 5;
+
+/// Pause before a deletion without an answer is repeated.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Number of entries of a node that is gone that are removed at the same time.
+const REMOVALS_MAX: usize = 64;
 
 /// Number of subjects in a response of JetStream.
 const SUBJECTS_PER_PAGE: usize = 100_000;
@@ -67,7 +79,7 @@ impl Shared {
                 Ok(_) => return Ok(()),
                 Err(ApiError::NoStream) => self.create_presence_stream(&link.client).await?,
                 Err(ApiError::Conflict) => {
-                    let known = direct::last(&link.client, &self.subjects.presence_stream(), &subject).await?;
+                    let known = api::last(&link.client, &self.subjects.presence_stream(), &subject).await?;
                     if known
                         .as_ref()
                         .is_some_and(|known| generation(known) > entry.generation.0)
@@ -92,16 +104,20 @@ impl Shared {
         let stream = self.subjects.presence_stream();
         // The user is not known.
         let subject = self.subjects.presence(channel, &self.uid, &client.to_string(), "*");
-        let known = match direct::last(&link.client, &stream, &subject).await {
-            Err(ApiError::NoStream) => None,
-            known => known?,
-        };
-        if let Some(known) = known
-            && generation(&known) <= until.0
-        {
-            api::delete(&link.client, &stream, known.sequence).await?;
+        for _ in 0..ATTEMPTS {
+            let known = match api::last(&link.client, &stream, &subject).await {
+                Err(ApiError::NoStream) => None,
+                known => known?,
+            };
+            let Some(known) = known.filter(|known| generation(known) <= until.0) else {
+                return Ok(());
+            };
+            if api::delete(&link.client, &stream, known.sequence).await? {
+                return Ok(());
+            }
+            // It was replaced meanwhile.
         }
-        Ok(())
+        Err(ApiError::Conflict.into())
     }
 
     pub(super) async fn presence_read(&self, channel: &ChannelName) -> Result<Vec<Bytes>, StoreError> {
@@ -204,7 +220,7 @@ impl Shared {
         }
     }
 
-    pub(super) async fn remove_expired_presence(&self) -> Result<usize, StoreError> {
+    pub(super) async fn remove_expired_presence(self: &Arc<Self>) -> Result<usize, StoreError> {
         let link = self.link()?;
         if link.connected_for() < LEASE_TTL {
             return Ok(0);
@@ -217,14 +233,14 @@ impl Shared {
             }
         };
         self.each_entry(link, &self.subjects.member_all(), each).await?;
-        let leases = self.nodes().await?;
-        let is_gone = |leases: &[NodeEntry], uid: &str| !leases.iter().any(|node| node.uid == uid) && uid != &*self.uid;
+        let is_gone = |leases: &HashSet<String>, uid: &str| !leases.contains(uid) && uid != &*self.uid;
+        let leases = self.valid_leases(link).await?;
         if !members.iter().any(|(uid, _)| is_gone(&leases, uid)) {
             return Ok(0);
         }
         // Entries after this may be those of a node that has come back.
         let end = api::info(&link.client, &stream).await?.state.last_seq;
-        let leases = self.nodes().await?;
+        let leases = self.valid_leases(link).await?;
         let mut removed = 0;
         for (uid, member) in members {
             if !is_gone(&leases, &uid) {
@@ -235,23 +251,67 @@ impl Shared {
                 entries.push(stored)
             })
             .await?;
+            // A replica may lag behind. Nobody removes entries of a node that is not a member.
             if entries.is_empty() {
-                api::delete(&link.client, &stream, member).await?;
+                let left = api::subjects(&link.client, &stream, &self.subjects.presence_of_node(&uid)).await?;
+                if left.is_empty() {
+                    api::delete(&link.client, &stream, member).await?;
+                }
             }
-            for entry in entries.into_iter().filter(|entry| entry.sequence <= end) {
-                removed += usize::from(self.remove_entry(link, &stream, entry).await?);
-            }
+            entries.retain(|entry| entry.sequence <= end);
+            removed += self.remove_entries(entries).await?;
+        }
+        Ok(removed)
+    }
+
+    /// The nodes whose lease is valid, as the leader of the stream knows them.
+    async fn valid_leases(&self, link: &Link) -> Result<HashSet<String>, StoreError> {
+        let stream = self.subjects.lease_stream();
+        match api::subjects(&link.client, &stream, &self.subjects.lease_all()).await {
+            Ok(subjects) => Ok(subjects
+                .iter()
+                .filter_map(|subject| self.subjects.parse_lease(subject))
+                .collect()),
+            Err(ApiError::NoStream) => Ok(HashSet::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes entries of a node that is gone. Each in a task of its own, which is not cancelled between the deletion and the
+    /// leave.
+    async fn remove_entries(self: &Arc<Self>, mut entries: Vec<Stored>) -> Result<usize, StoreError> {
+        // All nodes do this at the same time, so each begins elsewhere.
+        entries.shuffle(&mut rand::rng());
+        let removals = stream::iter(entries).map(|entry| {
+            let shared = self.clone();
+            tokio::spawn(async move { shared.remove_entry(entry).await })
+        });
+        let results: Vec<_> = removals.buffer_unordered(REMOVALS_MAX).collect().await;
+        let mut removed = 0;
+        for result in results {
+            // A task fails only during a shutdown.
+            removed += usize::from(result.unwrap_or(Ok(false))?);
         }
         Ok(removed)
     }
 
     /// Removes an entry of a node that is gone, and announces its leave. Returns false if another node did it.
-    async fn remove_entry(&self, link: &Link, stream: &str, entry: Stored) -> Result<bool, StoreError> {
+    async fn remove_entry(&self, entry: Stored) -> Result<bool, StoreError> {
+        let (link, stream) = (self.link()?, self.subjects.presence_stream());
         let Some(subject) = self.subjects.parse_presence(&entry.subject) else {
             return Ok(false);
         };
-        if !api::delete(&link.client, stream, entry.sequence).await? {
-            return Ok(false);
+        let mut is_uncertain = false;
+        for attempt in 1.. {
+            match api::delete(&link.client, &stream, entry.sequence).await {
+                Ok(true) => break,
+                // Perhaps by a call whose answer was lost.
+                Ok(false) if is_uncertain => break,
+                Ok(false) => return Ok(false),
+                Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+                Err(_) => is_uncertain = true,
+            }
+            sleep(RETRY_PAUSE).await;
         }
         if entry.header(ANNOUNCES).is_some() {
             let leave = Membership {
@@ -318,11 +378,9 @@ impl Shared {
 /// Not used, but JetStream's default is longer than leases live.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(1);
 
-fn generation(stored: &Stored) -> u64 {
-    stored
-        .header(GENERATION)
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
+fn generation(message: &LastMessage) -> u64 {
+    let number = message.header(GENERATION);
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// Identifies a user in the subjects of presence. A hash, because users may be long and contain any character.

@@ -5,20 +5,20 @@
 //! deleted and created again gets another epoch.
 //!
 //! JetStream may lose the newest publications in a crash, unless it syncs each write. So each node remembers the newest
-//! publication of each stream that it has received. After each connection it compares it with the stream. If the stream
-//! ends before it, or has another message with its sequence, the stream gets a new epoch. The new epoch is a hash of the old
+//! publication of each stream that it has received. After each connection, and every few seconds, because another server of
+//! a cluster may have the stream, it compares it with the stream. If the stream ends before it, or has another message with its sequence, the stream gets a new epoch. The new epoch is a hash of the old
 //! one, so that nodes that notice the loss at the same time agree. A loss is not noticed if no node has received the lost
 //! publications, or if the newest one that a node has received was removed meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_nats::Client;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::super::{Epoch, unix_time_ms};
 use super::api::{self, ApiError, StreamInfo};
@@ -28,6 +28,9 @@ use crate::engine::idempotency::KEY_TTL;
 
 /// How long the state of a stream may be used again.
 const INFO_AGE_MAX: Duration = Duration::from_millis(200);
+
+/// Pause before the leader of a stream with replicas is asked again.
+const LEADER_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stream in an epoch.
 #[derive(Debug)]
@@ -47,6 +50,14 @@ pub(super) struct Bounds {
     pub(super) newest: u64,
 }
 
+/// What is known of a stream that was forgotten.
+#[derive(Debug)]
+struct Forgotten {
+    epoch: Epoch,
+    /// As [`Stream::newest`].
+    newest: (u64, u64),
+}
+
 /// The streams that this node has used.
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -54,6 +65,10 @@ pub(super) struct Streams {
     replicas: u8,
     bytes_max: u64,
     known: Mutex<HashMap<StreamKey, Arc<Stream>>>,
+    /// The epoch and the newest publication of streams that were forgotten: they may come back with fewer publications.
+    forgotten: Mutex<HashMap<StreamKey, Forgotten>>,
+    /// Whether a stream has got another epoch.
+    has_changed: AtomicBool,
     /// Held while a stream is looked up or created.
     opening: tokio::sync::Mutex<()>,
     /// Clock of the server minus clock of this node, in milliseconds.
@@ -77,6 +92,8 @@ impl Streams {
             replicas,
             bytes_max,
             known: Mutex::default(),
+            forgotten: Mutex::default(),
+            has_changed: AtomicBool::new(false),
             opening: tokio::sync::Mutex::default(),
             clock_difference_ms: AtomicI64::new(0),
         }
@@ -116,7 +133,18 @@ impl Streams {
             },
             info => info?,
         };
-        self.adopt(key, name, &info)
+        let stream = self.adopt(key, name, &info)?;
+        let newest = stream.newest.lock().0;
+        if info.state.last_seq < newest && !self.has_replicas() {
+            self.known.lock().insert(key, stream.clone());
+            self.replace_epoch(client, &stream).await?;
+            let info = api::info(client, &stream.name).await?;
+            let stream = self.adopt(key, stream.name.clone(), &info)?;
+            self.known.lock().insert(key, stream.clone());
+            return Ok(stream);
+        }
+        self.known.lock().insert(key, stream.clone());
+        Ok(stream)
     }
 
     /// Forgets a stream, because it may have another epoch.
@@ -124,18 +152,37 @@ impl Streams {
         let mut known = self.known.lock();
         if known.get(&stream.key).is_some_and(|known| known.epoch == stream.epoch) {
             known.remove(&stream.key);
+            let forgotten = Forgotten {
+                epoch: stream.epoch.clone(),
+                newest: *stream.newest.lock(),
+            };
+            self.forgotten.lock().insert(stream.key, forgotten);
         }
     }
 
-    /// Returns the oldest and newest sequence of a stream. The newest one is at least as new as when this was called, less
-    /// [`INFO_AGE_MAX`].
+    /// Returns the oldest and newest sequence of a stream, as they were at most [`INFO_AGE_MAX`] ago.
     ///
     /// # Errors
     /// [`ApiError::NoStream`] if the stream has another epoch, or is gone.
     pub(super) async fn bounds(&self, client: &Client, stream: &Stream) -> Result<Bounds, ApiError> {
+        let now = Instant::now();
+        let since = now.checked_sub(INFO_AGE_MAX).unwrap_or(now);
+        self.bounds_since(client, stream, since).await
+    }
+
+    /// Returns the oldest and newest sequence of a stream, as they were at `since` or later.
+    ///
+    /// # Errors
+    /// As [`bounds`](Self::bounds).
+    pub(super) async fn bounds_since(
+        &self,
+        client: &Client,
+        stream: &Stream,
+        since: Instant,
+    ) -> Result<Bounds, ApiError> {
         let mut cached = stream.bounds.lock().await;
         if let Some((at, bounds)) = *cached
-            && at.elapsed() < INFO_AGE_MAX
+            && at >= since
         {
             return Ok(bounds);
         }
@@ -153,25 +200,57 @@ impl Streams {
         Ok(bounds)
     }
 
-    /// Compares all streams with what this node has received. After each connection.
+    /// Compares all streams with what this node has received.
+    ///
+    /// # Errors
+    /// Fails if a stream cannot be compared. It is compared when it is used next. The others are compared now.
     pub(super) async fn verify(&self, client: &Client) -> Result<(), ApiError> {
+        let mut result = Ok(());
         let known: Vec<_> = self.known.lock().values().cloned().collect();
         for stream in known {
-            match self.has_lost(client, &stream).await {
-                Ok(true) => self.replace_epoch(client, &stream).await?,
-                Ok(false) => {}
-                Err(ApiError::NoStream) => self.forget(&stream),
-                Err(error) => return Err(error),
+            if let Err(error) = self.verify_one(client, &stream).await {
+                self.forget(&stream);
+                result = Err(error);
             }
         }
-        Ok(())
+        let forgotten: Vec<_> = self.forgotten.lock().keys().copied().collect();
+        for key in forgotten {
+            match self.open(client, key).await {
+                Ok(_) | Err(ApiError::NoStream) => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        result
+    }
+
+    /// Whether a stream has got another epoch since the last call.
+    pub(super) fn has_changed(&self) -> bool {
+        self.has_changed.swap(false, Ordering::Relaxed)
+    }
+
+    async fn verify_one(&self, client: &Client, stream: &Stream) -> Result<(), ApiError> {
+        let mut has_lost = self.has_lost(client, stream).await;
+        if has_lost == Ok(true) && self.has_replicas() {
+            // A new leader may not have applied everything yet.
+            sleep(LEADER_PAUSE).await;
+            has_lost = self.has_lost(client, stream).await;
+        }
+        match has_lost {
+            Ok(false) => Ok(()),
+            Ok(true) => self.replace_epoch(client, stream).await,
+            Err(ApiError::NoStream) => {
+                self.forget(stream);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a stream has lost a publication that this node has received.
     async fn has_lost(&self, client: &Client, stream: &Stream) -> Result<bool, ApiError> {
-        *stream.bounds.lock().await = None;
-        let bounds = self.bounds(client, stream).await?;
+        // Before the stream is asked: it then has everything that was received until now.
         let (sequence, time_ms) = *stream.newest.lock();
+        let bounds = self.bounds_since(client, stream, Instant::now()).await?;
         if sequence == 0 || bounds.newest < sequence {
             return Ok(bounds.newest < sequence);
         }
@@ -221,15 +300,20 @@ impl Streams {
 
     fn adopt(&self, key: StreamKey, name: String, info: &StreamInfo) -> Result<Arc<Stream>, ApiError> {
         self.set_clock(info);
-        let stream = Arc::new(Stream {
+        let epoch = self.epoch_of(key, info)?;
+        let forgotten = self.forgotten.lock().remove(&key);
+        if forgotten.as_ref().is_some_and(|forgotten| forgotten.epoch != epoch) {
+            self.has_changed.store(true, Ordering::Relaxed);
+        }
+        let forgotten = forgotten.filter(|forgotten| forgotten.epoch == epoch);
+        let newest = forgotten.map(|forgotten| forgotten.newest);
+        Ok(Arc::new(Stream {
             key,
             name,
-            epoch: self.epoch_of(key, info)?,
-            newest: Mutex::default(),
+            epoch,
+            newest: Mutex::new(newest.unwrap_or_default()),
             bounds: tokio::sync::Mutex::default(),
-        });
-        self.known.lock().insert(key, stream.clone());
-        Ok(stream)
+        }))
     }
 
     fn epoch_of(&self, key: StreamKey, info: &StreamInfo) -> Result<Epoch, ApiError> {

@@ -149,7 +149,7 @@ impl Subjects {
         format!("{}.p.{channel}.{node}.{client}.{user}", self.prefix)
     }
 
-    /// All entries of a client on a node in a channel.
+    /// All entries of a channel.
     pub(super) fn presence_of_channel(&self, channel: &ChannelName) -> String {
         format!("{}.p.{}.>", self.prefix, token(channel.as_str()))
     }

@@ -4,6 +4,7 @@
 //! when it is usable.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -17,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::super::cluster::{Event, Inbox};
 use super::api::{self, ApiError};
 use super::config::{Login, NatsConfig};
-use super::direct::Replies;
+use super::direct::{RESPONSES_MAX, Replies};
 use super::live::PROPAGATION;
 use super::{Link, Shared};
 
@@ -36,8 +37,15 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause before a reconnection.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Messages of one subscription that wait for its task, which only moves them to the inbox.
-const SUBSCRIPTION_MESSAGES_MAX: usize = 1024;
+/// Messages of one subscription that wait for its task, which only moves them on. The queue takes memory only when it has
+/// messages.
+const SUBSCRIPTION_MESSAGES_MAX: usize = RESPONSES_MAX;
+
+/// How often the number of connections is compared.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause between two comparisons of all streams with what this node has received.
+const VERIFY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Commands that wait to be written.
 const COMMANDS_MAX: usize = 2048;
@@ -82,6 +90,7 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<Inbox>) {
     let mut failure = String::new();
     loop {
         disconnections.borrow_and_update();
+        let connects = connects(link);
         let prepared = timeout(PREPARE_TIMEOUT, prepare(&shared, link, &signals)).await;
         let prepared = prepared.unwrap_or_else(|_| Err("no response in time".to_owned()));
         if let Err(reason) = prepared {
@@ -96,19 +105,53 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<Inbox>) {
         tracing::info!("connected to NATS");
         link.set_connected();
         inbox.connected();
-        loop {
-            tokio::select! {
-                _ = disconnections.changed() => break,
-                // All positions are compared again.
-                () = signals.lost.notified() => inbox.connected(),
-            }
+        tokio::select! {
+            _ = disconnections.changed() => {}
+            () = until_connected_again(link, connects) => {}
+            () = doubt_after_losses(&signals, &inbox) => {}
+            () = verify_streams(&shared, link, &inbox) => {}
         }
         report(&inbox, "the connection to NATS was lost");
     }
 }
 
+/// How often the client library has connected.
+fn connects(link: &Link) -> u64 {
+    link.client.statistics().connects.load(Ordering::Relaxed)
+}
+
+/// Waits for a connection after `connects`. The client library drops events, of which a disconnection may be one, when many
+/// come at once.
+async fn until_connected_again(link: &Link, connects_before: u64) {
+    while connects(link) == connects_before {
+        sleep(CHECK_INTERVAL).await;
+    }
+}
+
+/// Compares the positions of all channels after a subscription had no room for a message. Never returns.
+async fn doubt_after_losses(signals: &Signals, inbox: &Inbox) {
+    loop {
+        signals.lost.notified().await;
+        inbox.doubt_all();
+    }
+}
+
+/// Looks for losses of streams: a server of a cluster may restart without its newest publications while this node stays
+/// connected to another one. Never returns.
+async fn verify_streams(shared: &Shared, link: &Link, inbox: &Inbox) {
+    loop {
+        sleep(VERIFY_PAUSE).await;
+        if let Err(error) = shared.streams.verify(&link.client).await {
+            tracing::debug!(?error, "could not compare all streams");
+        }
+        if shared.streams.has_changed() {
+            inbox.doubt_all();
+        }
+    }
+}
+
 fn report(inbox: &Inbox, reason: &str) {
-    tracing::warn!(reason, "NATS is not available");
+    tracing::warn!(reason, "the engine cannot be reached; trying again");
     inbox.disconnected(reason);
 }
 
@@ -228,6 +271,9 @@ async fn prepare(shared: &Arc<Shared>, link: &Link, signals: &Signals) -> Result
         Err(error) => return Err(format!("{error:?}")),
     }
     // The client library has renewed the subscriptions of the last connection.
+    if let Some(inbox) = shared.inbox.get() {
+        shared.end_unwanted_subscriptions(inbox);
+    }
     for channel in shared
         .inbox
         .get()
@@ -243,8 +289,11 @@ async fn prepare(shared: &Arc<Shared>, link: &Link, signals: &Signals) -> Result
         // Other servers of the cluster learn of them a little later.
         sleep(PROPAGATION).await;
     }
-    let verified = shared.streams.verify(&link.client).await;
-    verified.map_err(|error| super::StoreError::from(error).to_string())
+    match shared.streams.verify(&link.client).await {
+        // A server without replicas of its streams may be away. The others go on.
+        Err(error) if info.cluster.is_none() => Err(super::StoreError::from(error).to_string()),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a server has what this engine needs.

@@ -14,19 +14,18 @@ use std::str::FromStr;
 /// | `redis+sentinel://[user:password@]host[:port],host[:port]/master[/database]` | the server that Sentinel names |
 /// | `redis+cluster://[user:password@]host[:port],host[:port]` | Redis Cluster; any of its servers |
 ///
-/// With `rediss` instead of `redis` all connections use TLS. User, password and the values of the query are percent-encoded.
+/// With `rediss` instead of `redis` all connections use TLS. `valkey` and `valkeys` mean the same as `redis` and `rediss`. User, password and the values of the query are percent-encoded.
 /// Query parameters:
 ///
 /// | parameter | meaning |
 /// |---|---|
 /// | `prefix` | start of all keys and pub/sub channels: several installations of Sockeye can share a server. `sockeye` by default |
-/// | `durability` | `auto` (default): asks the server whether it syncs every write (`appendonly yes`, `appendfsync always`), so that streams continue after its restart; `always`: it does, though `CONFIG` is forbidden; `none`: it does not |
+/// | `durability` | `auto` (default): asks the server whether it syncs every write (`appendonly yes`, `appendfsync always`), so that streams continue after its restart; `always`: assume that it does, for users that may not run `CONFIG GET`; `none`: assume that it does not |
 /// | `ca` | file with the certificates, in PEM, that sign those of the servers, instead of the platform's |
 /// | `sentinel_user`, `sentinel_password` | credentials for Sentinel, which are not those of the server |
 ///
-/// A user with limited rights (`ACL SETUSER`) needs the keys and channels that start with the prefix, and the commands of
-/// `@read`, `@write`, `@pubsub`, `@scripting`, `@connection`, `INFO`, and in a cluster `CLUSTER`. With `CONFIG GET` as well, the
-/// nodes see by themselves whether the server syncs every write.
+/// A user with limited rights (`ACL SETUSER`) needs the keys and channels that start with the prefix, and the commands
+/// `+@all -@dangerous +info +config|get`, and before Redis 7 in a cluster `+cluster`. Without `CONFIG GET`, `auto` means `none`.
 ///
 /// `Debug` and `Display` leave out the password.
 #[derive(Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::{Either, join_all, select, try_join_all};
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use super::config::{Address, Deployment, Durability};
 use super::dial::{Connection, DIAL_TIMEOUT, Role};
 
 /// Number of channels in one command.
-const SUBSCRIBE_BATCH: usize = 500;
+pub(super) const SUBSCRIBE_BATCH: usize = 500;
 
 /// The connections to one primary server.
 pub(super) struct Link {
@@ -24,7 +25,8 @@ pub(super) struct Link {
     events: Connection,
     subscriptions: Arc<Subscriptions>,
     replication: Replication,
-    /// What the epochs of the streams on this server depend on.
+    /// Identifies the data set of the server: streams that were written under another one get a new epoch, unless they were
+    /// moved here.
     lineage: Box<str>,
     is_sharded: bool,
     closed: CancellationToken,
@@ -34,10 +36,21 @@ pub(super) struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Replication {
     is_primary: bool,
-    /// Names the history of the data. A server gets a new one when it starts, and when it becomes the primary.
+    /// The replication id. A server draws a new one when it starts and when it becomes the primary, but also when its first
+    /// replica connects, and when it has had no replica for `repl-backlog-ttl`, an hour by default.
     id: String,
-    /// Whether this process was a replica before.
+    /// Names the process.
+    run_id: String,
+    /// Whether this process was a replica before, as long as it has the backlog from that time.
     was_promoted: bool,
+}
+
+impl Replication {
+    /// Whether a server in this state still has the data that it had in the state `before`, and has not received other data.
+    fn continues(&self, before: &Self) -> bool {
+        let is_same_process = !self.run_id.is_empty() && self.run_id == before.run_id;
+        self.is_primary && (self.id == before.id || is_same_process && !self.was_promoted)
+    }
 }
 
 /// The pub/sub channels of a connection.
@@ -97,6 +110,11 @@ impl Link {
         &self.lineage
     }
 
+    /// Names the process of the server.
+    pub(super) fn run_id(&self) -> &str {
+        &self.replication.run_id
+    }
+
     /// Marks the connections as unusable.
     pub(super) fn close(&self) {
         self.closed.cancel();
@@ -129,7 +147,9 @@ impl Link {
         };
         let check = async { futures_util::try_join!(read_replication(&mut commands), ping) };
         let reason = match timeout(super::CHECK_TIMEOUT, check).await {
-            Ok(Ok((replication, _))) if replication == self.replication => return Ok(()),
+            // The servers of a cluster have no other lineage than their replication id.
+            Ok(Ok((replication, _))) if self.is_sharded && replication == self.replication => return Ok(()),
+            Ok(Ok((replication, _))) if !self.is_sharded && replication.continues(&self.replication) => return Ok(()),
             Ok(Ok((replication, _))) if !replication.is_primary => "the server is not the primary any more".to_owned(),
             Ok(Ok(_)) => "the server has begun a new history".to_owned(),
             Ok(Err(error)) => error.to_string(),
@@ -144,7 +164,8 @@ impl Link {
         for batch in names.chunks(SUBSCRIBE_BATCH) {
             let confirmed = join_all(batch.iter().map(|name| self.subscriptions.wait(name)));
             let mut events = self.events.commands();
-            // A message that was not asked for can be taken for a confirmation, so only its name counts.
+            // The client library may match an unsolicited push to this command, so the pushes with the names of the channels
+            // confirm, not the replies.
             let replies = async {
                 if !self.is_sharded {
                     return events.subscribe(batch).await;
@@ -276,40 +297,61 @@ async fn identify(shared: &Shared, connection: &Connection) -> Result<(Replicati
     shared.warn_of_eviction(&mut commands).await;
     if shared.config.deployment == Deployment::Cluster {
         let lineage = replication.id.clone();
+        shared
+            .lineages
+            .note_link(&lineage, &replication.run_id, replication.was_promoted);
         return Ok((replication, lineage));
     }
-    let has_all = !replication.was_promoted
-        && match shared.config.durability {
-            Durability::Always => true,
-            Durability::None => false,
-            Durability::Auto => syncs_every_write(&mut commands).await,
-        };
+    let syncs = match shared.config.durability {
+        Durability::Always => true,
+        Durability::None => false,
+        Durability::Auto => syncs_every_write(&mut commands).await,
+    };
+    if !shared.has_told_durability.swap(true, Ordering::Relaxed) {
+        match syncs {
+            true => tracing::info!("the engine syncs each write: histories continue after it restarts"),
+            false => tracing::info!("the engine may lose writes when it restarts: histories then begin a new epoch"),
+        }
+    }
     let key = shared.names.lineage();
     let call = shared.scripts.lineage.call().key(key).argument(replication.id.as_str());
-    let call = call.argument(if has_all { "1" } else { "0" });
+    let flag = |is: bool| if is { "1" } else { "0" };
+    let call = call
+        .argument(flag(syncs))
+        .argument(replication.run_id.as_str())
+        .argument(flag(replication.was_promoted));
     let lineage = redis::from_redis_value(call.run(&mut commands, false).await?)?;
     Ok((replication, lineage))
 }
 
 async fn read_replication(commands: &mut redis::aio::MultiplexedConnection) -> Result<Replication, RedisError> {
-    let info: String = Cmd::new()
+    let mut other = commands.clone();
+    // Servers before Redis 7 take one section only.
+    let (replication, server) = futures_util::try_join!(info(commands, "replication"), info(&mut other, "server"))?;
+    Ok(Replication {
+        is_primary: field(&replication, "role") == Some("master"),
+        id: field(&replication, "master_replid").unwrap_or_default().to_owned(),
+        run_id: field(&server, "run_id").unwrap_or_default().to_owned(),
+        was_promoted: field(&replication, "master_replid2").is_none_or(|id| id.bytes().any(|byte| byte != b'0')),
+    })
+}
+
+async fn info(commands: &mut redis::aio::MultiplexedConnection, section: &str) -> Result<String, RedisError> {
+    Cmd::new()
         .arg("INFO")
-        .arg("replication")
+        .arg(section)
         .to_owned()
         .query_async(commands)
-        .await?;
-    let field = |name: &str| {
-        let lines = info.lines().filter_map(|line| line.split_once(':'));
-        lines
-            .filter(|(key, _)| *key == name)
-            .map(|(_, value)| value.trim())
-            .next()
-    };
-    Ok(Replication {
-        is_primary: field("role") == Some("master"),
-        id: field("master_replid").unwrap_or_default().to_owned(),
-        was_promoted: field("master_replid2").is_none_or(|id| id.bytes().any(|byte| byte != b'0')),
-    })
+        .await
+}
+
+/// A field of an answer to `INFO`.
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let lines = info.lines().filter_map(|line| line.split_once(':'));
+    lines
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value.trim())
+        .next()
 }
 
 /// Whether the server has all publications after a restart. False if it does not tell.

@@ -10,13 +10,16 @@
 //! server that wrote it last, and a script that finds another lineage gives the stream a new epoch, which clients see as a gap.
 //!
 //! 1. The lineage of a server is its replication id. Redis draws a new one when a server starts, and when a replica becomes the
-//!    primary.
-//! 2. Each connection reads the replication id before its first script, and again every second. If it has changed, the
-//!    connection is made anew.
-//! 3. A single server, or the one that Sentinel names, keeps its lineage in a key. If it has synced every write before its
-//!    restart, and was not promoted, it continues with that lineage, and recovery is complete.
+//!    primary, but also without a loss: when the first replica connects, and when the last one has been away for an hour.
+//! 2. Each connection reads the replication id and the run id of the process before its first script, and again every second.
+//!    If the process is another one, or was promoted, the connection is made anew.
+//! 3. A single server, or the one that Sentinel names, keeps its lineage in a key. The same process, if it was not promoted,
+//!    continues with that lineage. So does one that has restarted, if it synced each write both before and after, and recovery
+//!    is complete.
 //! 4. A script that finds the lineage of another server changes nothing and returns it. The node then decides.
-//! 5. In a cluster, if that server is still a primary with the same replication id, the slot was moved: the epoch stays.
+//! 5. In a cluster, if that server is still a primary with the same replication id, the slot was moved: the epoch stays. It
+//!    also stays if the node has seen that the process is the same, or that the server has given all its slots to others; see
+//!    `lineage.rs`.
 //! 6. Otherwise that server is gone: the stream keeps its publications and offsets, and gets a new epoch.
 //! 7. Two nodes decide the same: the script compares the lineage that was found, so the first one decides.
 //! 8. Reads and positions apply the same rules, so nobody sees the old epoch after a failover.
@@ -25,6 +28,7 @@
 
 mod config;
 mod dial;
+mod lineage;
 mod link;
 mod message;
 mod names;
@@ -52,6 +56,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::config::{Address, Deployment};
 pub use self::config::{InvalidRedisUrl, RedisConfig};
 use self::dial::Dialer;
+use self::lineage::Lineages;
 use self::link::Link;
 use self::names::{Names, slot};
 use self::presence::Lease;
@@ -70,6 +75,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Pause before a call is repeated because its slot is being moved.
 const MOVING_PAUSE: Duration = Duration::from_millis(20);
+
+/// Maximum number of servers that are asked for the topology besides those of the URL.
+const SEEDS_MAX: usize = 32;
 
 /// How long a call waits for the new topology.
 const TOPOLOGY_PAUSE: Duration = Duration::from_millis(500);
@@ -98,6 +106,9 @@ struct Shared {
     hint: Mutex<Option<Address>>,
     /// The servers that were known last.
     known: Mutex<Vec<Address>>,
+    /// What is known about the data of the servers of a cluster.
+    lineages: Lineages,
+    has_told_durability: AtomicBool,
     lease: Lease,
     has_warned_of_eviction: AtomicBool,
     stop: CancellationToken,
@@ -123,6 +134,8 @@ impl RedisStore {
             must_reconnect: AtomicBool::new(false),
             hint: Mutex::default(),
             known: Mutex::default(),
+            lineages: Lineages::default(),
+            has_told_durability: AtomicBool::new(false),
             has_warned_of_eviction: AtomicBool::new(false),
             stop: stop.clone(),
             config: config.clone(),
@@ -203,6 +216,7 @@ impl Shared {
             known
                 .iter()
                 .filter(|known| !self.config.addresses.contains(known))
+                .take(SEEDS_MAX)
                 .cloned(),
         );
         seeds
@@ -236,7 +250,7 @@ impl Shared {
             let mut link = self.link(slot)?;
             let mut result = call(&link).run(&mut link.commands().commands(), false).await;
             if let Err(error) = &result
-                && let Some(target) = self.asked(error)
+                && let Some(target) = self.ask_target(error)
             {
                 link = target;
                 result = call(&link).run(&mut link.commands().commands(), true).await;
@@ -248,8 +262,8 @@ impl Shared {
         }
     }
 
-    /// The server to which the slot is being moved, if the answer refers to it.
-    fn asked(&self, error: &RedisError) -> Option<Arc<Link>> {
+    /// The target of an ASK redirect.
+    fn ask_target(&self, error: &RedisError) -> Option<Arc<Link>> {
         if error.kind() != ErrorKind::Server(ServerErrorKind::Ask) {
             return None;
         }

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{FromRedisValue, Value};
 use tokio::sync::RwLock;
+use tokio::time::timeout;
 
 use super::super::cluster::{LEASE_TTL, NodeEntry, PerChannel, PresenceEntry, StoreError};
+use super::dial::DIAL_TIMEOUT;
 use super::names::slot;
 use super::script::{Call, Script};
 use super::topology::View;
-use super::{Shared, message};
+use super::{CHECK_TIMEOUT, Shared, message};
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Generation};
 
@@ -77,7 +79,12 @@ impl Shared {
         };
         for is_new in [false, true] {
             let call = self.renewal(is_new);
-            let value = call.run(&mut link.commands().commands(), false).await;
+            let mut commands = link.commands().commands();
+            let value = timeout(DIAL_TIMEOUT, call.run(&mut commands, false)).await;
+            let Ok(value) = value else {
+                link.close();
+                return Err(format!("{}: no answer within {DIAL_TIMEOUT:?}", link.address()));
+            };
             match value {
                 Ok(Value::Int(1)) => return Ok(()),
                 Ok(_) => {}
@@ -206,14 +213,14 @@ impl Shared {
         let call = call
             .number(LEASE_TTL.as_millis() as u64)
             .number(REMOVAL_TIME.as_millis() as u64);
-        let ended: Vec<String> = parse(self.call(call).await?)?;
+        let ended: Vec<String> = parse(self.call_within(call).await?)?;
         let mut removed = 0;
         for lease in ended {
             removed += self.remove_entries(&lease).await?;
             let call = Call::command("HDEL")
                 .key(format!("{}:ended", self.names.nodes()))
                 .argument(lease);
-            self.call(call).await?;
+            self.call_within(call).await?;
         }
         Ok(removed)
     }
@@ -226,7 +233,7 @@ impl Shared {
             let sample = Call::command("SRANDMEMBER")
                 .key(key.as_str())
                 .number(CHANNELS_MAX as u64);
-            let channels: Vec<String> = parse(self.call(sample).await?)?;
+            let channels: Vec<String> = parse(self.call_within(sample).await?)?;
             if channels.is_empty() {
                 return Ok(removed);
             }
@@ -235,18 +242,30 @@ impl Shared {
                     Ok(channel) => {
                         let call = self.presence_call(&self.scripts.presence_expire, &channel);
                         let call = call.argument(lease).argument(self.publish_command());
-                        parse(self.call(call.argument(self.names.channel(&channel))).await?)?
+                        parse(self.call_within(call.argument(self.names.channel(&channel))).await?)?
                     }
                     Err(_) => 0,
                 };
-                self.call(Call::command("SREM").key(key.as_str()).argument(name.as_str()))
+                self.call_within(Call::command("SREM").key(key.as_str()).argument(name.as_str()))
                     .await?;
                 Ok::<usize, StoreError>(removed)
             });
-            removed += futures_util::future::try_join_all(removals)
-                .await?
-                .iter()
-                .sum::<usize>();
+            let results = futures_util::future::join_all(removals).await;
+            removed += results.iter().flatten().sum::<usize>();
+            // The server of some channels may be away. The samples are random, so the others have their turn.
+            if results.iter().all(Result::is_err)
+                && let Some(Err(error)) = results.into_iter().next()
+            {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Makes a call whose caller does not limit its time.
+    async fn call_within(&self, call: Call<'_>) -> Result<Value, StoreError> {
+        match timeout(CHECK_TIMEOUT, self.call(call)).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Unavailable("the server does not answer".into())),
         }
     }
 

@@ -273,6 +273,9 @@ impl Shared {
         verify(link)
             .await
             .map_err(|reason| StoreError::Unavailable(reason.into()))?;
+        if self.lineages.continues(lineage, link.run_id()) {
+            return Ok(true);
+        }
         let view = self.view();
         for other in view
             .links

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
-use super::link::Link;
+use super::link::{Link, SUBSCRIBE_BATCH};
 use super::names::slot;
 use super::topology::{View, resolve};
 use crate::channel::ChannelName;
@@ -23,8 +23,8 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often connections and topology are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time to find the servers, connect and subscribe.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a server to confirm the subscriptions of one command.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What [`connect`] did.
 struct Connected {
@@ -39,11 +39,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut is_connected = false;
     let mut failures = 0;
     loop {
-        let result = match timeout(CONNECT_TIMEOUT, connect(&shared, is_connected)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("not connected within {CONNECT_TIMEOUT:?}")),
-        };
-        let retry = match result {
+        // Each of its steps has a deadline.
+        let retry = match connect(&shared, is_connected).await {
             Ok(connected) => {
                 if connected.is_new {
                     if !is_connected {
@@ -97,7 +94,7 @@ async fn wait_for_change(shared: &Shared) {
         for reason in checks.into_iter().filter_map(Result::err) {
             tracing::warn!(%reason, "a server of the engine is lost");
         }
-        // Who cannot tell does not know better.
+        // Servers that did not answer do not count.
         if primaries.is_ok_and(|primaries| primaries != view.primaries) || view.links.iter().any(|link| link.is_lost())
         {
             return;
@@ -148,7 +145,9 @@ async fn connect(shared: &Arc<Shared>, is_connected: bool) -> Result<Connected, 
         // What was changed during the outage was not passed on.
         *shared.wanted.lock() = shared.inbox().subscriptions().into_iter().collect();
     }
+    *shared.known.lock() = primaries.iter().map(|primary| primary.address.clone()).collect();
     let view = Arc::new(View::new(primaries, made));
+    shared.lineages.note_moved(&before, &view);
     let mut moved = subscribe_missing(shared, &view, &mut incomplete).await;
     if let (false, Some(reason)) = (shared.is_cluster(), &incomplete) {
         view.links.iter().for_each(|link| link.close());
@@ -193,14 +192,17 @@ async fn subscribe_missing(shared: &Shared, view: &View, incomplete: &mut Option
     let results = join_all(by_address.iter().map(async |(address, names)| {
         let link = view.links.iter().find(|link| link.address() == *address);
         let link = link.ok_or_else(|| format!("{address}: lost"))?;
-        match timeout(CONNECT_TIMEOUT / 2, link.subscribe(names)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("{address}: {error}")),
-            Err(_) => {
-                link.close();
-                Err(format!("{address}: does not confirm subscriptions"))
+        for names in names.chunks(SUBSCRIBE_BATCH) {
+            match timeout(SUBSCRIBE_TIMEOUT, link.subscribe(names)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(format!("{address}: {error}")),
+                Err(_) => {
+                    link.close();
+                    return Err(format!("{address}: does not confirm subscriptions"));
+                }
             }
         }
+        Ok(())
     }))
     .await;
     *incomplete = incomplete.take().or(results.into_iter().find_map(Result::err));

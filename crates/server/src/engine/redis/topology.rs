@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::config::{Address, Deployment};
 use super::dial::Role;
-use super::link::Link;
+use super::link::{Link, field};
 use super::names::SLOTS;
 
 /// Time for a server to say what it knows about the topology.
@@ -164,17 +164,10 @@ async fn ask_member(address: &Address, mut commands: MultiplexedConnection) -> R
         Ok(answer) => answer.map_err(|error| format!("{address}: {error}"))?,
         Err(_) => return Err(format!("{address}: no answer within {ASK_TIMEOUT:?}")),
     };
-    let field = |name: &str| {
-        let lines = info.lines().filter_map(|line| line.split_once(':'));
-        lines
-            .filter(|(key, _)| *key == name)
-            .map(|(_, value)| value.trim())
-            .next()
-    };
-    if field("cluster_state") != Some("ok") {
+    if field(&info, "cluster_state") != Some("ok") {
         return Err(format!("{address}: the cluster is down"));
     }
-    let epoch = field("cluster_current_epoch")
+    let epoch = field(&info, "cluster_current_epoch")
         .and_then(|epoch| epoch.parse().ok())
         .unwrap_or(0);
     let primaries = parse_slots(&slots, address).ok_or_else(|| format!("{address}: cannot read CLUSTER SLOTS"))?;

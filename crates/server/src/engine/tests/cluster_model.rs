@@ -10,6 +10,7 @@
 //!   is told that it may have missed something,
 //! - a client recovers only with exactly what it has missed,
 //! - at the end, when everything works again, each client has reached the newest position of its room by itself,
+//! - at the end, presence has exactly the clients that are subscribed,
 //! - an acknowledged publication is in the store at the position that its publisher was told,
 //! - a publication with an idempotency key is stored once, however often it was tried, unless a failover has lost the key,
 //! - if the store syncs every write, its epochs stay.
@@ -93,6 +94,7 @@ impl Backend for Simulated {
                 let mut percent = || rng.random_range(0..20);
                 self.server.set_faults(SimFaults {
                     lost_events: percent(),
+                    lost_publications: 0,
                     repeated_events: percent(),
                     late_events: percent(),
                     failed_calls: percent() / 2,
@@ -120,7 +122,10 @@ impl Backend for Simulated {
     }
 
     fn log(&self) -> Option<Vec<LogEntry>> {
-        Some(self.server.log())
+        let mut log = self.server.log();
+        // Probes of the nodes are in other channels.
+        log.retain(|entry| ROOMS.contains(&entry.channel.as_str()));
+        Some(log)
     }
 
     fn has_lost(&self) -> bool {
@@ -160,6 +165,8 @@ struct Client {
     room: &'static str,
     is_dense: bool,
     session: Option<Session>,
+    /// Its id.
+    id: String,
     /// The id of its node.
     node: String,
     is_subscribed: bool,
@@ -185,6 +192,8 @@ impl TestNode {
         config.timeouts.position_check = B::POSITION_CHECK;
         let channels = config.channels.as_mut().unwrap();
         channels.history_size = 20;
+        channels.presence = true;
+        channels.join_leave = true;
         let node = Node::with_store(config, backend.store(&uid), uid);
         let of_task = node.clone();
         let running = tokio::spawn(async move {
@@ -203,6 +212,7 @@ impl<B: Backend> World<B> {
             room: ROOMS[n % ROOMS.len()],
             is_dense: B::IS_DENSE,
             session: None,
+            id: String::new(),
             node: String::new(),
             is_subscribed: false,
             known: None,
@@ -313,6 +323,21 @@ impl<B: Backend> World<B> {
                 stored.add(&entry.channel, &entry.position, number),
                 "an offset was used twice"
             );
+        }
+        for room in ROOMS {
+            let is_here = |client: &&Client| client.room == room && client.is_subscribed;
+            let mut subscribed: Vec<_> = self.clients.iter().filter(is_here).map(|client| &client.id).collect();
+            subscribed.sort();
+            for TestNode { node, .. } in &self.nodes {
+                let members = node.engine().presence(&name(room), usize::MAX).await.unwrap();
+                let members = members.unwrap_or_default();
+                let mut present: Vec<_> = members.iter().map(|member| member.client.to_string()).collect();
+                present.sort();
+                assert!(
+                    present.iter().eq(subscribed.iter().copied()),
+                    "{present:?} are present, not {subscribed:?}"
+                );
+            }
         }
         for publishing in self.publishing {
             self.seen.publications += 1;
@@ -437,7 +462,9 @@ impl Client {
         if self.session.is_none() {
             let mut session = Session::new(node.clone(), None, PingedBy::Commands);
             send(&mut session, r#"{"id":1,"connect":{}}"#).await.unwrap();
-            session.next_frame().unwrap();
+            let frame = session.next_frame().unwrap().unwrap();
+            let reply: Value = serde_json::from_str(frame.message().as_text().unwrap()).unwrap();
+            self.id = reply["connect"]["client"].as_str().unwrap().to_owned();
             self.session = Some(session);
             self.node = node.uid().to_owned();
         }

@@ -2,7 +2,9 @@
 
 mod cluster_calls;
 mod cluster_model;
+mod cluster_presence;
 mod durable;
+mod many_clients;
 mod memory;
 mod model;
 mod nats;
@@ -73,7 +75,7 @@ impl ChannelPositions for Recorder {
 }
 
 impl Recorder {
-    fn delivered(&self) -> Vec<String> {
+    pub(super) fn delivered(&self) -> Vec<String> {
         std::mem::take(&mut self.events.lock())
     }
 }

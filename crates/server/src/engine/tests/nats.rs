@@ -6,6 +6,7 @@ use super::servers::{Daemon, free_port, program};
 use super::*;
 use crate::engine::nats::{NatsConfig, NatsStore};
 
+mod cluster;
 mod failures;
 mod model;
 mod store;

@@ -216,3 +216,83 @@ async fn tokens_log_in() {
     let node = Fixture::nats_node(Setup::ten(), &config.parse().unwrap(), "node").await;
     node.publish("a", "1").await;
 }
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn a_channel_without_subscribers_after_an_outage_is_not_received() {
+    let mut server = Server::start("");
+    let node = node(&server).await;
+    let config = server.config("?stream_bytes=1048576");
+    let publisher = Fixture::nats_node(Setup::ten(), &config, "publisher").await;
+    server.kill();
+    wait_until_not_ready(&node).await;
+    // Its last subscriber leaves, but the server cannot be told.
+    node.recorder
+        .subscribed
+        .lock()
+        .retain(|channel| channel.as_str() != "plain");
+    let refused = node.engine.interest_changed(&name("plain")).await;
+    assert_eq!(refused, Err(EngineError::Unreachable));
+    server.restart();
+    for node in [&node, &publisher] {
+        wait_until_ready(node).await;
+    }
+    node.delivered();
+    publisher.publish("plain", "1").await;
+    let next = publisher.publish("a", "2").await;
+    let expect = format!("a {} 2 true", next.offset);
+    let received = eventually(async || {
+        let events = node.recorder.events.lock().clone();
+        events.contains(&expect).then_some(events)
+    })
+    .await;
+    assert_eq!(received, [expect]);
+}
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn the_clients_of_a_killed_node_leave_once() {
+    let server = Server::start("");
+    let node = node(&server).await;
+    let config = server.config("?stream_bytes=1048576");
+    let other = Fixture::nats_node(Setup::ten(), &config, "other").await;
+    many_clients::leave_when_their_node_dies(node, other).await;
+}
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn impossible_sequences_do_not_end_a_subscription() {
+    let server = Server::start("");
+    let node = node(&server).await;
+    let first = node.publish("a", "1").await;
+    node.settled().await;
+    let mut stored = String::new();
+    for stream in server.streams().await {
+        let info = server.call(&format!("STREAM.INFO.{stream}"), "").await;
+        let subject = info["config"]["subjects"][0].as_str().unwrap_or_default();
+        if subject.contains(first.epoch.as_str()) {
+            stored = subject.replace('>', "a");
+        }
+    }
+    assert!(!stored.is_empty());
+    let client = server.client().await;
+    for (sequence, before) in [("0", "0"), ("1", "18446744073709551615"), ("x", "0")] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Subject", stored.as_str());
+        headers.insert("Nats-Sequence", sequence);
+        headers.insert("Nats-Last-Sequence", before);
+        client
+            .publish_with_headers("sockeye.l.a", headers, "".into())
+            .await
+            .unwrap();
+    }
+    client.flush().await.unwrap();
+    let beyond = Position {
+        offset: u64::MAX,
+        ..first
+    };
+    assert!(!node.recovers("a", &beyond).await);
+    let next = node.publish("a", "2").await;
+    let expect = format!("a {} 2 true", next.offset);
+    eventually(async || node.recorder.events.lock().contains(&expect).then_some(())).await;
+}

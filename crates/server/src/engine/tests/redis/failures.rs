@@ -90,6 +90,7 @@ impl ChannelPositions for Follower {
 
 /// A node with one subscriber.
 struct Node {
+    store: Arc<RedisStore>,
     follower: Arc<Follower>,
     broker: Arc<ClusterBroker>,
     running: tokio::task::JoinHandle<()>,
@@ -104,11 +105,12 @@ impl Node {
             count_max: 1000,
             ..Setup::ten()
         };
-        let broker = ClusterBroker::new(store, follower.clone(), setup.limits(), refuse, "node".into());
+        let broker = ClusterBroker::new(store.clone(), follower.clone(), setup.limits(), refuse, "node".into());
         let broker = Arc::new(broker);
         let run = broker.clone();
         let running = tokio::spawn(async move { run.run().await });
         let node = Self {
+            store,
             follower,
             broker,
             running,
@@ -386,6 +388,16 @@ async fn a_failover_in_a_cluster_concerns_its_channels_only() {
 
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
+async fn the_clients_of_a_killed_node_leave_once() {
+    let server = Server::start(&[]);
+    let config = server.config("");
+    let node = Fixture::redis_node(Setup::ten(), &config, "node").await;
+    let other = Fixture::redis_node(Setup::ten(), &config, "other").await;
+    many_clients::leave_when_their_node_dies(node, other).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
 async fn a_node_that_starts_without_its_engine_waits_for_it() {
     let mut server = Server::start(&[]);
     let config = server.config("");
@@ -398,6 +410,180 @@ async fn a_node_that_starts_without_its_engine_waits_for_it() {
     let (node, ()) = futures_util::join!(starting, begin);
     node.publish("a", "1").await;
     assert_eq!(node.caught_up("a").await, numbers("a", 1..=1));
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn the_first_replica_does_not_end_the_epoch() {
+    let server = Server::start(&[]);
+    let node = Node::start(&server.config(""), &["a"]).await;
+    let before = node.publish("a", "1").await;
+    let info: String = server.run(&["INFO", "replication"]).await;
+    let of_primary = format!("127.0.0.1 {}", server.port);
+    let _replica = Server::start(&["--replicaof", &of_primary]);
+    eventually(async || {
+        let now: String = server.run(&["INFO", "replication"]).await;
+        now.contains("state=online").then_some(())
+    })
+    .await;
+    let id = |info: &str| {
+        info.lines()
+            .find(|line| line.starts_with("master_replid:"))
+            .map(str::to_owned)
+    };
+    let now: String = server.run(&["INFO", "replication"]).await;
+    assert_ne!(id(&info), id(&now), "Redis draws another replication id");
+    // Longer than the check of the connection takes, and for a node that connects now.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let other = Node::start(&server.config(""), &["a"]).await;
+    let after = other.publish("a", "2").await;
+    assert_eq!((&after.epoch, after.offset), (&before.epoch, 2));
+    assert_eq!(node.caught_up("a").await, numbers("a", 1..=2));
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn the_first_replica_in_a_cluster_does_not_end_the_epoch() {
+    let cluster = Cluster::start(0).await;
+    let node = Node::start(&cluster.config(""), &["a"]).await;
+    let before = node.publish("a", "1").await;
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "a"]).await;
+    let owner = &cluster.servers[usize::from(slot / 5461).min(2)];
+    let owner_id: String = owner.run(&["CLUSTER", "MYID"]).await;
+    let bus = free_port().to_string();
+    let options = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus,
+        "--cluster-node-timeout",
+        "2000",
+    ];
+    let replica = Server::start(&options);
+    let port = replica.port.to_string();
+    let _: () = owner.run(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+    eventually(async || {
+        let mut command = Cmd::new();
+        command.arg(&["CLUSTER", "REPLICATE", &owner_id]);
+        command.query_async::<()>(&mut replica.connection().await).await.ok()
+    })
+    .await;
+    eventually(async || {
+        let now: String = owner.run(&["INFO", "replication"]).await;
+        now.contains("state=online").then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.until_ready().await;
+    let after = node.publish("a", "2").await;
+    assert_eq!((&after.epoch, after.offset), (&before.epoch, 2));
+    assert_eq!(node.caught_up("a").await, numbers("a", 1..=2));
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn syncing_each_write_from_a_restart_on_does_not_bring_back_what_was_lost_before() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let node = Node::start(&server.config(""), &["a"]).await;
+    let before = node.publish("a", "1").await;
+    node.caught_up("a").await;
+    let restart = async |server: &mut Server| {
+        server.kill();
+        server.arguments.extend(["--appendfsync", "always"].map(str::to_owned));
+        server.restart();
+        node.until_not_ready().await;
+        node.until_ready().await;
+    };
+    restart(&mut server).await;
+    assert_eq!(node.caught_up("a").await, ["a gap"]);
+    let after = node.publish("a", "2").await;
+    assert_ne!(before.epoch, after.epoch);
+    // From now on, it has everything.
+    restart(&mut server).await;
+    assert_eq!(node.publish("a", "3").await.epoch, after.epoch);
+    assert_eq!(node.caught_up("a").await, ["a 2", "a 3"]);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_cluster_is_found_again_without_the_server_of_the_url() {
+    let mut cluster = Cluster::start(1).await;
+    let url = format!("redis+cluster://127.0.0.1:{}", cluster.servers[0].port);
+    let node = Node::start(&url.parse().unwrap(), &["a", "b", "c"]).await;
+    eventually(async || {
+        let info: String = cluster.servers[0].run(&["INFO", "replication"]).await;
+        info.contains("state=online").then_some(())
+    })
+    .await;
+    cluster.servers[0].kill();
+    // Its replica takes over.
+    eventually(async || {
+        let info: String = cluster.servers[3].run(&["INFO", "replication"]).await;
+        info.contains("role:master").then_some(())
+    })
+    .await;
+    node.until_ready().await;
+    // All connections are made again, as after failed probes.
+    node.store.reconnect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for channel in ["a", "b", "c"] {
+        node.publish(channel, "1").await;
+        node.caught_up(channel).await;
+    }
+    node.until_ready().await;
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_server_that_gives_away_all_its_slots_ends_no_epoch() {
+    let cluster = Cluster::start(0).await;
+    let node = Node::start(&cluster.config(""), &["a"]).await;
+    let channels: Vec<_> = (0..20).map(|n| format!("room{n}")).collect();
+    let mut before = Vec::new();
+    for channel in &channels {
+        before.push(node.publish(channel, "1").await.epoch);
+    }
+    let [from, to, _] = &cluster.servers[..] else { panic!() };
+    let from_id: String = from.run(&["CLUSTER", "MYID"]).await;
+    let to_id: String = to.run(&["CLUSTER", "MYID"]).await;
+    let port = to.port.to_string();
+    // Slots with keys one by one. The others are empty and move together at the end.
+    for slot in 0..=5460_u16 {
+        let slot = slot.to_string();
+        let keys: Vec<String> = from.run(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
+        if keys.is_empty() {
+            continue;
+        }
+        let _: () = to.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        let _: () = from.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+        for key in &keys {
+            let _: ::redis::Value = from.run(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+        }
+        for server in [to, from] {
+            let _: () = server.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
+        }
+    }
+    let (mut on_to, mut on_from) = (to.connection().await, from.connection().await);
+    for connection in [&mut on_to, &mut on_from] {
+        let mut pipe = ::redis::pipe();
+        for slot in 0..=5460_u16 {
+            pipe.cmd("CLUSTER")
+                .arg("SETSLOT")
+                .arg(slot)
+                .arg("NODE")
+                .arg(&to_id)
+                .ignore();
+        }
+        // The primary may become a replica before the last one.
+        let _ = pipe.query_async::<()>(connection).await;
+    }
+    // The node knows the new topology.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    node.until_ready().await;
+    for (channel, epoch) in channels.iter().zip(&before) {
+        let after = node.publish(channel, "2").await;
+        assert_eq!((&after.epoch, after.offset), (epoch, 2), "{channel}");
+    }
 }
 
 #[tokio::test]
