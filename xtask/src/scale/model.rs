@@ -25,8 +25,8 @@ pub(super) const ADMISSION_BURST: f64 = 2.0;
 /// Time in which SDKs spread their first attempt to connect again, after a pause of the same length, in seconds.
 pub(super) const SDK_SPREAD: f64 = 0.5;
 
-/// A node compares this many channels per second with the engine, at most: 1,000 in each of 64 steps, in 40 s.
-pub(super) const POSITION_CHECKS_MAX: f64 = 1_000.0 * 64.0 / 40.0;
+/// A node compares this many channels per second with the engine, at most: 4,096 in each of 64 steps, in 40 s.
+pub(super) const POSITION_CHECKS_MAX: f64 = 4_096.0 * 64.0 / 40.0;
 
 /// The interval of position checks (`timeouts.position_check`), in seconds.
 pub(super) const POSITION_CHECK: f64 = 40.0;
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn position_checks_are_bounded_per_node() {
         let crowded = Installation { nodes: 1.0, ..MILLION };
-        assert_eq!(crowded.engine().checks_per_second, 1_600.0);
+        assert_eq!(crowded.engine().checks_per_second, 6_553.6);
         assert_eq!(MILLION.engine().checks_per_second, 25_000.0);
     }
 
