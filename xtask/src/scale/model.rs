@@ -2,8 +2,8 @@
 //! nothing is lost to contention. So the results are lower bounds.
 
 use super::figures::{
-    CLIENT, DELIVERY, ENGINE_CLIENT, ENGINE_FANOUT, ENGINE_POSITION, ENGINE_PUBLICATION, ENGINE_RECONNECT, IDLE,
-    PUBLICATION, RECONNECT, SOCKET,
+    CLIENT, DELIVERY, ENGINE_CLIENT, ENGINE_FANOUT, ENGINE_POSITION, ENGINE_PUBLICATION, ENGINE_RECONNECT,
+    ENGINE_SCRIPT, IDLE, PUBLICATION, RECONNECT, SOCKET,
 };
 
 /// Cores of a node.
@@ -161,9 +161,9 @@ impl Installation {
         // Each client has a channel of its own.
         let checks_per_second = self.nodes * (self.per_node() / POSITION_CHECK).min(POSITION_CHECKS_MAX);
         let checks = checks_per_second * ENGINE_POSITION.value;
-        // A lease is a script like a position check, twice per interval; a probe is a message to one node.
+        // A lease is two scripts per interval; a probe is a message to one node.
         let nodes =
-            self.nodes * (2.0 * ENGINE_POSITION.value / LEASE_INTERVAL + ENGINE_PUBLICATION.value / PROBE_INTERVAL);
+            self.nodes * (2.0 * ENGINE_SCRIPT.value / LEASE_INTERVAL + ENGINE_PUBLICATION.value / PROBE_INTERVAL);
         EngineLoad {
             publications_per_second: own + GLOBAL_RATE,
             publications,
