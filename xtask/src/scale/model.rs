@@ -2,8 +2,8 @@
 //! nothing is lost to contention. So the results are lower bounds.
 
 use super::figures::{
-    CLIENT, DELIVERY, ENGINE_CLIENT, ENGINE_FANOUT, ENGINE_POSITION, ENGINE_PUBLICATION, ENGINE_RECONNECT, IDLE,
-    PUBLICATION, RECONNECT, SOCKET,
+    CLIENT, DELIVERY, ENGINE_CLIENT, ENGINE_FANOUT, ENGINE_POSITION, ENGINE_PUBLICATION, ENGINE_RECONNECT,
+    ENGINE_SCRIPT, IDLE, PUBLICATION, RECONNECT, SOCKET,
 };
 
 /// Cores of a node.
@@ -25,8 +25,8 @@ pub(super) const ADMISSION_BURST: f64 = 2.0;
 /// Time in which SDKs spread their first attempt to connect again, after a pause of the same length, in seconds.
 pub(super) const SDK_SPREAD: f64 = 0.5;
 
-/// A node compares this many channels per second with the engine, at most: 1,000 in each of 64 steps, in 40 s.
-pub(super) const POSITION_CHECKS_MAX: f64 = 1_000.0 * 64.0 / 40.0;
+/// A node compares this many channels per second with the engine, at most: 4,096 in each of 64 steps, in 40 s.
+pub(super) const POSITION_CHECKS_MAX: f64 = 4_096.0 * 64.0 / 40.0;
 
 /// The interval of position checks (`timeouts.position_check`), in seconds.
 pub(super) const POSITION_CHECK: f64 = 40.0;
@@ -161,9 +161,9 @@ impl Installation {
         // Each client has a channel of its own.
         let checks_per_second = self.nodes * (self.per_node() / POSITION_CHECK).min(POSITION_CHECKS_MAX);
         let checks = checks_per_second * ENGINE_POSITION.value;
-        // A lease is a script like a position check, twice per interval; a probe is a message to one node.
+        // A lease is two scripts per interval; a probe is a message to one node.
         let nodes =
-            self.nodes * (2.0 * ENGINE_POSITION.value / LEASE_INTERVAL + ENGINE_PUBLICATION.value / PROBE_INTERVAL);
+            self.nodes * (2.0 * ENGINE_SCRIPT.value / LEASE_INTERVAL + ENGINE_PUBLICATION.value / PROBE_INTERVAL);
         EngineLoad {
             publications_per_second: own + GLOBAL_RATE,
             publications,
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn position_checks_are_bounded_per_node() {
         let crowded = Installation { nodes: 1.0, ..MILLION };
-        assert_eq!(crowded.engine().checks_per_second, 1_600.0);
+        assert_eq!(crowded.engine().checks_per_second, 6_553.6);
         assert_eq!(MILLION.engine().checks_per_second, 25_000.0);
     }
 

@@ -544,7 +544,7 @@ options! {
         pub pong: Duration = Duration::from_secs(8),
         /// How often each channel with history is compared with the engine. If a publication is missing, its subscribers are
         /// unsubscribed with 2500, and recover; with Redis or NATS, the node first reads what is missing and delivers it, so that
-        /// subscribers notice nothing. The server examines at most 1,000 channels at a time, 64 times per interval;
+        /// subscribers notice nothing. The server examines at most 4,096 channels at a time, 64 times per interval;
         /// with more channels, the check of each takes place less often.
         pub position_check: Duration = Duration::from_secs(40),
         /// Time for a slow client to read 64 KiB; after that, the client is disconnected with 3008.
