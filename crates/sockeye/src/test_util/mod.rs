@@ -3,7 +3,7 @@
 //! Nothing here uses a network, so tests run with tokio's paused clock: a timeout of 30 s takes no time.
 //!
 //! ```
-//! use sockeye::{CloseCode, Error, Server, WebSocket, test};
+//! use sockeye::{CloseCode, Error, Server, WebSocket, test_util};
 //!
 //! /// The code under test.
 //! async fn greet(mut ws: WebSocket) -> Result<(), Error> {
@@ -16,7 +16,7 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Error> {
 //! // A peer that behaves.
-//! let (mut client, server) = test::pair().await;
+//! let (mut client, server) = test_util::pair().await;
 //! let greeting = tokio::spawn(greet(server));
 //! client.send("Ada").await?;
 //! assert_eq!(client.recv().await?.unwrap().as_text(), Some("Hello, Ada!"));
@@ -24,7 +24,7 @@
 //! greeting.await.unwrap()?;
 //!
 //! // One that does not: it sends a frame without a mask.
-//! let (server, mut peer) = test::scripted_client(&Server::default()).await?;
+//! let (server, mut peer) = test_util::scripted_client(&Server::default()).await?;
 //! let greeting = tokio::spawn(greet(server));
 //! peer.send_wrongly_masked("Eve").await;
 //! assert_eq!(peer.recv().await.unwrap().close_code(), Some(1002));

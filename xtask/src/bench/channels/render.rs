@@ -218,7 +218,7 @@ mod tests {
         let page = rendered(Page::Cluster);
         assert!(page.contains("| sockeye, redis | – | – | – | 1.5 | 2.5 |"), "{page}");
         assert!(page.contains("| node-loss | nothing lost | 1 | missed |"), "{page}");
-        assert!(page.contains("In 3 of 3 measurements"), "{page}");
+        assert!(page.contains("In 4 of 4 measurements"), "{page}");
         assert!(page.contains("before a measurement: 1.2"), "{page}");
     }
 
