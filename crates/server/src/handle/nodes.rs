@@ -48,8 +48,11 @@ const ANSWERS_MAX: usize = 256;
 /// Maximum size of the channel names of all nodes in an answer. Beyond it the call fails with 106.
 const CHANNELS_BYTES_MAX: usize = 128 << 20;
 
-/// Maximum number of answers that this node sends at the same time. Those who ask get no answer beyond it.
+/// Maximum number of lists of channels that this node sends at the same time. Those who ask get no answer beyond it.
 const ANSWERING_MAX: usize = 64;
+
+/// Maximum number of commands that this node confirms at the same time. Others are executed, but not confirmed.
+const CONFIRMING_MAX: usize = 4096;
 
 /// A message between nodes, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -131,6 +134,7 @@ pub(crate) struct Questions {
     /// Whether an unknown message was logged as a warning.
     has_warned: AtomicBool,
     answering: Arc<Semaphore>,
+    confirming: Arc<Semaphore>,
 }
 
 impl Default for Questions {
@@ -141,6 +145,7 @@ impl Default for Questions {
             registry: Default::default(),
             has_warned: AtomicBool::new(false),
             answering: Arc::new(Semaphore::new(ANSWERING_MAX)),
+            confirming: Arc::new(Semaphore::new(CONFIRMING_MAX)),
         }
     }
 }
@@ -298,7 +303,6 @@ impl ServerHandle {
         let Some(bus) = self.node.engine().nodes() else {
             return Ok(());
         };
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let nodes = bus.nodes().await?.into_iter().map(|node| (node.uid, Parts::default()));
         let mut missing = Missing { nodes: nodes.collect() };
         missing.nodes.remove(self.node.uid());
@@ -306,6 +310,7 @@ impl ServerHandle {
         // Also to nodes that are not registered yet.
         let (number, message) = message(asking.1);
         self.send(bus, None, number, message).await?;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         while !missing.nodes.is_empty() {
             let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
                 let nodes: Vec<_> = missing.nodes.keys().collect();
@@ -379,7 +384,10 @@ impl ServerHandle {
                 // The node that sent it has reported the error.
                 let _ = self.execute(command);
                 if let Some(number) = envelope.number {
-                    self.answer(envelope.from, move |_| vec![Message::CommandDone { number }]);
+                    let confirming = &self.node.questions().confirming;
+                    self.answer(confirming, envelope.from, move |_| {
+                        vec![Message::CommandDone { number }]
+                    });
                 }
             }
             Message::CommandDone { number } => {
@@ -392,7 +400,10 @@ impl ServerHandle {
                 self.node.questions().answer(number, answer);
             }
             Message::Channels { question, pattern } => {
-                self.answer(envelope.from, move |handle| handle.channels_answer(question, &pattern));
+                let answering = &self.node.questions().answering;
+                self.answer(answering, envelope.from, move |handle| {
+                    handle.channels_answer(question, &pattern)
+                });
             }
             Message::ChannelsAnswer {
                 question,
@@ -461,10 +472,16 @@ impl ServerHandle {
         }
     }
 
-    /// Sends messages to another node, in a task of their own: commands of other nodes do not wait.
-    fn answer(&self, to: String, messages: impl FnOnce(&Self) -> Vec<Message> + Send + 'static) {
-        let Ok(permit) = self.node.questions().answering.clone().try_acquire_owned() else {
-            tracing::warn!("did not answer another node, because {ANSWERING_MAX} answers are being sent");
+    /// Sends messages to another node, in a task of their own: commands of other nodes do not wait. Sends nothing if the limit is
+    /// reached.
+    fn answer(
+        &self,
+        limit: &Arc<Semaphore>,
+        to: String,
+        messages: impl FnOnce(&Self) -> Vec<Message> + Send + 'static,
+    ) {
+        let Ok(permit) = limit.clone().try_acquire_owned() else {
+            tracing::warn!("did not answer another node, because too many answers are being sent");
             return;
         };
         let handle = self.clone();

@@ -311,6 +311,18 @@ async fn a_command_that_a_node_does_not_confirm_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_commands_at_once_are_confirmed() {
+    let cluster = Cluster::new(2).await;
+    cluster.server.set_latency(Duration::from_millis(5));
+    let commands = (0..500).map(|_| {
+        let handle = cluster.handle(0);
+        async move { handle.disconnect(Target::user("ada"), Disconnect::default()).await }
+    });
+    let results = futures_util::future::join_all(commands).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_broadcast_takes_no_longer_than_a_publication() {
     let mut config = Config::default();
     config.channels.as_mut().unwrap().outage_buffer = Duration::from_secs(5);

@@ -317,9 +317,8 @@ impl Inbox {
             None => self.suspend(&mut state, channel),
         };
         if let Some(event) = event {
-            self.keep(suspended, event);
             // It is older than the others.
-            if suspended.events.len() > 1
+            if self.keep(suspended, event)
                 && let Some(event) = suspended.events.pop_back()
             {
                 suspended.events.push_front(event);
@@ -354,8 +353,8 @@ impl Inbox {
         let _ = self.suspended.send(suspension);
     }
 
-    /// Keeps an event of a suspended channel, if there is room.
-    fn keep(&self, suspended: &mut Suspended, event: Event) {
+    /// Keeps an event of a suspended channel, if there is room. Returns whether there was.
+    fn keep(&self, suspended: &mut Suspended, event: Event) -> bool {
         let (cost, is_stored) = (cost(&event), event.is_stored());
         let has_room = |suspended: &Suspended| {
             let all = self.suspended_bytes.load(Ordering::Relaxed);
@@ -373,12 +372,13 @@ impl Inbox {
         if !has_room(suspended) {
             suspended.must_read_again |= is_stored;
             self.overflows.fetch_add(u64::from(!is_stored), Ordering::Relaxed);
-            return;
+            return false;
         }
         suspended.bytes += cost;
         suspended.stored_bytes += if is_stored { cost } else { 0 };
         self.suspended_bytes.fetch_add(cost, Ordering::Relaxed);
         suspended.events.push_back(event);
+        true
     }
 
     /// The offset before the first kept publication of a suspended channel that is of this epoch.

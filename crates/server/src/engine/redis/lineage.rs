@@ -45,8 +45,13 @@ impl Lineages {
             return;
         }
         let place = Place::Process(run_id.into());
-        if was_promoted {
-            self.known.lock().retain(|known| known.place != place);
+        {
+            let mut known = self.known.lock();
+            if was_promoted {
+                known.retain(|known| known.place != place);
+            }
+            // A drained server that has slots again can fail and lose writes like any other.
+            known.retain(|known| *known.lineage != *lineage || known.place != Place::Anywhere);
         }
         self.add(lineage, place);
     }
@@ -118,5 +123,15 @@ mod tests {
         assert!(!lineages.continues("a", "other") && !lineages.continues("c", "process"));
         lineages.note_link("c", "process", true);
         assert!(!lineages.continues("a", "process") && lineages.continues("c", "process"));
+    }
+
+    #[test]
+    fn a_drained_server_that_has_slots_again_may_lose_them() {
+        let lineages = Lineages::default();
+        lineages.note_link("a", "process", false);
+        lineages.add("a", Place::Anywhere);
+        assert!(lineages.continues("a", "other"));
+        lineages.note_link("a", "process", false);
+        assert!(lineages.continues("a", "process") && !lineages.continues("a", "other"));
     }
 }

@@ -214,14 +214,24 @@ impl Shared {
             .number(LEASE_TTL.as_millis() as u64)
             .number(REMOVAL_TIME.as_millis() as u64);
         let ended: Vec<String> = parse(self.call_within(call).await?)?;
-        let mut removed = 0;
+        let (mut removed, mut failure) = (0, None);
         for lease in ended {
-            removed += self.remove_entries(&lease).await?;
-            let call = Call::command("HDEL")
-                .key(format!("{}:ended", self.names.nodes()))
-                .argument(lease);
-            self.call_within(call).await?;
+            // The server of some entries may be away. The other leases do not wait for it.
+            match self.remove_lease(&lease).await {
+                Ok(count) => removed += count,
+                Err(error) => failure = Some(error),
+            }
         }
+        failure.map_or(Ok(removed), Err)
+    }
+
+    /// Removes all entries of a lease, and then the lease.
+    async fn remove_lease(&self, lease: &str) -> Result<usize, StoreError> {
+        let removed = self.remove_entries(lease).await?;
+        let call = Call::command("HDEL")
+            .key(format!("{}:ended", self.names.nodes()))
+            .argument(lease);
+        self.call_within(call).await?;
         Ok(removed)
     }
 
