@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::Timer;
 use smol::net::{TcpListener, TcpStream};
@@ -32,7 +32,15 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(address).await?;
     println!("ws://{}/", listener.local_addr()?);
     loop {
-        let (tcp, peer) = listener.accept().await?;
+        let (tcp, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // For example no file descriptors: wait until connections end.
+                eprintln!("{error}");
+                Timer::after(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
         let server = server.clone();
         let echoing = async move {
             if let Err(error) = echo(&server, tcp).await {

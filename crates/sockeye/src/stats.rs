@@ -102,7 +102,7 @@ impl Histogram {
     }
 
     /// A duration that the share `quantile` of all durations does not exceed: with 0.99, the 99th percentile. It is the
-    /// end of a bucket, so at most twice the exact value, and never more than [`max`](Self::max). `None` if nothing was
+    /// end of a bucket, so at most twice the exact value from 1 µs to 67 s, and never more than [`max`](Self::max). `None` if nothing was
     /// measured. A `quantile` outside of 0 to 1 counts as the nearest of the two.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
         let count = self.count();

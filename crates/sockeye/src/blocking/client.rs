@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sockeye_proto::handshake::{ClientProgress, ClientRequest, Uri};
 
-use super::WebSocket;
+use super::{WebSocket, saturating_deadline};
 use crate::client::Client;
 use crate::client::dial::{interleave, target};
 use crate::client::request::RequestBuilder;
@@ -78,7 +78,7 @@ fn open_unreported(
     total: Option<Duration>,
 ) -> Result<WebSocket, Error> {
     let limit = client.timeouts().handshake;
-    let deadline = Instant::now() + total.map_or(limit, |total| total.min(limit));
+    let deadline = saturating_deadline(total.map_or(limit, |total| total.min(limit)));
     let tcp = Arc::new(tcp);
     let mut io = BlockingStream::new(tcp.clone()).map_err(Error::io)?;
     if url.uri().is_secure() {
@@ -135,7 +135,7 @@ fn start_tls(_: &Client, _: &mut BlockingStream, _: &WebSocketUrl, _: Instant) -
 
 /// Resolves the host and tries its addresses one after the other, within `limit`.
 fn connect_tcp(uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
-    let deadline = Instant::now() + limit;
+    let deadline = saturating_deadline(limit);
     let mut attempts = vec![];
     let cause = match resolve(uri, limit) {
         Err(cause) => cause,

@@ -317,3 +317,8 @@ fn deadline_of(driver: &Driver, until: Option<Instant>) -> Instant {
 fn deadline_after(wait: Duration) -> Option<Instant> {
     Instant::now().checked_add(wait)
 }
+
+/// The deadline of an opening handshake. A time that the clock cannot express is a day.
+fn saturating_deadline(wait: Duration) -> Instant {
+    deadline_after(wait).unwrap_or_else(|| Instant::now() + Duration::from_secs(24 * 60 * 60))
+}

@@ -8,7 +8,7 @@ use std::time::Instant;
 use http::Request;
 use sockeye_proto::handshake::{self, HttpBinding, ServerHandshake, ServerProgress};
 
-use super::WebSocket;
+use super::{WebSocket, saturating_deadline};
 use crate::convert;
 use crate::error::Error;
 use crate::observe::{Handshake, Role};
@@ -58,7 +58,7 @@ impl Server {
     }
 
     fn accept_unreported(&self, tcp: TcpStream, observed: &Handshake) -> Result<Incoming, Error> {
-        let deadline = Instant::now() + self.timeouts().handshake;
+        let deadline = saturating_deadline(self.timeouts().handshake);
         let tcp = Arc::new(tcp);
         let mut io = BlockingStream::new(tcp.clone()).map_err(Error::io)?;
         self.start_blocking_tls(&mut io, deadline)?;
@@ -170,7 +170,7 @@ impl Incoming {
                 return Err(error);
             }
         };
-        let deadline = Instant::now() + server.timeouts().handshake;
+        let deadline = saturating_deadline(server.timeouts().handshake);
         let sent = io.write_all_until(&accepted.accepted.response.to_bytes(), deadline);
         sent.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),

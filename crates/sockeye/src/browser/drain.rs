@@ -24,6 +24,8 @@ pub(crate) struct Drain {
     sleep: Option<Sleep>,
     /// Start of the period in which the rate is measured: the time and the number of bytes sent before.
     period: Option<(Duration, f64)>,
+    /// When the rate was last looked at.
+    polled_at: Option<Duration>,
     /// The number of bytes sent at the last look.
     sent: f64,
 }
@@ -45,6 +47,7 @@ impl Drain {
             interval: INTERVAL_MIN,
             sleep: None,
             period: None,
+            polled_at: None,
             sent: 0.0,
         }
     }
@@ -60,6 +63,15 @@ impl Drain {
     fn is_stalled(&mut self) -> bool {
         let (limits, limit) = (self.connection.limits(), self.connection.timeouts().write);
         let (now, sent) = (timer::now(), self.connection.sent_bytes());
+        // Nobody has looked since then: the caller waited for something else, or the page was frozen.
+        let is_resumed = self
+            .polled_at
+            .is_some_and(|at| now.saturating_sub(at) >= limit + 2 * INTERVAL_MAX);
+        self.polled_at = Some(now);
+        // While the connection closes, the browser sends nothing more, and limits the time itself.
+        if is_resumed || !self.connection.takes_messages() {
+            self.period = None;
+        }
         let (start, sent_before) = *self.period.get_or_insert((now, sent));
         let lasted = now.saturating_sub(start);
         if lasted < limit {

@@ -15,10 +15,10 @@ pub struct Limits {
     /// browser has then already stored the message, because it cannot be told a limit.
     pub message_size_max: u64,
     /// Maximum number of bytes of messages that wait for [`recv`](crate::WebSocket::recv), with 64 bytes more for each
-    /// message. Default 8 MiB. Does not apply to a message that waits alone.
+    /// message. Default 8 MiB. The oldest one does not count, so that it may have the maximum size.
     ///
-    /// A browser cannot be told to read more slowly. If a message exceeds this limit, the connection is closed with 4013,
-    /// and `recv` returns an error after the messages that waited.
+    /// A browser cannot be told to read more slowly. If the messages behind the oldest one exceed this limit, the
+    /// connection is closed with 4013, and `recv` returns an error after the messages that waited.
     pub read_ahead_max: usize,
     /// Maximum number of bytes that wait in the browser before [`feed`](crate::WebSocket::feed) and
     /// [`send`](crate::WebSocket::send) wait. Default 1 MiB. A message larger than this waits until nothing else is

@@ -90,7 +90,9 @@ impl State {
         };
         let mut received = self.received.borrow_mut();
         let size = received.size + MESSAGE_OVERHEAD + message.len();
-        if size > self.read_ahead_max && !received.messages.is_empty() {
+        // The oldest one does not count, so that each message may have the maximum size.
+        let oldest = received.messages.front();
+        if oldest.is_some_and(|oldest| size - MESSAGE_OVERHEAD - oldest.len() > self.read_ahead_max) {
             drop(received);
             let frame = close_frame(CloseCode::TRY_AGAIN_LATER, "too many messages wait").0;
             return self.fail_with(Error::new(Kind::ReadTooSlowly), frame);
@@ -158,11 +160,12 @@ impl State {
 
     /// Waits for the opening handshake.
     pub(crate) fn poll_open(&self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        if let Some(error) = self.end.get() {
-            return Poll::Ready(Err(error.clone()));
-        }
+        // First, because the connection may have opened and closed since the last poll. Receiving then tells how.
         if self.is_open.get() {
             return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = self.end.get() {
+            return Poll::Ready(Err(error.clone()));
         }
         self.receiver.replace(Some(cx.waker().clone()));
         Poll::Pending
@@ -361,12 +364,14 @@ mod tests {
     #[test]
     fn messages_beyond_the_limit_end_the_connection_after_those_before() {
         let state = open(1000, 2 * MESSAGE_OVERHEAD + 20);
+        // The oldest one does not count.
+        arrives(&state, &"x".repeat(1000));
         arrives(&state, "ten bytes.");
         arrives(&state, "ten bytes.");
         let frame = state.handle_message(0, || "".into()).unwrap();
         assert_eq!(frame.code, CloseCode(4013));
         arrives(&state, "ignored");
-        for _ in 0..2 {
+        for _ in 0..3 {
             assert!(state.try_recv().is_ok());
         }
         let Err(TryRecvError::Failed(error)) = state.try_recv() else {
@@ -387,6 +392,17 @@ mod tests {
             arrives(&state, &"x".repeat(1000));
             assert!(state.try_recv().is_ok());
         }
+    }
+
+    #[test]
+    fn connection_that_opened_and_closed_since_the_last_poll_has_opened() {
+        let state = open(1000, 1000);
+        arrives(&state, "last words");
+        state.handle_close(4001, "token expired".into());
+        let cx = Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(state.poll_open(&cx), Poll::Ready(Ok(()))));
+        assert!(state.try_recv().is_ok());
+        assert_eq!(state.close_info().unwrap().code(), CloseCode(4001));
     }
 
     #[test]
