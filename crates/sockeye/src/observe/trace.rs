@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sockeye_proto::CloseInfo;
 use tracing::field::{Empty, display};
-use tracing::{Level, Span, debug, info_span, span_enabled};
+use tracing::{Level, Span, debug, enabled, info_span};
 
 use super::{EndCause, RequestPath, Role};
 use crate::error::Error;
@@ -36,7 +36,7 @@ pub(super) fn handshake_failed(span: &Span, error: &Error) {
 pub(super) fn connection_span(role: Role, path: &str, peer_addr: impl FnOnce() -> Option<SocketAddr>) -> Span {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-    if !span_enabled!(target: TARGET, Level::INFO, "connection") {
+    if !enabled!(target: TARGET, Level::INFO) {
         return Span::none();
     }
     let span = info_span!(
