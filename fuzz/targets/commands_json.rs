@@ -1,5 +1,5 @@
-//! Frames of JSON from clients: agree with a parser that knows nothing of commands, in any combination of frames, and with
-//! bounded memory.
+//! Frames of JSON from clients: agree with a parser that knows nothing of commands, in any combination of frames, and
+//! with bounded memory.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

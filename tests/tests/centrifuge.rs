@@ -1,4 +1,5 @@
-//! The official JavaScript SDK `centrifuge`: two clients of `sockeye serve`, with each encoding and over each transport.
+//! The official JavaScript SDK `centrifuge`: two clients of `sockeye serve`, with each encoding and over each
+//! transport.
 
 use sockeye_tests::{Sockeye, node, run_realtime_client};
 

@@ -1,5 +1,5 @@
-//! Headless Chromium: its WebSocket against `sockeye echo`, two people in each page of `sockeye serve`, and an operator in
-//! its console.
+//! Headless Chromium: its WebSocket against `sockeye echo`, two people in each page of `sockeye serve`, and an operator
+//! in its console.
 
 use sockeye_tests::{
     CHAT_CASES, CONSOLE_CASES, Certificate, GAME_CASES, MARKET_CASES, Sockeye, artifacts, client_cases, node,

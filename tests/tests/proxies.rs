@@ -1,4 +1,5 @@
-//! Real proxies between the Sockeye client and `sockeye echo`: HTTP CONNECT and SOCKS5, with and without authentication.
+//! Real proxies between the Sockeye client and `sockeye echo`: HTTP CONNECT and SOCKS5, with and without
+//! authentication.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 

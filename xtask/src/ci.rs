@@ -110,8 +110,8 @@ fn sanitize(workspace: &Workspace) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Builds the protocol crate, and checks the client for web pages and the page that tests it. Without the target, returns
-/// how to install it.
+/// Builds the protocol crate, and checks the client for web pages and the page that tests it. Without the target,
+/// returns how to install it.
 fn wasm(workspace: &Workspace) -> Result<Option<String>> {
     if let Err(error) = install_target(WASM) {
         let reason = format!("wasm32: rustup target add {WASM}");

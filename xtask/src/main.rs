@@ -48,7 +48,8 @@ enum Command {
     Hostile(hostile::Options),
     /// Do to `sockeye serve` what happens in production (crashes, full disks, dead peers) and check what clients see.
     Faults(faults::Options),
-    /// Compare Sockeye with other crates and raw TCP, or `sockeye serve` with Centrifugo: processor time, memory, latency.
+    /// Compare Sockeye with other crates and raw TCP, or `sockeye serve` with Centrifugo: processor time, memory,
+    /// latency.
     Bench(bench::Options),
     /// Count the instructions of the inner loops and compare them with a budget.
     Count(count::Options),

@@ -2,8 +2,8 @@
 //! server in its own thread.
 //!
 //! `cargo run --release -p bench-micro --example throughput -- [PATTERN] [COUNT...]`. Without counts: 1,000, 100,000
-//! and 1,000,000. Without a pattern: all of them. The columns of a row should be alike; the first includes the start of the
-//! connection.
+//! and 1,000,000. Without a pattern: all of them. The columns of a row should be alike; the first includes the start of
+//! the connection.
 
 #[path = "../../../crates/sockeye/tests/common/usage_patterns.rs"]
 mod usage_patterns;

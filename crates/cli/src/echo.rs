@@ -112,8 +112,8 @@ async fn echo(incoming: Incoming) -> Result<(), Error> {
     let mut ws = incoming.accept().await?;
     while let Some(message) = ws.recv().await? {
         if let Err(error) = ws.feed(message).await {
-            // The server stops while the client still sends. Finish the closing handshake, because the end of the process
-            // would cut it off. Boxed, because it is needed at most once.
+            // The server stops while the client still sends. Finish the closing handshake, because the end of the
+            // process would cut it off. Boxed, because it is needed at most once.
             let _ = Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await;
             return Err(error);
         }

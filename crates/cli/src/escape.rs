@@ -1,7 +1,8 @@
 //! Escaping of text from a peer before it is shown on a terminal.
 //!
-//! Control characters move the cursor, change the title, and on some terminals put text into the input line. Bidirectional
-//! formatting characters make text look like other text. All of them are escaped; other text of any language is unchanged.
+//! Control characters move the cursor, change the title, and on some terminals put text into the input line.
+//! Bidirectional formatting characters make text look like other text. All of them are escaped; other text of any
+//! language is unchanged.
 
 use sockeye::CloseFrame;
 
@@ -22,7 +23,8 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Escapes the control characters of bytes that should be text, and replaces invalid UTF-8 by the replacement character.
+/// Escapes the control characters of bytes that should be text, and replaces invalid UTF-8 by the replacement
+/// character.
 pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     escape(&String::from_utf8_lossy(bytes))
 }

@@ -1,8 +1,8 @@
 //! Log output on standard error, through a sink that never blocks or panics.
 //!
 //! [`line`] and `tracing` put lines into a queue of limited size, which one thread writes to standard error. If standard
-//! error is full, closed, or a pipe without a reader, lines are dropped and counted; `eprintln!` would panic or block the
-//! connection instead. The next line that can be written is followed by the number of dropped lines.
+//! error is full, closed, or a pipe without a reader, lines are dropped and counted; `eprintln!` would panic or block
+//! the connection instead. The next line that can be written is followed by the number of dropped lines.
 //!
 //! `tracing-appender` is not used: its guard prints to standard output when the queue is full at exit, and its queue is
 //! limited in lines, not in bytes.

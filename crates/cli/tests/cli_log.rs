@@ -109,8 +109,8 @@ impl Subscriber {
     }
 }
 
-/// Publishes rising numbers, one at a time, until the server is gone. Returns the number after the last one, and those that
-/// were acknowledged.
+/// Publishes rising numbers, one at a time, until the server is gone. Returns the number after the last one, and those
+/// that were acknowledged.
 async fn publish(url: String, room: String, mut number: u64) -> (u64, Vec<u64>) {
     let (mut ws, _) = subscribe(&url, &room, "").await;
     let mut acknowledged = Vec::new();

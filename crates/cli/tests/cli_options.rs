@@ -204,8 +204,8 @@ async fn a_password_is_never_printed() {
     }
 }
 
-/// A proxy that answers CONNECT with `response`, and then connects to `target` if there is one. Returns its address, and
-/// the first line of the request.
+/// A proxy that answers CONNECT with `response`, and then connects to `target` if there is one. Returns its address,
+/// and the first line of the request.
 async fn http_proxy(response: &'static str, target: Option<String>) -> (String, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

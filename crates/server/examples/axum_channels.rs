@@ -1,5 +1,5 @@
-//! An axum application with channels inside: browsers and SDKs connect to `/connection/websocket`, the application publishes
-//! into `orders`, and answers their calls.
+//! An axum application with channels inside: browsers and SDKs connect to `/connection/websocket`, the application
+//! publishes into `orders`, and answers their calls.
 //!
 //! `cargo run -p sockeye-server --example axum_channels -- 127.0.0.1:9004`
 //!

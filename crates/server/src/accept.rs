@@ -1,7 +1,8 @@
 //! An accept loop that survives errors.
 //!
-//! Without free file descriptors, every `accept` fails immediately and the connection stays in the backlog. Retrying at once
-//! would use a whole core, and returning would stop the server. The loop therefore retries with exponential backoff.
+//! Without free file descriptors, every `accept` fails immediately and the connection stays in the backlog. Retrying at
+//! once would use a whole core, and returning would stop the server. The loop therefore retries with exponential
+//! backoff.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -15,8 +16,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Accepts connections forever and passes each to `handle`.
 ///
-/// Errors of a single connection are ignored. After any other error, such as too many open files, the loop waits from 10 ms
-/// up to 1 s before it retries, and logs at most one line per second.
+/// Errors of a single connection are ignored. After any other error, such as too many open files, the loop waits from
+/// 10 ms up to 1 s before it retries, and logs at most one line per second.
 ///
 /// # Cancel safety
 /// Dropping the future loses no connection: those that are not accepted yet stay in the backlog.
@@ -45,7 +46,8 @@ pub(crate) async fn accept_all<T>(
     }
 }
 
-/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending errors.
+/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending
+/// errors.
 fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(

@@ -1,5 +1,5 @@
-//! Executes the commands of one client: drives its [`Session`] and calls the hub and the engine. Independent of sockets:
-//! frames go in, and the frames to write come out of the queue.
+//! Executes the commands of one client: drives its [`Session`] and calls the hub and the engine. Independent of
+//! sockets: frames go in, and the frames to write come out of the queue.
 
 mod events;
 mod input;
@@ -63,8 +63,8 @@ pub(crate) struct Client {
 pub(crate) enum PingedBy {
     /// Pings of the client protocol. The client application answers them, so a frozen page is detected.
     Commands,
-    /// WebSocket ping frames, requested by `cf_ws_frame_ping_pong=true`. The WebSocket library answers them, which suits
-    /// terminals and test tools.
+    /// WebSocket ping frames, requested by `cf_ws_frame_ping_pong=true`. The WebSocket library answers them, which
+    /// suits terminals and test tools.
     Frames,
 }
 
@@ -171,7 +171,8 @@ impl Client {
     }
 
     /// Executes the next command of the received messages. Returns `false` if there is none, or if it must wait for a
-    /// decision about an earlier one. After that decision, [`run_pending`](Self::run_pending) must be called, and this again.
+    /// decision about an earlier one. After that decision, [`run_pending`](Self::run_pending) must be called, and this
+    /// again.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
@@ -291,8 +292,8 @@ impl Client {
 
     /// The time at which [`handle_timeout`](Self::handle_timeout) must be called.
     ///
-    /// Rounded up to a tick that all clients share, so that ten thousand idle clients wake the process ten times per second
-    /// and not at the time of each.
+    /// Rounded up to a tick that all clients share, so that ten thousand idle clients wake the process ten times per
+    /// second and not at the time of each.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let deadline = Instant::from_std(self.session.deadline()?);
         let started = self.node.started();
@@ -318,7 +319,8 @@ impl Client {
                 Some(Outgoing::Answer(answer)) => self.answers.push(*answer),
                 Some(Outgoing::Unsubscribe(subscription, code, frame)) => {
                     match self.session.handle_unsubscribed(&subscription) {
-                        // The client cannot resubscribe to a channel that the server chose; it recovers when it reconnects.
+                        // The client cannot resubscribe to a channel that the server chose; it recovers when it
+                        // reconnects.
                         Some(ended) if ended.is_server_side && code == UnsubscribeCode::InsufficientState => {
                             self.ended.push(ended.membership);
                             return Err(DisconnectCode::InsufficientState);
@@ -340,8 +342,8 @@ impl Client {
         !self.ended.is_empty() || !self.commands.is_empty() || !self.answers.is_empty()
     }
 
-    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes commands of
-    /// the server API and decisions of the backend.
+    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes commands
+    /// of the server API and decisions of the backend.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
@@ -450,7 +452,8 @@ impl Client {
         }
     }
 
-    /// Logs a `connect` command that is refused. SDKs do not reconnect after most errors, so the operator should see them.
+    /// Logs a `connect` command that is refused. SDKs do not reconnect after most errors, so the operator should see
+    /// them.
     fn log_refusal(&self, body: &ReplyBody<'_>) {
         let code = match body {
             ReplyBody::Error(code) => code.to_string(),

@@ -1,7 +1,7 @@
 //! The codes of the client protocol: error codes, unsubscribe codes, and disconnect codes.
 //!
-//! Codes and texts are part of the wire format. Client libraries decide by the code whether to retry, so a code is never
-//! reused with another meaning.
+//! Codes and texts are part of the wire format. Client libraries decide by the code whether to retry, so a code is
+//! never reused with another meaning.
 
 use std::fmt;
 

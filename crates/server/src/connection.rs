@@ -2,9 +2,9 @@
 //!
 //! An idle client costs one task and one timer, and no buffer.
 //!
-//! Queued frames are passed to the WebSocket while its write buffer has room, and are flushed by the next `recv`. Pushes
-//! bypass this task while nothing is queued: see [`queue`](crate::queue). While a client reads slowly, its commands are not
-//! read either, so their replies cannot fill the queue further.
+//! Queued frames are passed to the WebSocket while its write buffer has room, and are flushed by the next `recv`.
+//! Pushes bypass this task while nothing is queued: see [`queue`](crate::queue). While a client reads slowly, its
+//! commands are not read either, so their replies cannot fill the queue further.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -245,8 +245,8 @@ async fn flush(sender: &Sender, client: &Client) -> Result<(), End> {
 }
 
 /// Resets the timer if the deadline is earlier or much later, or the timer has expired. For a deadline that is a little
-/// later, the timer expires too early and is then reset. A pong moves the deadline from its own timeout to the next ping,
-/// which is worth a reset: otherwise each idle client would be woken once more per ping.
+/// later, the timer expires too early and is then reset. A pong moves the deadline from its own timeout to the next
+/// ping, which is worth a reset: otherwise each idle client would be woken once more per ping.
 fn rearm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
     let deadline = deadline.unwrap_or_else(far_away);
     if timer.is_elapsed() || deadline < timer.deadline() || deadline > timer.deadline() + LATE_MIN {

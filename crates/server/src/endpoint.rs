@@ -9,8 +9,8 @@ use sockeye::hyper::HttpResponse;
 use crate::http::HttpService;
 use crate::node::Node;
 
-/// The WebSocket endpoint of a server, for an application that has its own HTTP server, such as axum or hyper 1. Clones refer
-/// to the same server.
+/// The WebSocket endpoint of a server, for an application that has its own HTTP server, such as axum or hyper 1. Clones
+/// refer to the same server.
 ///
 /// [`Server::run`](crate::Server::run) must run besides: it evicts expired history, and disconnects clients at the shutdown.
 ///
@@ -52,8 +52,8 @@ impl Endpoint {
     }
 
     /// Accepts a WebSocket of a client, or refuses it as the server itself does: by its origin and host, the limits of
-    /// connections and handshakes, and during a shutdown. Returns the response, to which headers may be added. The client is
-    /// served by a task of its own once the response is sent.
+    /// connections and handshakes, and during a shutdown. Returns the response, to which headers may be added. The
+    /// client is served by a task of its own once the response is sent.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.

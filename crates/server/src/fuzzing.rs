@@ -1,5 +1,5 @@
-//! Entry points of the fuzz targets (`fuzz/targets`) into private modules. Only with the feature `__fuzz`; not part of the
-//! API.
+//! Entry points of the fuzz targets (`fuzz/targets`) into private modules. Only with the feature `__fuzz`; not part of
+//! the API.
 
 #![allow(missing_docs, reason = "not part of the API")]
 

@@ -60,8 +60,8 @@ const READY: &str = "/health/ready";
 /// Path of the metrics.
 const METRICS: &str = "/metrics";
 
-/// Path that reports whether a page may connect, and why not. Browsers do not show a page why its WebSocket was refused.
-/// The page sends its origin in [`PAGE_ORIGIN`].
+/// Path that reports whether a page may connect, and why not. Browsers do not show a page why its WebSocket was
+/// refused. The page sends its origin in [`PAGE_ORIGIN`].
 const CHECK: &str = "/connection/check";
 
 /// Request header with the `location.origin` of the page. `Origin` cannot be used, because browsers omit it from a
@@ -545,13 +545,14 @@ async fn shut_down<C: Future<Output = hyper::Result<()>>>(
     timeout(close_timeout, connection).await.unwrap_or(Ok(()))
 }
 
-/// Whether the client requests WebSocket ping frames instead of pings of the client protocol, by the query parameter that
-/// Centrifugo defines.
+/// Whether the client requests WebSocket ping frames instead of pings of the client protocol, by the query parameter
+/// that Centrifugo defines.
 fn wants_ping_frames(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true"))
 }
 
-/// Whether the client requests Protobuf by a query parameter, which older client libraries do instead of the subprotocol.
+/// Whether the client requests Protobuf by a query parameter, which older client libraries do instead of the
+/// subprotocol.
 fn wants_protobuf(query: Option<&str>) -> bool {
     let is_wanted = |pair| matches!(pair, "format=protobuf" | "cf_protocol=protobuf");
     query.is_some_and(|query| query.split('&').any(is_wanted))

@@ -1,5 +1,5 @@
-//! A client for one address over HTTP or HTTPS, with a deadline and a size limit for each exchange. Connections are kept for
-//! the next request.
+//! A client for one address over HTTP or HTTPS, with a deadline and a size limit for each exchange. Connections are
+//! kept for the next request.
 
 use std::error::Error;
 use std::fmt;
@@ -36,8 +36,8 @@ const BODY_SIZE_MAX: usize = 256 * 1024;
 /// Largest head of a response that is read.
 const HEAD_SIZE_MAX: usize = 32 * 1024;
 
-/// How long a connection is kept without a request. Servers close idle connections after 2 s (gunicorn) or 5 s (Node.js,
-/// uvicorn), and a request that is sent at that moment fails.
+/// How long a connection is kept without a request. Servers close idle connections after 2 s (gunicorn) or 5 s
+/// (Node.js, uvicorn), and a request that is sent at that moment fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of connections that are kept without a request.
@@ -101,8 +101,8 @@ impl HttpClient {
 
     /// Sends JSON in a POST request with further header fields, and returns the body of a response with status 200.
     ///
-    /// A request that could not be written because the server had closed a kept connection is sent again on a new one. One
-    /// that was written is not.
+    /// A request that could not be written because the server had closed a kept connection is sent again on a new one.
+    /// One that was written is not.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.

@@ -49,7 +49,8 @@ impl std::hash::Hash for ClientId {
     }
 }
 
-/// Sequence number of a subscription of one client. It prevents that a late event of an old subscription ends a newer one.
+/// Sequence number of a subscription of one client. It prevents that a late event of an old subscription ends a newer
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(pub(crate) u64);
 

@@ -1,5 +1,6 @@
 //! Real-time channels for browsers and other programs: a server that speaks the Centrifugo client protocol (JSON and
-//! Protobuf) over WebSocket, server-sent events and HTTP streaming, so that existing Centrifugo client libraries work with it.
+//! Protobuf) over WebSocket, server-sent events and HTTP streaming, so that existing Centrifugo client libraries work
+//! with it.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -19,26 +20,27 @@
 //! Guarantees for clients:
 //!
 //! - The commands of one frame are executed in order. The reply to a subscription precedes all pushes of the channel.
-//! - In channels with history, publications are numbered and arrive in order. If a positioned subscriber misses one, it is
-//!   unsubscribed with 2500 and recovers either all missed publications or none. With the slow-consumer policies
+//! - In channels with history, publications are numbered and arrive in order. If a positioned subscriber misses one, it
+//!   is unsubscribed with 2500 and recovers either all missed publications or none. With the slow-consumer policies
 //!   `drop_oldest` and `latest`, skipped publications appear as gaps in the offsets.
 //! - Clients authenticate with JSON Web Tokens ([`auth`]), or are anonymous. The namespace of a channel decides who may
-//!   subscribe, publish, and read presence and history ([`NamespaceOptions`]). Channels named `$private` need a token, and
-//!   `dialog#42` admits the user `42`. Connections and subscriptions end 25 s after their token has expired, unless the
-//!   client presents a new one.
-//! - A backend decides about connections, subscriptions, publications and calls over HTTP ([`HookOptions`]), or the embedding
-//!   program handles calls ([`ServerBuilder::on_rpc`]). A pending decision delays later commands for the same channel
-//!   only, except that all commands wait for `connect`, and a call or subscription beyond the limits of a client blocks the
-//!   commands behind it.
-//! - The `data` of the `connect` command is shown to others as `conn_info.unverified`, up to 4 KiB, if the token contains no
-//!   information about the client. The `data` for a backend that decides about the connection is shown to nobody.
-//! - An invalid or unsupported command (maps, shared polls, `rpc` without a handler) gets an error reply, and the connection
-//!   stays open. A malformed frame, an invalid connection token or a flood of commands closes it
+//!   subscribe, publish, and read presence and history ([`NamespaceOptions`]). Channels named `$private` need a token,
+//!   and `dialog#42` admits the user `42`. Connections and subscriptions end 25 s after their token has expired, unless
+//!   the client presents a new one.
+//! - A backend decides about connections, subscriptions, publications and calls over HTTP ([`HookOptions`]), or the
+//!   embedding program handles calls ([`ServerBuilder::on_rpc`]). A pending decision delays later commands for the same
+//!   channel only, except that all commands wait for `connect`, and a call or subscription beyond the limits of a
+//!   client blocks the commands behind it.
+//! - The `data` of the `connect` command is shown to others as `conn_info.unverified`, up to 4 KiB, if the token
+//!   contains no information about the client. The `data` for a backend that decides about the connection is shown to
+//!   nobody.
+//! - An invalid or unsupported command (maps, shared polls, `rpc` without a handler) gets an error reply, and the
+//!   connection stays open. A malformed frame, an invalid connection token or a flood of commands closes it
 //!   ([`codes::DisconnectCode`]).
 //! - A client that stops responding is removed from its channels within about 33 s.
 //!
-//! Guarantees for operators: every limit is finite ([`Limits`], [`Timeouts`]). A client that exceeds one receives an error
-//! or a close code ([`codes`]), and other clients are not affected.
+//! Guarantees for operators: every limit is finite ([`Limits`], [`Timeouts`]). A client that exceeds one receives an
+//! error or a close code ([`codes`]), and other clients are not affected.
 //!
 //! [`serve`] runs the server, configured by [`Config`]. The program `sockeye` (package `sockeye-cli`) is a command line for
 //! this library.

@@ -55,7 +55,8 @@ pub(crate) struct Node {
     draining: CancellationToken,
     /// Number of clients that are accepted, but not registered yet.
     arriving: AtomicUsize,
-    /// Whether [`drain`](Self::drain) has made its list of clients. Clients that register later are disconnected at once.
+    /// Whether [`drain`](Self::drain) has made its list of clients. Clients that register later are disconnected at
+    /// once.
     is_drain_listed: AtomicBool,
     refusals: RefusalLog,
     engine_failures: EngineFailures,
@@ -136,7 +137,8 @@ impl Node {
         Self::with_memory(current, hub, broker)
     }
 
-    /// A node with the engine that the configuration names. Blocks while it reads a log. Does not wait for Redis or NATS.
+    /// A node with the engine that the configuration names. Blocks while it reads a log. Does not wait for Redis or
+    /// NATS.
     ///
     /// # Errors
     /// The log, or a file that the URL of the engine names, could not be read.
@@ -241,7 +243,8 @@ impl Node {
         let old = std::mem::replace(&mut *self.current.write(), config.clone());
         self.generation.fetch_add(1, Ordering::Release);
         if !old.allows_same_subscriptions(&config) {
-            // A client that is not registered yet has no subscription, and gets the new configuration with its first one.
+            // A client that is not registered yet has no subscription, and gets the new configuration with its first
+            // one.
             let count = Arc::new(RevokedCount::default());
             for queue in self.clients.queues() {
                 queue.push(Item::Command(Box::new(ServerCommand::CheckSubscriptions(
@@ -475,8 +478,8 @@ impl Node {
         &self.refusals
     }
 
-    /// Accepts a client, which is then registered. The shutdown waits for it until the result is dropped. Returns `None`
-    /// during a shutdown.
+    /// Accepts a client, which is then registered. The shutdown waits for it until the result is dropped. Returns
+    /// `None` during a shutdown.
     pub(crate) fn arrive(self: &Arc<Self>) -> Option<Arrival> {
         self.arriving.fetch_add(1, Ordering::SeqCst);
         let arrival = Arrival(self.clone());
@@ -502,8 +505,8 @@ impl Node {
         if left.is_empty() {
             return;
         }
-        // The caller is a destructor and cannot wait for the engine. The client id is never reused, so no later subscription
-        // of the client can be affected.
+        // The caller is a destructor and cannot wait for the engine. The client id is never reused, so no later
+        // subscription of the client can be affected.
         let node = self.clone();
         tokio::spawn(async move {
             for membership in left {
@@ -512,8 +515,8 @@ impl Node {
         });
     }
 
-    /// Removes a client from the presence of a channel, and announces that it left. The client must already have left the
-    /// hub.
+    /// Removes a client from the presence of a channel, and announces that it left. The client must already have left
+    /// the hub.
     pub(crate) async fn announce_leave(&self, membership: &Membership) {
         self.remove_presence(membership).await;
         let channel = &membership.subscription.channel;
@@ -523,7 +526,8 @@ impl Node {
         }
     }
 
-    /// Removes a client from the presence of a channel, without an announcement. The client must already have left the hub.
+    /// Removes a client from the presence of a channel, without an announcement. The client must already have left the
+    /// hub.
     pub(crate) async fn remove_presence(&self, membership: &Membership) {
         let Membership { subscription, info, .. } = membership;
         let channel = &subscription.channel;
@@ -545,8 +549,8 @@ impl Node {
         self.draining.cancel();
     }
 
-    /// Disconnects all clients with 3001 in random order, spread over a time, and waits until they are gone. Clients that
-    /// connect later are disconnected at once.
+    /// Disconnects all clients with 3001 in random order, spread over a time, and waits until they are gone. Clients
+    /// that connect later are disconnected at once.
     pub(crate) async fn drain(&self, over: Duration) {
         self.start_drain();
         let start = Instant::now();
@@ -558,8 +562,8 @@ impl Node {
         queues.shuffle(&mut rand::rng());
         let count = queues.len() as f64;
         for (index, queue) in queues.into_iter().enumerate() {
-            // A random time in the second half of this client's share. So the only client of a server stays long enough for
-            // load balancers to see that the server is not ready.
+            // A random time in the second half of this client's share. So the only client of a server stays long enough
+            // for load balancers to see that the server is not ready.
             let share = index as f64 + 0.5 + rand::random::<f64>() / 2.0;
             sleep_until(start + over.mul_f64(share / count)).await;
             queue.close(DisconnectCode::Shutdown);
@@ -609,8 +613,8 @@ impl Node {
         }
     }
 
-    /// Periodically evicts expired history, and logs the number of suppressed refusals and of failed calls to the engine. Never
-    /// returns.
+    /// Periodically evicts expired history, and logs the number of suppressed refusals and of failed calls to the
+    /// engine. Never returns.
     pub(crate) async fn run_maintenance(&self) {
         let every = |period| {
             let mut interval = tokio::time::interval(period);

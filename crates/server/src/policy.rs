@@ -1,8 +1,8 @@
 //! The origin and host policies, and the explanation for a refused client.
 //!
 //! The most common cause of a refusal is a new proxy that rewrites the Host header. The explanation therefore names the
-//! origin, the host, and the option that allows them. The list of what is allowed is internal: it is logged, and not sent to
-//! the client.
+//! origin, the host, and the option that allows them. The list of what is allowed is internal: it is logged, and not
+//! sent to the client.
 
 use std::fmt::{self, Display};
 

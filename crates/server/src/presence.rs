@@ -63,8 +63,8 @@ pub(crate) struct Presence {
 
 type Shard = Mutex<HashMap<ChannelName, Members>>;
 
-/// The members of one channel, with a running count per user. Counting on each `presence_stats` would hold the lock of the
-/// shard for a time proportional to the largest channel.
+/// The members of one channel, with a running count per user. Counting on each `presence_stats` would hold the lock of
+/// the shard for a time proportional to the largest channel.
 #[derive(Debug, Default)]
 struct Members {
     clients: ClientMap<Member>,

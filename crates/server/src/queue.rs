@@ -2,13 +2,13 @@
 //!
 //! While the queue is empty, a push goes directly to the write buffer of the client's WebSocket, if that has room. The
 //! [`Sender`] then flushes it in a task shared by many connections, and the client's task is not woken. Pushes are shared,
-//! not copied: a publication to ten thousand subscribers is one allocation. Replies and pushes leave in the order in which
-//! they were added. An empty queue has no heap allocation.
+//! not copied: a publication to ten thousand subscribers is one allocation. Replies and pushes leave in the order in
+//! which they were added. An empty queue has no heap allocation.
 //!
 //! The slow-consumer policy of a channel decides what happens to its publications in the queue of a slow client: with
-//! `disconnect` they stay ([`Item::Push`]), and a client whose queue is full is disconnected. With `drop_oldest` the oldest
-//! ones leave a full queue ([`Item::Droppable`]). With `latest` a publication replaces the one before it in its slot
-//! ([`Item::Latest`]). The client sees what was dropped as a gap between offsets.
+//! `disconnect` they stay ([`Item::Push`]), and a client whose queue is full is disconnected. With `drop_oldest` the
+//! oldest ones leave a full queue ([`Item::Droppable`]). With `latest` a publication replaces the one before it in its
+//! slot ([`Item::Latest`]). The client sees what was dropped as a gap between offsets.
 
 mod backlog;
 mod dropped;
@@ -54,8 +54,8 @@ struct State {
     is_taken: bool,
     /// Number of items dropped since [`Queue::take_dropped`].
     dropped: u32,
-    /// Bytes that may be sent before the next [`Queue::add_credit`], if the client has asked for a slow link. Negative after
-    /// a frame that was larger than the credit.
+    /// Bytes that may be sent before the next [`Queue::add_credit`], if the client has asked for a slow link. Negative
+    /// after a frame that was larger than the credit.
     credit: Option<i64>,
     /// Set when the queue is closed.
     closed: Option<DisconnectCode>,
@@ -217,8 +217,8 @@ impl Queue {
 
     /// Sends an item directly, or queues it and wakes the client's task.
     ///
-    /// If the queue exceeds its size limit, and nothing in it may be dropped, all queued items are dropped, and the client is
-    /// disconnected as too slow.
+    /// If the queue exceeds its size limit, and nothing in it may be dropped, all queued items are dropped, and the
+    /// client is disconnected as too slow.
     pub(crate) fn push(&self, item: Item) {
         self.push_counted(item);
     }
@@ -324,8 +324,8 @@ impl Queue {
         })
     }
 
-    /// Simulates a slow link: with a credit, frames stay in the queue until [`add_credit`](Self::add_credit) has provided
-    /// for them. `None` ends that.
+    /// Simulates a slow link: with a credit, frames stay in the queue until [`add_credit`](Self::add_credit) has
+    /// provided for them. `None` ends that.
     pub(crate) fn set_credit(&self, bytes: Option<usize>) {
         let waker = {
             let mut state = self.state.lock();
@@ -337,7 +337,8 @@ impl Queue {
         }
     }
 
-    /// Adds to the credit, and returns `false` if the queue is closed. Unused credit does not accumulate beyond `bytes`.
+    /// Adds to the credit, and returns `false` if the queue is closed. Unused credit does not accumulate beyond
+    /// `bytes`.
     pub(crate) fn add_credit(&self, bytes: usize) -> bool {
         let (is_open, waker) = {
             let mut state = self.state.lock();

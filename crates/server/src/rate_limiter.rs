@@ -29,8 +29,8 @@ impl Rate {
     }
 }
 
-/// Counts events against a [`Rate`] (the generic cell rate algorithm). The rate is an argument, because a reload may change
-/// it, and so is the time.
+/// Counts events against a [`Rate`] (the generic cell rate algorithm). The rate is an argument, because a reload may
+/// change it, and so is the time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RateLimiter {
     /// When all admitted events would have happened at the average rate.

@@ -63,10 +63,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets the handler of calls (`rpc`) of clients. It replaces the hook of [`HookOptions::rpc_url`](crate::HookOptions).
+    /// Sets the handler of calls (`rpc`) of clients. It replaces the hook of
+    /// [`HookOptions::rpc_url`](crate::HookOptions).
     ///
-    /// The result is sent to the client: as JSON if it is JSON. The calls of one client are handled one after the other,
-    /// those of different clients at the same time. A handler that takes longer than
+    /// The result is sent to the client: as JSON if it is JSON. The calls of one client are handled one after the
+    /// other, those of different clients at the same time. A handler that takes longer than
     /// [`HookOptions::timeout`](crate::HookOptions) is dropped at an await point, and the client gets the temporary error 100;
     /// so it does if the handler panics. If the client disconnects, its handlers are dropped.
     ///
@@ -100,12 +101,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Builds the server. It does not accept connections until [`Server::serve`]. With a [journal](Config::journal), this blocks
-    /// while it reads the log.
+    /// Builds the server. It does not accept connections until [`Server::serve`]. With a [journal](Config::journal),
+    /// this blocks while it reads the log.
     ///
     /// # Errors
-    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
-    /// configuration contradict each other, or an error that tells why the log cannot be used.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of
+    /// the configuration contradict each other, or an error that tells why the log cannot be used.
     pub fn build(self) -> io::Result<Server> {
         self.config
             .check()
@@ -135,8 +136,8 @@ impl<S: Future<Output = ()>> Server<S> {
         ServerHandle::new(self.node.clone())
     }
 
-    /// Sets the future that starts the shutdown. Without one, the server runs until the future of [`serve`](Self::serve) is
-    /// dropped.
+    /// Sets the future that starts the shutdown. Without one, the server runs until the future of
+    /// [`serve`](Self::serve) is dropped.
     pub fn with_shutdown<T: Future<Output = ()>>(self, shutdown: T) -> Server<T> {
         Server {
             node: self.node,
@@ -173,8 +174,8 @@ impl<S: Future<Output = ()>> Server<S> {
     }
 }
 
-/// Serves connections of a bound listener until `shutdown` completes. Then disconnects all clients with 3001, so that they
-/// reconnect, spread over [`Timeouts::drain`](crate::Timeouts::drain), and returns when they are gone or after
+/// Serves connections of a bound listener until `shutdown` completes. Then disconnects all clients with 3001, so that
+/// they reconnect, spread over [`Timeouts::drain`](crate::Timeouts::drain), and returns when they are gone or after
 /// [`Timeouts::shutdown`](crate::Timeouts::shutdown).
 ///
 /// | path | serves |
@@ -202,8 +203,8 @@ impl<S: Future<Output = ()>> Server<S> {
 ///
 /// # Errors
 /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
-/// configuration contradict each other, the error of the listener if it has no local address, or an error that tells why
-/// the log cannot be used. Errors of single connections are logged and do not stop the server.
+/// configuration contradict each other, the error of the listener if it has no local address, or an error that tells
+/// why the log cannot be used. Errors of single connections are logged and do not stop the server.
 ///
 /// # Cancel safety
 /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
@@ -269,7 +270,8 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
         () = shutdown => {}
     }
 
-    // The listener stays open while clients are disconnected, so that probes see that the server is alive and not ready.
+    // The listener stays open while clients are disconnected, so that probes see that the server is alive and not
+    // ready.
     let deadline = Instant::now() + shutdown_timeout;
     tokio::select! {
         never = accepting.as_mut() => match never {},

@@ -1,8 +1,8 @@
 //! The state machine of one client: permissions, subscriptions, pings and timeouts.
 //!
-//! It performs no I/O. [`Session::handle_command`] turns a command into a [`Step`]: a reply, a token to verify, or a call
-//! that the caller must execute before it passes the next command. The time is an argument. An error is the code with which
-//! to disconnect the client, and every later call returns the same error.
+//! It performs no I/O. [`Session::handle_command`] turns a command into a [`Step`]: a reply, a token to verify, or a
+//! call that the caller must execute before it passes the next command. The time is an argument. An error is the code
+//! with which to disconnect the client, and every later call returns the same error.
 
 mod channels;
 mod connect;

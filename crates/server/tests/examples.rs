@@ -1,5 +1,5 @@
-//! The examples, run as programs. `cargo test` builds them before the tests; before `cargo test --test examples`, build them
-//! with `cargo build --examples`.
+//! The examples, run as programs. `cargo test` builds them before the tests; before `cargo test --test examples`, build
+//! them with `cargo build --examples`.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};

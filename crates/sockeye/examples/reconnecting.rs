@@ -1,5 +1,5 @@
-//! A client that loses no order: numbers what it sends, and sends again what may not have arrived after a connection was
-//! lost.
+//! A client that loses no order: numbers what it sends, and sends again what may not have arrived after a connection
+//! was lost.
 //!
 //! `cargo run -p sockeye --example reconnecting -- ws://127.0.0.1:9001/`
 

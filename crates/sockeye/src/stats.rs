@@ -43,8 +43,8 @@ pub struct DirectionStats {
 /// The number of buckets of a [`Histogram`].
 const BUCKETS: usize = 28;
 
-/// A histogram of durations, with fixed buckets: the first one is for less than 1 µs, and each further one ends at twice
-/// the duration of the previous one. The last one has no end and begins at 67 s.
+/// A histogram of durations, with fixed buckets: the first one is for less than 1 µs, and each further one ends at
+/// twice the duration of the previous one. The last one has no end and begins at 67 s.
 ///
 /// Two histograms can be [merged](Self::merge), for example those of all connections of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,8 +102,8 @@ impl Histogram {
     }
 
     /// A duration that the share `quantile` of all durations does not exceed: with 0.99, the 99th percentile. It is the
-    /// end of a bucket, so at most twice the exact value from 1 µs to 67 s, and never more than [`max`](Self::max). `None` if nothing was
-    /// measured. A `quantile` outside of 0 to 1 counts as the nearest of the two.
+    /// end of a bucket, so at most twice the exact value from 1 µs to 67 s, and never more than [`max`](Self::max).
+    /// `None` if nothing was measured. A `quantile` outside of 0 to 1 counts as the nearest of the two.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
         let count = self.count();
         let rank = ((count as f64 * quantile.clamp(0.0, 1.0)).ceil() as u64).max(1);

@@ -215,7 +215,8 @@ impl<C> Typed<Sender, C> {
         Ok(self.inner.send(message).await?)
     }
 
-    /// Queues a value: see [`Sender::feed`]. [`get_ref`](Self::get_ref) gives the sender, for example to flush or close.
+    /// Queues a value: see [`Sender::feed`]. [`get_ref`](Self::get_ref) gives the sender, for example to flush or
+    /// close.
     ///
     /// # Errors
     ///

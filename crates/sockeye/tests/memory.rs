@@ -32,8 +32,8 @@ const OBSERVED: usize = if cfg!(any(feature = "metrics", feature = "tracing")) {
     0
 };
 
-/// The goal is 1.2 KiB, including what the runtime needs for a socket and a task. The settings are included, because each
-/// connection here has its own server; the runtime that they name takes 8 bytes with the feature `futures-io`.
+/// The goal is 1.2 KiB, including what the runtime needs for a socket and a task. The settings are included, because
+/// each connection here has its own server; the runtime that they name takes 8 bytes with the feature `futures-io`.
 const IDLE_MAX: usize = OBSERVED + if cfg!(feature = "futures-io") { 648 } else { 640 };
 
 #[tokio::test(start_paused = true)]
@@ -58,8 +58,8 @@ async fn idle_connection_holds_no_buffers() {
     }
 }
 
-/// The histograms of [`latency_histograms`](sockeye::ServerBuilder::latency_histograms), and the state of a busy connection,
-/// which then always exists.
+/// The histograms of [`latency_histograms`](sockeye::ServerBuilder::latency_histograms), and the state of a busy
+/// connection, which then always exists.
 const LATENCY_MAX: usize = 640;
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +197,8 @@ async fn compressed_connection_holds_its_windows_and_no_codec() {
     }
 }
 
-/// The cost of a client whose request never ends, in addition to its bytes: a future and its timer, and its span with the feature `tracing`.
+/// The cost of a client whose request never ends, in addition to its bytes: a future and its timer, and its span with
+/// the feature `tracing`.
 const WAIT_FOR_REQUEST_MAX: usize = if cfg!(feature = "tracing") { 1600 } else { 1536 };
 
 #[tokio::test(start_paused = true)]

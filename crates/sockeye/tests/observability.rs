@@ -396,8 +396,8 @@ mod tracing {
         }
     }
 
-    /// Keeps a second subscriber alive. While there is only one, a thread without a subscriber that uses a span or event
-    /// first turns it off for all threads.
+    /// Keeps a second subscriber alive. While there is only one, a thread without a subscriber that uses a span or
+    /// event first turns it off for all threads.
     static SECOND: LazyLock<::tracing::Dispatch> =
         LazyLock::new(|| ::tracing::Dispatch::new(tracing_subscriber::registry()));
 

@@ -403,7 +403,8 @@ fn check_outcome(combination: &Combination, outcome: &Outcome, report: &Report) 
             format!("{tag} arrived as {arrived:?} of {:?}", log.tried),
         );
         let has_closed_well = *peer == PeerKind::Fast || *peer == PeerKind::Slow;
-        // `Permit::send`: a message that is queued while another thread uses the connection is dropped if that closes it.
+        // `Permit::send`: a message that is queued while another thread uses the connection is dropped if that closes
+        // it.
         let may_be_dropped =
             combination.driving == Driving::Threads && closes_by_call && calls.contains(&Call::Reserve);
         let sure = match has_closed_well {

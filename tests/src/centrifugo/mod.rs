@@ -1,8 +1,8 @@
 //! The same frames sent to `sockeye serve` and to Centrifugo, and what both answer.
 //!
-//! The cases are scripts in `tests/centrifugo/`, explained in `script.rs`. Each runs against both servers, with JSON and with
-//! Protobuf. Ids, epochs, times and versions are replaced by names; then what the clients received must be equal, or the
-//! difference must be explained in `docs/differences-centrifugo.md`.
+//! The cases are scripts in `tests/centrifugo/`, explained in `script.rs`. Each runs against both servers, with JSON
+//! and with Protobuf. Ids, epochs, times and versions are replaced by names; then what the clients received must be
+//! equal, or the difference must be explained in `docs/differences-centrifugo.md`.
 
 mod connection;
 mod differences;
@@ -31,7 +31,8 @@ const FILES: [(&str, &str); 6] = [
     ("api", include_str!("../../centrifugo/api.txt")),
 ];
 
-/// Runs all cases against both servers. `SOCKEYE_CASE` selects those whose names contain it, and prints what was received.
+/// Runs all cases against both servers. `SOCKEYE_CASE` selects those whose names contain it, and prints what was
+/// received.
 ///
 /// # Panics
 /// If a difference is not explained, or an explained one does not exist.

@@ -37,7 +37,8 @@ impl Names {
         self.epochs.last().map_or("none", String::as_str)
     }
 
-    /// The text of a message with names instead of random values, with sorted keys, and without the `suffix` of channels.
+    /// The text of a message with names instead of random values, with sorted keys, and without the `suffix` of
+    /// channels.
     pub(super) fn apply(&mut self, message: Value, suffix: &str) -> String {
         let mut text = String::new();
         write(&mut text, &self.value("", message));

@@ -21,8 +21,8 @@
 //! | `api publish {…}` | a call of the HTTP API with the key |
 //! | `http POST /path header:value {…}` | any HTTP request |
 //!
-//! In commands, `id` is added where it is missing, an object as `token` is signed as the claims of a JWT, and `$EPOCH` is the
-//! last epoch that a server sent. `%` in a channel makes it unique to one run of the case.
+//! In commands, `id` is added where it is missing, an object as `token` is signed as the claims of a JWT, and `$EPOCH`
+//! is the last epoch that a server sent. `%` in a channel makes it unique to one run of the case.
 
 /// A case.
 #[derive(Clone, Debug)]

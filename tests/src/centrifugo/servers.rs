@@ -17,7 +17,8 @@ use crate::{Process, Sockeye, free_address, patience, tool};
 pub(super) enum Setup {
     /// Clients may connect without a token.
     Open,
-    /// Clients need a token, have two seconds to connect, and are pinged every two seconds. Users have a personal channel.
+    /// Clients need a token, have two seconds to connect, and are pinged every two seconds. Users have a personal
+    /// channel.
     Strict,
     /// There is no key for tokens.
     Keyless,

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 /// The key of both servers.
 pub(super) const SECRET: &str = "secret";
 
-/// Signs claims with HS256. The claim `_key` is not part of the token but the key to sign with, and `_alg` the algorithm that
-/// the header names.
+/// Signs claims with HS256. The claim `_key` is not part of the token but the key to sign with, and `_alg` the
+/// algorithm that the header names.
 pub(super) fn sign(claims: Map<String, Value>) -> String {
     let mut claims = claims;
     let key = claims.remove("_key");

@@ -1,7 +1,7 @@
 //! `cargo xtask faults`: does to the built `sockeye serve` what happens in production, and checks what clients see.
 //!
-//! Clients keep account of every publication: an acknowledged one must arrive once and in order, or the client must be told
-//! that it cannot recover. All traffic stays on the loopback interface.
+//! Clients keep account of every publication: an acknowledged one must arrive once and in order, or the client must be
+//! told that it cannot recover. All traffic stays on the loopback interface.
 //!
 //! | file | contents |
 //! |---|---|

@@ -18,7 +18,8 @@ pub(super) const GLOBAL_RATE: f64 = 1.0;
 /// Publications per second to the channel of each client. Each has one subscriber: the client.
 pub(super) const CLIENT_RATE: f64 = 1.0 / 60.0;
 
-/// Handshakes per second that a node admits (`limits.handshakes_per_second_max`), and the burst, in seconds of that rate.
+/// Handshakes per second that a node admits (`limits.handshakes_per_second_max`), and the burst, in seconds of that
+/// rate.
 pub(super) const ADMISSION_RATE: f64 = 5_000.0;
 pub(super) const ADMISSION_BURST: f64 = 2.0;
 
@@ -36,7 +37,8 @@ pub(super) const POSITION_CHECK: f64 = 40.0;
 pub(super) const LEASE_INTERVAL: f64 = 2.0;
 pub(super) const PROBE_INTERVAL: f64 = 1.0;
 
-/// Bytes of a publication on the wire to a client, and from the engine to a node: 128 bytes of data, the envelope, TCP and IP.
+/// Bytes of a publication on the wire to a client, and from the engine to a node: 128 bytes of data, the envelope, TCP
+/// and IP.
 pub(super) const PUBLICATION_BYTES: f64 = 300.0;
 
 /// An installation.

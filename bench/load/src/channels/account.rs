@@ -1,4 +1,5 @@
-//! Processor time of a period: of the nodes, of the engine that they share, of this generator, and of all other programs.
+//! Processor time of a period: of the nodes, of the engine that they share, of this generator, and of all other
+//! programs.
 
 use std::{
     fs,
@@ -16,8 +17,8 @@ use crate::account::{Used, of_process, of_this_thread};
 pub(super) struct Shares {
     /// Share of one processor that the nodes used together.
     pub(super) server: f64,
-    /// Share of the time in which the server could run and another process did. Only of a single process: several nodes on
-    /// one processor wait for each other.
+    /// Share of the time in which the server could run and another process did. Only of a single process: several nodes
+    /// on one processor wait for each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server_waited: Option<f64>,
     /// Share of one processor that the engine used.
@@ -127,8 +128,8 @@ impl Reading {
     }
 }
 
-/// The time that all processors were not idle, from the first line of /proc/stat, in hundredths of a second on every Linux:
-/// user, nice, system, idle, iowait, irq, softirq and steal. Guests are contained in user.
+/// The time that all processors were not idle, from the first line of /proc/stat, in hundredths of a second on every
+/// Linux: user, nice, system, idle, iowait, irq, softirq and steal. Guests are contained in user.
 fn busy(stat: &str) -> Option<Duration> {
     let numbers: Vec<u64> = stat
         .lines()

@@ -85,8 +85,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Opens all these clients, so many at a time, and returns when `each`, which handles every line of every client, has
-    /// returned true for each. A client whose handshake is refused for now connects again when the response says.
+    /// Opens all these clients, so many at a time, and returns when `each`, which handles every line of every client,
+    /// has returned true for each. A client whose handshake is refused for now connects again when the response says.
     pub(super) fn open(
         &mut self,
         wanted: std::ops::Range<usize>,

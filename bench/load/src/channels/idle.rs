@@ -39,7 +39,8 @@ pub(super) struct Report {
 pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
     let mut crowd = Crowd::new(plan)?;
     let count = plan.clients;
-    // The first client makes the server allocate what all clients share. It has the last index and a channel of its own.
+    // The first client makes the server allocate what all clients share. It has the last index and a channel of its
+    // own.
     open(&mut crowd, plan, count..count + 1)?;
     crowd.run_until(Instant::now() + SETTLE, |_, _, _| Ok(()))?;
     let pid = plan.nodes[0].pid;

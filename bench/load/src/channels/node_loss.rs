@@ -1,5 +1,5 @@
-//! One of two nodes is killed. Its clients connect to the other one, when and as often as the official SDKs do, and recover,
-//! while publications go on.
+//! One of two nodes is killed. Its clients connect to the other one, when and as often as the official SDKs do, and
+//! recover, while publications go on.
 
 use std::{
     cmp::Reverse,
@@ -20,8 +20,8 @@ use super::{
     recovery::{self, BEFORE, PACE, Recovered, Seen, lost, publish_round, receive, wait_for_all},
 };
 
-/// The pauses of the SDKs before they connect again: a random time up to the first one, doubled with each attempt, up to
-/// the second one; the first one is added.
+/// The pauses of the SDKs before they connect again: a random time up to the first one, doubled with each attempt, up
+/// to the second one; the first one is added.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 

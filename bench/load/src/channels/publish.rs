@@ -1,4 +1,5 @@
-//! Publications into many channels with history: a closed loop with several publishers. Each channel has one subscriber.
+//! Publications into many channels with history: a closed loop with several publishers. Each channel has one
+//! subscriber.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Echo of one 20-byte message in flight, by a server thread with a blocking API: Sockeye and tungstenite, alternated.
 //!
-//! `bench-blocking [SECONDS] [ROUNDS]`. The client is a plain socket with frames made beforehand. CPU time is that of the
-//! server's thread, as the kernel accounts it.
+//! `bench-blocking [SECONDS] [ROUNDS]`. The client is a plain socket with frames made beforehand. CPU time is that of
+//! the server's thread, as the kernel accounts it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -7,8 +7,8 @@ use crate::connect::redact_url;
 /// The modes of `--compression`.
 const COMPRESSION_MODES: [&str; 3] = ["off", "no-takeover", "takeover"];
 
-/// Joins `--compression takeover` to `--compression=takeover`. The value is optional, so clap only accepts it with `=`, and
-/// would treat a separate mode as the URL.
+/// Joins `--compression takeover` to `--compression=takeover`. The value is optional, so clap only accepts it with `=`,
+/// and would treat a separate mode as the URL.
 pub(super) fn normalize(arguments: &[OsString]) -> Vec<OsString> {
     let mut normalized = Vec::with_capacity(arguments.len());
     let mut rest = arguments.iter().peekable();

@@ -26,8 +26,8 @@ fn bind_all(address: &str, count: usize) -> io::Result<Vec<TcpListener>> {
     if count == 1 {
         return Ok(vec![listen(bind_one(address, false)?)?]);
     }
-    // With SO_REUSEPORT, binding succeeds even if another program of the same user listens on the port. Bind once without
-    // it, to check that the port is free.
+    // With SO_REUSEPORT, binding succeeds even if another program of the same user listens on the port. Bind once
+    // without it, to check that the port is free.
     drop(bind_one(address, false)?);
     let first = listen(bind_one(address, true)?)?;
     let address = first.local_addr()?;

@@ -59,14 +59,14 @@ pub(crate) enum Command {
 
 /// Send lines from standard input as text messages, and print received messages as lines
 ///
-/// Standard input is read after the connection is open. At the end of the input, the program waits for replies (see --wait)
-/// and closes the connection with 1000. An input that is empty from the start, such as /dev/null, means receive only:
-/// messages are printed until the server closes the connection.
+/// Standard input is read after the connection is open. At the end of the input, the program waits for replies (see
+/// --wait) and closes the connection with 1000. An input that is empty from the start, such as /dev/null, means receive
+/// only: messages are printed until the server closes the connection.
 ///
 /// A FIFO ends when its last writer closes it. `sockeye connect URL <>FIFO` keeps it open.
 ///
-/// On a terminal, sent lines start with `>` and received messages with `<`. Keys: arrows, Home, End, Ctrl-A, E, U, K, W, and
-/// Ctrl-D for the end of the input.
+/// On a terminal, sent lines start with `>` and received messages with `<`. Keys: arrows, Home, End, Ctrl-A, E, U, K,
+/// W, and Ctrl-D for the end of the input.
 #[derive(Debug, Args)]
 #[command(after_help = CONNECT_EXAMPLES, after_long_help = format!("{CONNECT_EXAMPLES}\n\n{EXIT_STATUS}"))]
 pub(crate) struct ConnectOptions {
@@ -120,20 +120,23 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub(crate) connect_timeout: Timer,
 
-    /// Ping the server after this time without data, and give up if there is no answer within 10 s; `off` disables pings
+    /// Ping the server after this time without data, and give up if there is no answer within 10 s; `off` disables
+    /// pings
     #[arg(long, value_name = "TIME", default_value = "20s")]
     pub(crate) ping_interval: Timer,
 
-    /// After the end of the input, close when no message has arrived for this time; `forever` waits for the server to close
+    /// After the end of the input, close when no message has arrived for this time; `forever` waits for the server to
+    /// close
     /// [default: 1s, or 5s while fewer messages were received than sent]
     ///
-    /// With an input that is empty from the start, or with --count, the default is `forever`; on a terminal it is 1s. A feed
-    /// that never pauses for this time is never closed: use --count, Ctrl-C, or a reader that exits, such as `| head`.
+    /// With an input that is empty from the start, or with --count, the default is `forever`; on a terminal it is 1s. A
+    /// feed that never pauses for this time is never closed: use --count, Ctrl-C, or a reader that exits, such as `|
+    /// head`.
     #[arg(short = 'w', long, value_name = "TIME")]
     pub(crate) wait: Option<Wait>,
 
-    /// Connect again when the connection is lost or cannot be opened, after a random delay of at most 5 s, and after further
-    /// failures of at most MAX [default: 60s]
+    /// Connect again when the connection is lost or cannot be opened, after a random delay of at most 5 s, and after
+    /// further failures of at most MAX [default: 60s]
     ///
     /// Standard error says how many of the sent lines may be lost. Lines are not sent again, and what the server sends
     /// meanwhile is missed. Errors that do not pass, such as an invalid certificate or the status 401, end the program.
@@ -154,11 +157,11 @@ pub(crate) struct ConnectOptions {
     #[arg(default_value = "off", default_missing_value = "no-takeover")]
     pub(crate) compression: Compression,
 
-    /// Escape control characters in text, and print binary messages in hexadecimal: only on a terminal (`auto`), always, or
-    /// never
+    /// Escape control characters in text, and print binary messages in hexadecimal: only on a terminal (`auto`),
+    /// always, or never
     ///
-    /// A pipe or file receives every message unchanged, followed by a newline. Use `always` if the output of the reader is
-    /// shown on a terminal, as with `| cat` or `| grep`, because terminals interpret control characters.
+    /// A pipe or file receives every message unchanged, followed by a newline. Use `always` if the output of the reader
+    /// is shown on a terminal, as with `| cat` or `| grep`, because terminals interpret control characters.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) escape: Escape,
 
@@ -235,8 +238,8 @@ pub(crate) struct EchoOptions {
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
     pub(crate) max_message_size: u64,
 
-    /// Accept offers of compression (permessage-deflate); with `takeover`, messages are compressed with context from earlier
-    /// ones, which compresses better and costs up to 64 KiB per connection
+    /// Accept offers of compression (permessage-deflate); with `takeover`, messages are compressed with context from
+    /// earlier ones, which compresses better and costs up to 64 KiB per connection
     #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "off", default_missing_value = "no-takeover")]
     pub(crate) compression: Compression,
@@ -261,9 +264,9 @@ pub(crate) struct EchoOptions {
 
 /// Serve real-time channels to browsers and other clients, with demonstrations at /
 ///
-/// Settings come from a file (--config), then from environment variables (SOCKEYE_LISTEN, SOCKEYE_LIMITS_CONNECTIONS_MAX, ...),
-/// then from flags; later ones override earlier ones. Without a file the server is open to anonymous clients. SIGHUP reads the
-/// file again.
+/// Settings come from a file (--config), then from environment variables (SOCKEYE_LISTEN,
+/// SOCKEYE_LIMITS_CONNECTIONS_MAX, ...), then from flags; later ones override earlier ones. Without a file the server
+/// is open to anonymous clients. SIGHUP reads the file again.
 #[derive(Debug, Args)]
 pub(crate) struct ServeOptions {
     /// TOML file with settings; `sockeye config default` prints one with all settings
@@ -274,8 +277,8 @@ pub(crate) struct ServeOptions {
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Address to listen on; `:PORT` accepts only connections from this machine, and port 0 selects a free port [default:
-    /// 127.0.0.1:8080]
+    /// Address to listen on; `:PORT` accepts only connections from this machine, and port 0 selects a free port
+    /// [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_listen)]
     pub(crate) listen: Option<String>,
 
@@ -283,8 +286,8 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data: Option<PathBuf>,
 
-    /// When publications are written to the disk: `always` before they are acknowledged, at most some time later, such as
-    /// `50ms`, or `never` [default: 50ms]
+    /// When publications are written to the disk: `always` before they are acknowledged, at most some time later, such
+    /// as `50ms`, or `never` [default: 50ms]
     #[arg(long, value_name = "WHEN")]
     pub(crate) fsync: Option<String>,
 
@@ -327,10 +330,11 @@ pub(crate) struct ServeOptions {
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub(crate) origins: Vec<String>,
 
-    /// Accept only requests with this Host header; can be repeated [default: loopback names on a loopback address, otherwise
-    /// any host]
+    /// Accept only requests with this Host header; can be repeated [default: loopback names on a loopback address,
+    /// otherwise any host]
     ///
-    /// Applies to the page and the WebSocket. Set it to the public name if a proxy on this machine preserves the Host header.
+    /// Applies to the page and the WebSocket. Set it to the public name if a proxy on this machine preserves the Host
+    /// header.
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(crate) hosts: Vec<String>,
 
@@ -340,19 +344,19 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_publication_size: Option<u64>,
 
-    /// Maximum size of a WebSocket message from a client, which may contain many commands; a larger one closes the connection
-    /// with 1009, after which SDKs do not reconnect [default: 256KiB, or more for the largest publication]
+    /// Maximum size of a WebSocket message from a client, which may contain many commands; a larger one closes the
+    /// connection with 1009, after which SDKs do not reconnect [default: 256KiB, or more for the largest publication]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_message_size: Option<u64>,
 
-    /// Maximum size of the data of the connect command, which others receive with each publication of the client; larger data
-    /// fails with error 106 [default: 4KiB]
+    /// Maximum size of the data of the connect command, which others receive with each publication of the client;
+    /// larger data fails with error 106 [default: 4KiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_client_info: Option<u64>,
 
     /// Accept offers of compression (permessage-deflate); a publication is compressed once for all subscribers. With
-    /// `takeover`, messages are compressed with context from earlier ones, which costs up to 64 KiB per connection [default:
-    /// no-takeover]
+    /// `takeover`, messages are compressed with context from earlier ones, which costs up to 64 KiB per connection
+    /// [default: no-takeover]
     #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "no-takeover")]
     pub(crate) compression: Option<Compression>,
 }

@@ -130,8 +130,8 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// Parses a time: numbers with units in descending order, such as `1m30s`, `500ms` or `1.5h`, or a number of seconds without
-/// a unit.
+/// Parses a time: numbers with units in descending order, such as `1m30s`, `500ms` or `1.5h`, or a number of seconds
+/// without a unit.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match sockeye_server::settings::parse_duration(text) {
         Some(duration) if duration <= DURATION_MAX => Ok(duration),
@@ -154,8 +154,8 @@ pub(crate) enum Header {
 impl FromStr for Header {
     type Err = String;
 
-    /// Parses a header in the format of curl's `-H`: `Name: value`. Headers that have their own option are treated like that
-    /// option.
+    /// Parses a header in the format of curl's `-H`: `Name: value`. Headers that have their own option are treated like
+    /// that option.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = match text.split_once(':') {
             Some((name, value)) if !name.is_empty() => (name, value.trim()),

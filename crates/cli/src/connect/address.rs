@@ -51,8 +51,8 @@ pub(super) fn parse(text: &str) -> Result<Target, Failure> {
     }
 }
 
-/// Returns an error message for `wss:/host` and `wss:host`, whose scheme would otherwise be parsed as a host. `ws:9001` is
-/// a host and a port.
+/// Returns an error message for `wss:/host` and `wss:host`, whose scheme would otherwise be parsed as a host. `ws:9001`
+/// is a host and a port.
 fn missing_slashes(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = ["ws", "wss", "http", "https"]
@@ -81,8 +81,8 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
         .filter(|(scheme, _)| scheme.bytes().all(is_allowed))
 }
 
-/// Replaces the user name and password in a possible URL. It may be invalid, so everything between the scheme and the last
-/// `@` is replaced.
+/// Replaces the user name and password in a possible URL. It may be invalid, so everything between the scheme and the
+/// last `@` is replaced.
 pub(crate) fn redact_url(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once('@') else {
         return text.to_owned();

@@ -2,8 +2,8 @@
 //!
 //! The thread sends all available lines in one batch, because each handover costs two context switches.
 //!
-//! A pipe is not read while enough lines are queued. A terminal is always read: the kernel only detects Ctrl-C in input that
-//! fits its buffer, so Ctrl-C after a large unread paste would have no effect.
+//! A pipe is not read while enough lines are queued. A terminal is always read: the kernel only detects Ctrl-C in input
+//! that fits its buffer, so Ctrl-C after a large unread paste would have no effect.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Messages on standard output, written by a separate thread because writing may block forever.
 //!
-//! Up to 16 MiB of messages are queued for the thread. While the queue has room, the connection is independent of standard
-//! output: pings are answered, and the closing handshake is performed. If the queue is full, the peer is not read, so TCP
-//! flow control stops it. Pings are then not answered either, because they would be behind the messages.
+//! Up to 16 MiB of messages are queued for the thread. While the queue has room, the connection is independent of
+//! standard output: pings are answered, and the closing handshake is performed. If the queue is full, the peer is not
+//! read, so TCP flow control stops it. Pings are then not answered either, because they would be behind the messages.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::Arc;
@@ -89,8 +89,8 @@ impl Output {
 }
 
 impl OutputFormat {
-    /// The format for the current standard output. If it shows a prompt too, messages get a prefix that distinguishes them
-    /// from sent lines.
+    /// The format for the current standard output. If it shows a prompt too, messages get a prefix that distinguishes
+    /// them from sent lines.
     pub(super) fn new(escape: Escape, binary: BinaryOut, has_prompt: bool) -> Self {
         let is_terminal = io::stdout().is_terminal();
         Self {

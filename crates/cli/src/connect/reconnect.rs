@@ -1,7 +1,7 @@
 //! The exchange of messages with `--reconnect`: over any number of connections.
 //!
-//! Lines are read only while there is a connection, so that a pipe waits. Lines that were sent before a loss are not sent
-//! again, because the server may have received them.
+//! Lines are read only while there is a connection, so that a pipe waits. Lines that were sent before a loss are not
+//! sent again, because the server may have received them.
 
 use std::io;
 

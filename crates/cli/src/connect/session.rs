@@ -1,8 +1,8 @@
 //! The exchange of messages, from the open WebSocket to its end.
 //!
-//! At the end of the input, replies may be outstanding, and a server that receives a close frame need not send them. The
-//! session therefore sends a ping after the last message. The pong shows that the server has read everything. When no
-//! message has arrived for a while after that, the session closes the connection.
+//! At the end of the input, replies may be outstanding, and a server that receives a close frame need not send them.
+//! The session therefore sends a ping after the last message. The pong shows that the server has read everything. When
+//! no message has arrived for a while after that, the session closes the connection.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
@@ -185,7 +185,8 @@ impl<'a> Session<'a> {
         tally.check_count()
     }
 
-    /// Sends lines and receives messages until the peer closes, or until no more messages arrive after the end of the input.
+    /// Sends lines and receives messages until the peer closes, or until no more messages arrive after the end of the
+    /// input.
     async fn exchange(&mut self) -> End {
         let Self {
             sender,
@@ -265,8 +266,8 @@ impl<'a> Tally<'a> {
             .is_some_and(|count| self.received.get() >= count.get())
     }
 
-    /// Whether at least as many messages were received as sent. Always true on a terminal, where Ctrl-D means that the user
-    /// does not wait for replies.
+    /// Whether at least as many messages were received as sent. Always true on a terminal, where Ctrl-D means that the
+    /// user does not wait for replies.
     fn is_answered(&self) -> bool {
         self.is_typed || self.received.get() >= self.sent.get()
     }
@@ -290,7 +291,8 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Whether to send a ping at the end of the input. It is not needed if the wait is longer than the wait for the pong.
+    /// Whether to send a ping at the end of the input. It is not needed if the wait is longer than the wait for the
+    /// pong.
     fn wants_pong(&self) -> bool {
         matches!(self.wait(), Wait::For(wait) if wait < PONG_WAIT)
     }

@@ -42,8 +42,8 @@ pub(crate) fn sockeye(arguments: &[&str]) -> Command {
     command(env!("CARGO_BIN_EXE_sockeye"), arguments)
 }
 
-/// A command for the program in a session whose controlling terminal is standard input, so that keys such as Ctrl-C send
-/// signals.
+/// A command for the program in a session whose controlling terminal is standard input, so that keys such as Ctrl-C
+/// send signals.
 pub(crate) fn sockeye_with_terminal(arguments: &[&str]) -> Command {
     let prefix = ["--ctty", env!("CARGO_BIN_EXE_sockeye")];
     command("setsid", &[&prefix, arguments].concat())

@@ -53,7 +53,8 @@ impl CloseInfo {
     }
 
     /// Describes the end of a connection whose frames another implementation handles, such as the WebSocket of a
-    /// browser: the side whose close frame came first, the cause, and the close frames of this endpoint and of the peer.
+    /// browser: the side whose close frame came first, the cause, and the close frames of this endpoint and of the
+    /// peer.
     #[must_use]
     pub fn from_parts(
         initiator: Side,
@@ -114,9 +115,9 @@ impl CloseInfo {
         }
     }
 
-    /// Whether a new connection may succeed without any change: the transport or the keepalive failed, or the peer's close
-    /// code says that it leaves (1001), failed (1011), restarts (1012), is overloaded (1013) or that a gateway failed
-    /// (1014). False if this endpoint closed the connection, or the peer violated the protocol.
+    /// Whether a new connection may succeed without any change: the transport or the keepalive failed, or the peer's
+    /// close code says that it leaves (1001), failed (1011), restarts (1012), is overloaded (1013) or that a gateway
+    /// failed (1014). False if this endpoint closed the connection, or the peer violated the protocol.
     ///
     /// Independent of [`is_normal`](Self::is_normal): 1001 is both, because a server that shuts down closes with it.
     pub fn is_retryable(&self) -> bool {

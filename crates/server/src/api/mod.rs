@@ -29,8 +29,8 @@ pub(crate) const PREFIX: &str = "/api/";
 /// Time to receive the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of a body that is too large is read and discarded. A connection that is closed with unread input is reset, and
-/// the client may lose the response.
+/// How much of a body that is too large is read and discarded. A connection that is closed with unread input is reset,
+/// and the client may lose the response.
 const DISCARDED_BYTES_MAX: usize = 64 << 20;
 
 /// The calls and their names in paths and batches.

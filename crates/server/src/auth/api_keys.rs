@@ -12,8 +12,8 @@ use super::Secret;
 /// Keys that authorize requests to the HTTP API. Without a key, no request is authorized.
 ///
 /// A request has its key in `X-API-Key: <key>` or in `Authorization: apikey <key>`. Keys are kept and compared as
-/// SHA-256 digests in constant time, so that the time of an answer reveals neither their bytes nor their length. Several
-/// keys allow a rotation without a pause.
+/// SHA-256 digests in constant time, so that the time of an answer reveals neither their bytes nor their length.
+/// Several keys allow a rotation without a pause.
 #[derive(Clone, Default)]
 pub(crate) struct ApiKeys {
     digests: Vec<[u8; SHA256_OUTPUT_LEN]>,

@@ -18,7 +18,8 @@ use crate::http_client::HttpClient;
 /// How long a set is used before it is fetched again.
 const FRESH: Duration = Duration::from_secs(60 * 60);
 
-/// How long a set is used if it cannot be fetched again. A key that the provider revoked is trusted for this long at most.
+/// How long a set is used if it cannot be fetched again. A key that the provider revoked is trusted for this long at
+/// most.
 const USABLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Shortest time between the starts of two fetches.

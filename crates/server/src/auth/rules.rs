@@ -22,8 +22,8 @@ pub(crate) enum TokenError {
     Expired,
     /// The token is valid and its `nbf` lies ahead: also answered with error 109.
     NotYetValid,
-    /// The JWK set that would have the key cannot be fetched at the moment. A temporary error (100), so that clients try
-    /// again.
+    /// The JWK set that would have the key cannot be fetched at the moment. A temporary error (100), so that clients
+    /// try again.
     KeysUnavailable,
 }
 

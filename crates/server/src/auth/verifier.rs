@@ -13,8 +13,8 @@ use crate::http_client::HttpClient;
 
 /// Verifies the tokens of clients.
 ///
-/// `verify_…` may fetch the JWK set, which takes up to five seconds; `try_verify_…`, for tests, only uses keys that are at hand.
-/// Without [`TokenConfig::jwks_url`] neither ever waits. Use one verifier for connections and another one for
+/// `verify_…` may fetch the JWK set, which takes up to five seconds; `try_verify_…`, for tests, only uses keys that are
+/// at hand. Without [`TokenConfig::jwks_url`] neither ever waits. Use one verifier for connections and another one for
 /// subscriptions if they have keys of their own.
 pub(crate) struct TokenVerifier {
     rules: Rules,
@@ -69,7 +69,8 @@ impl TokenVerifier {
         self.verify(|rules, keys| rules.subscribe(token, now, keys)).await
     }
 
-    /// Verifies a connection token with the keys at hand; `None` if [`TokenVerifier::verify_connect`] has to fetch some.
+    /// Verifies a connection token with the keys at hand; `None` if [`TokenVerifier::verify_connect`] has to fetch
+    /// some.
     #[cfg(any(test, feature = "__fuzz"))]
     pub(crate) fn try_verify_connect(&self, token: &str, now: u64) -> Option<Result<ConnectionClaims, TokenError>> {
         self.try_verify(|rules, keys| rules.connect(token, now, keys))

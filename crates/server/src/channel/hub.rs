@@ -3,12 +3,12 @@
 //! A push is encoded once per encoding and shared by all queues. The channel's lock is held during delivery, so all
 //! subscribers see the same order.
 //!
-//! A client subscribes in two steps, so that no publication is lost while the history is read. After [`Hub::subscribe`],
-//! publications are buffered. [`Hub::activate`] queues the reply, then the buffered publications that are newer than the
-//! reply; later publications are delivered directly. The reply is therefore always first.
+//! A client subscribes in two steps, so that no publication is lost while the history is read. After
+//! [`Hub::subscribe`], publications are buffered. [`Hub::activate`] queues the reply, then the buffered publications
+//! that are newer than the reply; later publications are delivered directly. The reply is therefore always first.
 //!
-//! In channels with history, the hub checks the offsets once per channel, not once per client. If an offset is missing, all
-//! subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover.
+//! In channels with history, the hub checks the offsets once per channel, not once per client. If an offset is missing,
+//! all subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover.
 
 mod encoder;
 
@@ -43,8 +43,8 @@ pub(crate) struct SubscriberOptions {
     pub(crate) delta: bool,
     /// Deliver only publications with matching tags.
     pub(crate) filter: Option<Arc<Filter>>,
-    /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each publication is
-    /// sent as a whole also if the client accepts deltas, because the one before it may be missing.
+    /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each
+    /// publication is sent as a whole also if the client accepts deltas, because the one before it may be missing.
     pub(crate) slow_consumer: Option<Arc<SlowConsumerPolicy>>,
     /// Do not count the subscriber, and drop joins and leaves if it is slow: a live view of an operator.
     pub(crate) is_hidden: bool,
@@ -167,8 +167,8 @@ impl Hub {
         stats
     }
 
-    /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate). Returns the id of the channel, if pushes
-    /// have it instead of the name. It is not reused when the channel is removed.
+    /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate). Returns the id of the channel, if
+    /// pushes have it instead of the name. It is not reused when the channel is removed.
     pub(crate) fn subscribe(
         &self,
         subscription: &Subscription,
@@ -206,8 +206,8 @@ impl Hub {
         id
     }
 
-    /// Queues the reply to the subscription, if there is one, and the buffered pushes after `from`. `base` is the data of the
-    /// last publication in the reply, from which the next one may be sent as a delta.
+    /// Queues the reply to the subscription, if there is one, and the buffered pushes after `from`. `base` is the data
+    /// of the last publication in the reply, from which the next one may be sent as a delta.
     ///
     /// # Errors
     /// Returns [`Gap`] and queues nothing if the buffered publications do not continue `from`.
@@ -305,7 +305,8 @@ impl Hub {
         }
     }
 
-    /// The channels of one part of the hub with numbered publications, and the position of the newest one. See [`SHARDS`].
+    /// The channels of one part of the hub with numbered publications, and the position of the newest one. See
+    /// [`SHARDS`].
     pub(crate) fn shard_positions(&self, shard: usize) -> Vec<(ChannelName, Position)> {
         // Not under the lock of the shard: a channel may be locked for a whole delivery.
         let shard = self.shards[shard].lock();
@@ -564,7 +565,8 @@ impl Channel {
         (deliveries, dropped)
     }
 
-    /// Whether this data, of the publication at a position, is the newest one of the channel, which deltas are made from.
+    /// Whether this data, of the publication at a position, is the newest one of the channel, which deltas are made
+    /// from.
     fn is_newest(&mut self, data: Option<&Data>, position: Option<&Position>) -> bool {
         let Some(data) = data else { return false };
         if self.newest.is_none() && self.position.as_ref() == position {
@@ -576,7 +578,8 @@ impl Channel {
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
     /// subscribers are unsubscribed and recover.
     ///
-    /// If the new epoch were treated as a gap of the new subscriber, all subscriptions would fail until the next publication.
+    /// If the new epoch were treated as a gap of the new subscriber, all subscriptions would fail until the next
+    /// publication.
     fn adopt_epoch(&mut self, name: &ChannelName, client: ClientId, from: &Position) {
         if self.position.as_ref().is_none_or(|last| last.epoch == from.epoch) {
             self.position.get_or_insert_with(|| from.clone());

@@ -1,8 +1,8 @@
 //! A randomized test of hub and engine: clients subscribe in three steps, leave and return, while publications are
 //! interleaved and histories are evicted.
 //!
-//! The result is checked against a list of all publications: each client receives every publication once and in order, is
-//! unsubscribed if it may have missed one, and recovers only if it missed none.
+//! The result is checked against a list of all publications: each client receives every publication once and in order,
+//! is unsubscribed if it may have missed one, and recovers only if it missed none.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -37,8 +37,8 @@ impl ChannelName {
         self.0.starts_with('$')
     }
 
-    /// Whether the name admits a user, if it names the users that it admits: they follow the last `#`, separated by commas.
-    /// `None` if the name does not limit users.
+    /// Whether the name admits a user, if it names the users that it admits: they follow the last `#`, separated by
+    /// commas. `None` if the name does not limit users.
     pub(crate) fn allows_user(&self, user: &str) -> Option<bool> {
         let (_, users) = self.0.rsplit_once('#')?;
         Some(!user.is_empty() && users.split(',').any(|allowed| allowed == user))

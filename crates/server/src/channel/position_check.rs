@@ -1,10 +1,11 @@
 //! The check whether a channel has received all publications.
 //!
 //! The hub notices a missing publication when the next one arrives. If none arrives, or the history was evicted, only a
-//! comparison with the engine shows it. Each step examines a part of the channels, so that the work per second is limited, and
-//! all of them in turn. The engine is asked for many positions at once.
+//! comparison with the engine shows it. Each step examines a part of the channels, so that the work per second is
+//! limited, and all of them in turn. The engine is asked for many positions at once.
 //!
-//! A publication that the engine has numbered may still be on its way. So a channel that is behind is examined again after
+//! A publication that the engine has numbered may still be on its way. So a channel that is behind is examined again
+//! after
 //! [`GRACE`], and only then its subscribers are told to recover.
 
 use std::collections::VecDeque;
@@ -64,8 +65,8 @@ impl PositionCheck {
     }
 }
 
-/// Adds the newest positions of channels. Leaves out those without an answer, which are examined again in the next round, and
-/// those without a history.
+/// Adds the newest positions of channels. Leaves out those without an answer, which are examined again in the next
+/// round, and those without a history.
 async fn with_tops(engine: &Engine, channels: Vec<(ChannelName, Position)>) -> Vec<(ChannelName, Position, Position)> {
     let mut all = Vec::new();
     for part in channels.chunks(POSITIONS_PER_CALL) {

@@ -1,7 +1,7 @@
 //! Events that the backend or the embedding program decides about: calls that do not delay other commands.
 //!
-//! A call runs in a task of its own, and its answer comes back through the queue of the client. When the client is dropped,
-//! its calls are aborted. So a client that disconnects in the meantime leaves nothing behind.
+//! A call runs in a task of its own, and its answer comes back through the queue of the client. When the client is
+//! dropped, its calls are aborted. So a client that disconnects in the meantime leaves nothing behind.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ use crate::protocol::{Command, CustomError, Data, Encoding, Malformed, ReplyBody
 use crate::queue::{Answer, Item, Queue};
 use crate::session::{Decision, Event};
 
-/// Maximum number of subscriptions and publications of one client that wait for a decision. Further ones are not started.
+/// Maximum number of subscriptions and publications of one client that wait for a decision. Further ones are not
+/// started.
 const PENDING_MAX: usize = 16;
 
 type DecisionFuture = Pin<Box<dyn Future<Output = Result<Decision, HookError>> + Send>>;
@@ -118,8 +119,8 @@ impl Client {
         });
     }
 
-    /// Cancels the subscriptions to a channel, or to all channels, that wait for the backend. They fail with error 103, after
-    /// which SDKs do not subscribe again by themselves, as after the end of a subscription with 2000.
+    /// Cancels the subscriptions to a channel, or to all channels, that wait for the backend. They fail with error 103,
+    /// after which SDKs do not subscribe again by themselves, as after the end of a subscription with 2000.
     pub(super) fn cancel_subscribe(&mut self, channel: Option<&ChannelName>) {
         let is_meant = |pending: &PendingEvent| match &pending.event {
             Event::Subscribe(event) => channel.is_none_or(|channel| event.channel == *channel),

@@ -1,7 +1,7 @@
 //! Input of a client that is not processed yet: the rest of a message, and later messages.
 //!
-//! Usually a message is processed completely before the next one is received. If a command must wait for a decision of the
-//! backend, the rest of the message waits here, and the connection receives further messages up to [`BYTES_MAX`].
+//! Usually a message is processed completely before the next one is received. If a command must wait for a decision of
+//! the backend, the rest of the message waits here, and the connection receives further messages up to [`BYTES_MAX`].
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,8 @@ impl Input {
     /// Adds a message.
     ///
     /// # Errors
-    /// Returns the code with which to disconnect the client, if it uses another encoding, or the message has no command.
+    /// Returns the code with which to disconnect the client, if it uses another encoding, or the message has no
+    /// command.
     pub(super) fn push(&mut self, encoding: Encoding, message: Message) -> Result<(), DisconnectCode> {
         if encoding.is_blank(payload(encoding, &message)?) {
             return Err(DisconnectCode::BadRequest);
@@ -83,8 +84,8 @@ pub(super) fn next_command(
     Some((command, at + len))
 }
 
-/// Returns the payload of a message. Binary messages with JSON are accepted, because some WebSocket libraries send them by
-/// default.
+/// Returns the payload of a message. Binary messages with JSON are accepted, because some WebSocket libraries send them
+/// by default.
 fn payload(encoding: Encoding, message: &Message) -> Result<&[u8], DisconnectCode> {
     match (encoding, message) {
         (Encoding::Json, Message::Text(text)) => Ok(text.as_bytes()),

@@ -136,8 +136,8 @@ impl Client {
         let engine = self.node.engine();
         let hub = self.node.hub();
         let mut options = call.options.clone();
-        // The JavaScript SDK asks for ids with both encodings, but with Protobuf it decodes them to objects, which it compares
-        // by identity: it would never find the subscription of a push.
+        // The JavaScript SDK asks for ids with both encodings, but with Protobuf it decodes them to objects, which it
+        // compares by identity: it would never find the subscription of a push.
         options.by_id &= self.queue.encoding() == Encoding::Json;
         let channel_id = hub.subscribe(subscription, self.id, self.queue.clone(), options);
         self.node.interest_changed(channel).await?;

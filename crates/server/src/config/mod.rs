@@ -33,21 +33,22 @@ use options::options;
 pub struct Config {
     /// Name of this server, as the `info` call of the HTTP API shows it.
     pub name: String,
-    /// Origins of the web pages that may connect. Change it if the page is on another host than this server, or if a proxy
-    /// in front of the server does not preserve the `Host` header.
+    /// Origins of the web pages that may connect. Change it if the page is on another host than this server, or if a
+    /// proxy in front of the server does not preserve the `Host` header.
     pub origins: OriginPolicy,
     /// Accepted values of the `Host` header. With the default (`None`), a listener on a loopback address accepts only
-    /// loopback names, which prevents DNS rebinding, and any other listener accepts all names. Change it if a proxy on the
-    /// same machine forwards public names.
+    /// loopback names, which prevents DNS rebinding, and any other listener accepts all names. Change it if a proxy on
+    /// the same machine forwards public names.
     pub hosts: Option<HostPolicy>,
-    /// Compression for clients that offer permessage-deflate, as browsers do; `None` disables it. By default each message is
-    /// compressed independently, and a publication is compressed once for all its subscribers.
+    /// Compression for clients that offer permessage-deflate, as browsers do; `None` disables it. By default each
+    /// message is compressed independently, and a publication is compressed once for all its subscribers.
     pub compression: Option<DeflateConfig>,
-    /// Whether the server offers its demonstrations: the pages of a chat, a market and a game, and the publishers behind
-    /// them. With `false` the pages are 404. They use no time while nobody is subscribed to their channels, which start with
-    /// `market:` and `game:`.
+    /// Whether the server offers its demonstrations: the pages of a chat, a market and a game, and the publishers
+    /// behind them. With `false` the pages are 404. They use no time while nobody is subscribed to their channels,
+    /// which start with `market:` and `game:`.
     pub demos: bool,
-    /// Whether clients without a token may connect, as anonymous clients. [`Access`] decides what they may do in a channel.
+    /// Whether clients without a token may connect, as anonymous clients. [`Access`] decides what they may do in a
+    /// channel.
     pub anonymous: bool,
     /// Keys of connection tokens. Without a key, every token is invalid.
     pub tokens: TokenConfig,
@@ -55,8 +56,8 @@ pub struct Config {
     pub subscription_tokens: Option<TokenConfig>,
     /// Hooks, by which a backend decides about the events of clients. None by default.
     pub hooks: HookOptions,
-    /// Namespace of personal channels: every client with a user is subscribed to the channel of that user, such as `users:#42`
-    /// for `users` and `#42` for the empty namespace. `None` if there are no personal channels.
+    /// Namespace of personal channels: every client with a user is subscribed to the channel of that user, such as
+    /// `users:#42` for `users` and `#42` for the empty namespace. `None` if there are no personal channels.
     pub personal_channels: Option<String>,
     /// Keys of the HTTP API. Without one, every request is answered with 401.
     pub api_keys: Vec<Secret>,
@@ -73,8 +74,8 @@ pub struct Config {
     pub namespaces: Namespaces,
     /// The journal, a log on disk that keeps histories over a restart; `None` keeps them in memory only.
     pub journal: Option<JournalConfig>,
-    /// The engine that several nodes share; `None` for the embedded one, which serves this node alone. The journal is part of
-    /// the embedded engine.
+    /// The engine that several nodes share; `None` for the embedded one, which serves this node alone. The journal is
+    /// part of the embedded engine.
     pub engine: Option<EngineUrl>,
     /// Limits per client and for the whole server.
     pub limits: Limits,
@@ -134,7 +135,8 @@ impl Config {
         }
     }
 
-    /// Checks that every field is valid and that no field contradicts another. [`serve`](crate::serve) calls this first.
+    /// Checks that every field is valid and that no field contradicts another. [`serve`](crate::serve) calls this
+    /// first.
     ///
     /// ```
     /// let mut config = sockeye_server::Config::default();
@@ -143,7 +145,8 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// Names the first field that is not valid or violates a relation stated in the docs of [`Limits`] and [`Timeouts`].
+    /// Names the first field that is not valid or violates a relation stated in the docs of [`Limits`] and
+    /// [`Timeouts`].
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_minima()?;
         self.check_sizes()?;
@@ -392,8 +395,8 @@ const PASSWORD_CHARS_MIN: usize = 16;
 /// Size of a history reply without its publications: 160 bytes, rounded up generously.
 const REPLY_FRAME_BYTES: usize = 1 << 10;
 
-/// Size of a publication or push without its data and client info: the channel name, with each byte escaped as `\u00xx` in
-/// the worst case (6 * 255), the client id, numbers, and field names.
+/// Size of a publication or push without its data and client info: the channel name, with each byte escaped as `\u00xx`
+/// in the worst case (6 * 255), the client id, numbers, and field names.
 const PUSH_FRAME_BYTES: usize = 2 << 10;
 
 /// A problem with a field: an error of [`Config::check`], or one of [`Config::warnings`].
@@ -443,62 +446,68 @@ options! {
     /// Limits on what clients may use. The docs of each limit say what happens to a client that exceeds it.
     #[derive(PartialEq, Eq)]
     pub struct Limits {
-        /// Maximum number of open connections, HTTP and WebSocket. Further connections are answered with 503 and closed. An
-        /// idle client costs about 4 KiB of user memory and 4 KiB in the kernel.
+        /// Maximum number of open connections, HTTP and WebSocket. Further connections are answered with 503 and
+        /// closed. An idle client costs about 4 KiB of user memory and 4 KiB in the kernel.
         pub connections_max: usize = 100_000,
-        /// Maximum number of open connections of one IP address. Further connections are answered with 503 and closed. Behind
-        /// a proxy, all clients have the address of the proxy.
+        /// Maximum number of open connections of one IP address. Further connections are answered with 503 and closed.
+        /// Behind a proxy, all clients have the address of the proxy.
         pub connections_per_address_max: usize = 100_000,
-        /// Maximum number of WebSocket handshakes per second; bursts of two seconds' worth are allowed. Beyond it, clients get
-        /// 503 with `Retry-After`.
+        /// Maximum number of WebSocket handshakes per second; bursts of two seconds' worth are allowed. Beyond it,
+        /// clients get 503 with `Retry-After`.
         pub handshakes_per_second_max: u32 = 10_000,
-        /// Maximum number of connections of one user; further clients are disconnected with 3504. Anonymous clients are not
-        /// limited by it.
+        /// Maximum number of connections of one user; further clients are disconnected with 3504. Anonymous clients are
+        /// not limited by it.
         pub connections_per_user_max: usize = 100_000,
         /// Maximum size of a request of the HTTP API, in bytes. A larger one is answered with 413.
         pub api_request_size_max: usize as ByteSize = 4 << 20,
-        /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, and SDKs
-        /// do not reconnect. SDKs send all subscriptions, with tokens, in one message when they connect (128 take up to
-        /// 110 KiB).
+        /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009,
+        /// and SDKs do not reconnect. SDKs send all subscriptions, with tokens, in one message when they connect (128
+        /// take up to 110 KiB).
         pub message_size_max: usize as ByteSize = 256 << 10,
-        /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106. Clients are
-        /// also limited by the [`publication_size_max`](crate::NamespaceOptions::publication_size_max) of the namespace; raise
-        /// both. Must be at least 2 KiB less than [`message_size_max`](Self::message_size_max). The sum of this limit,
+        /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106.
+        /// Clients are also limited by the [`publication_size_max`](crate::NamespaceOptions::publication_size_max) of
+        /// the namespace; raise both. Must be at least 2 KiB less than [`message_size_max`](Self::message_size_max).
+        /// The sum of this limit,
         /// [`client_info_size_max`](Self::client_info_size_max) and 2 KiB must be at most half of
         /// [`queue_bytes_max`](Self::queue_bytes_max); otherwise one publication could exceed the queue of every subscriber.
         /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
         pub publication_size_max: usize as ByteSize = 64 << 10,
-        /// Maximum number of commands that one client may send per second, on average over a few seconds. Bursts of four times
-        /// as many are allowed; after that the client is disconnected with 3013, and SDKs reconnect after a pause.
+        /// Maximum number of commands that one client may send per second, on average over a few seconds. Bursts of
+        /// four times as many are allowed; after that the client is disconnected with 3013, and SDKs reconnect after a
+        /// pause.
         pub commands_per_second_max: u32 = 250,
         /// Maximum number of channels that one client is subscribed to. Further subscriptions fail with error 106.
         pub channels_per_client_max: usize = 128,
-        /// Maximum size of the `data` of the `connect` command, in bytes of JSON. Larger data fails with error 106, after which
-        /// SDKs do not reconnect. Others receive it as `conn_info.unverified` with each publication and in presence, so a larger
-        /// limit lets one client inflate the pushes and replies of its channels. With zero, the data is ignored and not shown.
+        /// Maximum size of the `data` of the `connect` command, in bytes of JSON. Larger data fails with error 106,
+        /// after which SDKs do not reconnect. Others receive it as `conn_info.unverified` with each publication and in
+        /// presence, so a larger limit lets one client inflate the pushes and replies of its channels. With zero, the
+        /// data is ignored and not shown.
         pub client_info_size_max: usize as ByteSize = 4 << 10,
-        /// Maximum number of bytes queued for one client. A client that reads too slowly and exceeds it is disconnected with
+        /// Maximum number of bytes queued for one client. A client that reads too slowly and exceeds it is disconnected
+        /// with
         /// 3008. Must be at least twice the size of the largest push and of the largest reply.
         pub queue_bytes_max: usize as ByteSize = 1 << 20,
-        /// Maximum size of a reply, in bytes. A command with a larger reply fails with error 106. Must be at most half of
+        /// Maximum size of a reply, in bytes. A command with a larger reply fails with error 106. Must be at most half
+        /// of
         /// [`queue_bytes_max`](Self::queue_bytes_max), to leave room for pushes.
         pub reply_size_max: usize as ByteSize = 512 << 10,
-        /// Maximum number of clients in a `presence` reply. In larger channels `presence` fails with error 106, and only
-        /// `presence_stats` works.
+        /// Maximum number of clients in a `presence` reply. In larger channels `presence` fails with error 106, and
+        /// only `presence_stats` works.
         pub presence_clients_max: usize = 4_000,
-        /// Maximum memory of one channel's history. Beyond it, the oldest publications are evicted. Must be at least 1 KiB less
-        /// than [`reply_size_max`](Self::reply_size_max), because a client that recovers gets all of it in one reply.
+        /// Maximum memory of one channel's history. Beyond it, the oldest publications are evicted. Must be at least 1
+        /// KiB less than [`reply_size_max`](Self::reply_size_max), because a client that recovers gets all of it in one
+        /// reply.
         pub history_bytes_per_channel_max: usize as ByteSize = 384 << 10,
-        /// Maximum memory of all histories. Beyond it, the least recently used history is evicted, and the subscribers of its
-        /// channel are unsubscribed so that they recover. Publishing and reading both count as use.
+        /// Maximum memory of all histories. Beyond it, the least recently used history is evicted, and the subscribers
+        /// of its channel are unsubscribed so that they recover. Publishing and reading both count as use.
         pub history_bytes_max: usize as ByteSize = 256 << 20,
     }
 }
 
 impl Limits {
-    /// Sets [`publication_size_max`](Self::publication_size_max), and raises the limits that are too small for publications
-    /// of this size with the current [`client_info_size_max`](Self::client_info_size_max): messages, queues, replies, and
-    /// the history of a channel, which must hold at least one publication.
+    /// Sets [`publication_size_max`](Self::publication_size_max), and raises the limits that are too small for
+    /// publications of this size with the current [`client_info_size_max`](Self::client_info_size_max): messages,
+    /// queues, replies, and the history of a channel, which must hold at least one publication.
     ///
     /// ```
     /// let mut config = sockeye_server::Config::default();
@@ -527,34 +536,35 @@ options! {
     /// Timeouts and intervals. The docs of each timeout say what happens when it expires.
     #[derive(PartialEq, Eq)]
     pub struct Timeouts {
-        /// Time to receive the complete head of an HTTP request, counted from the previous response on a reused connection;
-        /// after that, the connection is closed.
+        /// Time to receive the complete head of an HTTP request, counted from the previous response on a reused
+        /// connection; after that, the connection is closed.
         pub request_head: Duration = Duration::from_secs(10),
         /// Total lifetime of an HTTP connection that does not become a WebSocket; after that, it is closed.
         pub http_connection: Duration = Duration::from_secs(60),
-        /// Time from the upgrade to the `connect` command; after that, the client is disconnected with 3000, or with 3502 if
-        /// `connect` failed. Also the time for the body of a request to `/connection/http_stream` or `/emulation`; after that,
-        /// it is answered with 408.
+        /// Time from the upgrade to the `connect` command; after that, the client is disconnected with 3000, or with
+        /// 3502 if `connect` failed. Also the time for the body of a request to `/connection/http_stream` or
+        /// `/emulation`; after that, it is answered with 408.
         pub connect: Duration = Duration::from_secs(10),
-        /// Interval of the server's pings, which is part of the reply to `connect`. Must be longer than [`pong`](Self::pong).
+        /// Interval of the server's pings, which is part of the reply to `connect`. Must be longer than
+        /// [`pong`](Self::pong).
         pub ping_interval: Duration = Duration::from_secs(25),
         /// Time to answer a ping; after that, the client is disconnected with 3012. Must be shorter than
         /// [`ping_interval`](Self::ping_interval), so that at most one ping is unanswered. A client that stops responding is
         /// removed from its channels after the sum of both, 33 s by default.
         pub pong: Duration = Duration::from_secs(8),
-        /// How often each channel with history is compared with the engine. If a publication is missing, its subscribers are
-        /// unsubscribed with 2500, and recover; with Redis or NATS, the node first reads what is missing and delivers it, so that
-        /// subscribers notice nothing. The server examines at most 4,096 channels at a time, 64 times per interval;
-        /// with more channels, the check of each takes place less often.
+        /// How often each channel with history is compared with the engine. If a publication is missing, its
+        /// subscribers are unsubscribed with 2500, and recover; with Redis or NATS, the node first reads what is
+        /// missing and delivers it, so that subscribers notice nothing. The server examines at most 4,096 channels at a
+        /// time, 64 times per interval; with more channels, the check of each takes place less often.
         pub position_check: Duration = Duration::from_secs(40),
         /// Time for a slow client to read 64 KiB; after that, the client is disconnected with 3008.
         pub write: Duration = Duration::from_secs(33),
         /// Time for the closing handshake of one connection; after that, TCP is closed without it.
         pub close: Duration = Duration::from_secs(5),
         library_only {
-            /// Time over which clients are disconnected after the shutdown signal, in random order, so that they do not all
-            /// reconnect at once. By default all at once. Must be shorter than [`shutdown`](Self::shutdown). `sockeye serve`
-            /// derives it from its setting `drain`.
+            /// Time over which clients are disconnected after the shutdown signal, in random order, so that they do not
+            /// all reconnect at once. By default all at once. Must be shorter than [`shutdown`](Self::shutdown).
+            /// `sockeye serve` derives it from its setting `drain`.
             pub drain: Duration = Duration::ZERO,
             /// Time for all connections to end after the shutdown signal; after that, they are dropped. `sockeye serve`
             /// derives it from its setting `drain`.

@@ -8,8 +8,8 @@ use super::options::options;
 options! {
     /// Options of the channels of one namespace.
     ///
-    /// The namespace of a channel is the part of its name before the first `:`, such as `chat` in `chat:general`. The default
-    /// is closed: no history, subscriptions only with a token. [`open`](Self::open) is the opposite.
+    /// The namespace of a channel is the part of its name before the first `:`, such as `chat` in `chat:general`. The
+    /// default is closed: no history, subscriptions only with a token. [`open`](Self::open) is the opposite.
     ///
     /// ```
     /// use sockeye_server::{NamespaceOptions, Access};
@@ -20,7 +20,8 @@ options! {
     /// ```
     #[derive(PartialEq, Eq)]
     pub struct NamespaceOptions {
-        /// Maximum number of publications in the history of a channel. Zero disables history, recovery and delta compression.
+        /// Maximum number of publications in the history of a channel. Zero disables history, recovery and delta
+        /// compression.
         pub history_size: usize = 0,
         /// How long a publication stays in the history.
         pub history_ttl: Duration = DAY,
@@ -40,22 +41,25 @@ options! {
         pub join_leave: bool = false,
         /// Whether subscribers may ask for `fossil` deltas instead of whole publications. Needs history.
         pub delta: bool = false,
-        /// Whether pushes to JSON clients that accept it (`flag` 1) have a short number in place of the name of the channel.
-        /// Protobuf clients always get the name, because the JavaScript SDK does not recognize the number there.
+        /// Whether pushes to JSON clients that accept it (`flag` 1) have a short number in place of the name of the
+        /// channel. Protobuf clients always get the name, because the JavaScript SDK does not recognize the number
+        /// there.
         pub channel_ids: bool = true,
-        /// Recovers only the newest publication of a channel, as a cache, even for clients without a position. Needs history.
+        /// Recovers only the newest publication of a channel, as a cache, even for clients without a position. Needs
+        /// history.
         pub cache: bool = false,
-        /// Whether the backend decides about subscriptions without a token, instead of `allow_subscribe`. Private (`$`) and
-        /// user-limited (`#`) channels keep their rules. Needs `hooks.subscribe_url`.
+        /// Whether the backend decides about subscriptions without a token, instead of `allow_subscribe`. Private (`$`)
+        /// and user-limited (`#`) channels keep their rules. Needs `hooks.subscribe_url`.
         pub subscribe_hook: bool = false,
         /// Whether the backend decides when a subscription expires, instead of a new token of the client. Needs
         /// `hooks.sub_refresh_url`.
         pub sub_refresh_hook: bool = false,
-        /// Whether the backend decides about publications of clients, instead of `allow_publish`. It may change them. Needs
-        /// `hooks.publish_url`.
+        /// Whether the backend decides about publications of clients, instead of `allow_publish`. It may change them.
+        /// Needs `hooks.publish_url`.
         pub publish_hook: bool = false,
-        /// Who may subscribe. Clients with a subscription token always may, except with `nobody`. Channels named `name#u1,u2`
-        /// admit these users instead, with and without a token, and private channels (`$name`) need a token.
+        /// Who may subscribe. Clients with a subscription token always may, except with `nobody`. Channels named
+        /// `name#u1,u2` admit these users instead, with and without a token, and private channels (`$name`) need a
+        /// token.
         pub allow_subscribe: Access = Access::Token,
         /// Who may publish.
         pub allow_publish: Access = Access::Nobody,
@@ -65,24 +69,24 @@ options! {
         pub allow_presence: Access = Access::Nobody,
         /// What happens to a subscriber that reads more slowly than its channels publish.
         pub slow_consumer: SlowConsumerPolicy = SlowConsumerPolicy::Disconnect,
-        /// How long a publication waits if Redis or NATS is not reachable; then it fails with the temporary error 100. The
-        /// publisher waits for the answer. At most 5 s, and 16 MiB on each node. By default a publication fails at once. The
-        /// embedded engine does not need it.
+        /// How long a publication waits if Redis or NATS is not reachable; then it fails with the temporary error 100.
+        /// The publisher waits for the answer. At most 5 s, and 16 MiB on each node. By default a publication fails at
+        /// once. The embedded engine does not need it.
         pub outage_buffer: Duration = Duration::ZERO,
-        /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. By default, only the
-        /// server-wide limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies, which is always the
-        /// only limit for the HTTP API and for data that `publish_hook` returns.
+        /// Maximum size of the data of a client's publication, in bytes. A larger one fails with error 106. By default,
+        /// only the server-wide limit [`limits.publication_size_max`](crate::Limits::publication_size_max) applies,
+        /// which is always the only limit for the HTTP API and for data that `publish_hook` returns.
         pub publication_size_max: Option<usize> as ByteSize = None,
-        /// Maximum number of publications per second of one client into one channel; more fail with error 111. By default
-        /// there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).
+        /// Maximum number of publications per second of one client into one channel; more fail with error 111. By
+        /// default there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).
         pub publication_rate_max: Option<u32> = None,
     }
 }
 
 /// Which clients may do something in a channel.
 ///
-/// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value. The values
-/// do not restrict the server: connection tokens, hooks and the HTTP API subscribe clients to any channel.
+/// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value. The
+/// values do not restrict the server: connection tokens, hooks and the HTTP API subscribe clients to any channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
@@ -94,7 +98,8 @@ pub enum Access {
     Authenticated,
     /// Subscribers of the channel. For `allow_subscribe`, the same as [`Token`](Self::Token).
     Subscriber,
-    /// Clients with a subscription token, and those whose subscription a connection token, the backend or the HTTP API granted.
+    /// Clients with a subscription token, and those whose subscription a connection token, the backend or the HTTP API
+    /// granted.
     Token,
 }
 
@@ -120,8 +125,8 @@ pub type Namespaces = BTreeMap<String, NamespaceOptions>;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl NamespaceOptions {
-    /// Options that allow everything to everyone: anonymous clients may subscribe, publish, and read presence and a history
-    /// of 100 publications that are at most a day old.
+    /// Options that allow everything to everyone: anonymous clients may subscribe, publish, and read presence and a
+    /// history of 100 publications that are at most a day old.
     pub fn open() -> Self {
         Self {
             history_size: 100,
@@ -166,8 +171,8 @@ pub(crate) fn demo_namespaces() -> Namespaces {
     .collect()
 }
 
-/// The namespace in the name of a channel: the part before the first `:`, without the `$` of private channels. Empty if there
-/// is none.
+/// The namespace in the name of a channel: the part before the first `:`, without the `$` of private channels. Empty if
+/// there is none.
 pub(crate) fn namespace_of(channel: &str) -> &str {
     let channel = channel.strip_prefix('$').unwrap_or(channel);
     channel.split_once(':').map_or("", |(namespace, _)| namespace)

@@ -262,8 +262,8 @@ impl OptionValue for Duration {
     }
 }
 
-/// Parses a time: numbers with units in descending order, such as `1m30s`, `500ms` or `1.5h`, or a number of seconds without
-/// a unit. Returns `None` if it is not valid.
+/// Parses a time: numbers with units in descending order, such as `1m30s`, `500ms` or `1.5h`, or a number of seconds
+/// without a unit. Returns `None` if it is not valid.
 ///
 /// ```
 /// use std::time::Duration;

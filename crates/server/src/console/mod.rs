@@ -1,9 +1,10 @@
-//! The admin console at `/console`: statistics, channels, and the calls of the HTTP API, behind a password. Off without one.
+//! The admin console at `/console`: statistics, channels, and the calls of the HTTP API, behind a password. Off without
+//! one.
 //!
 //! A session starts with the password at `/console/login`. Its token is in a cookie that pages cannot read, or in the
-//! response for programs, which send it as a bearer token. Three rules keep other sites out: the cookie is `SameSite=Strict`,
-//! it counts only with the header [`CONSOLE_HEADER`], which a page of another origin cannot send, and a request that names
-//! another origin is refused. Requests pass the host policy before they come here.
+//! response for programs, which send it as a bearer token. Three rules keep other sites out: the cookie is
+//! `SameSite=Strict`, it counts only with the header [`CONSOLE_HEADER`], which a page of another origin cannot send,
+//! and a request that names another origin is refused. Requests pass the host policy before they come here.
 
 mod samples;
 mod sessions;

@@ -1,7 +1,7 @@
 //! A live view of the publications of one channel, as lines of JSON in the response to a request.
 //!
-//! A tap is a subscriber that presence, statistics and other clients do not see. It is bounded: while the operator's browser
-//! reads more slowly than the channel publishes, the oldest publications are dropped, and a line says how many.
+//! A tap is a subscriber that presence, statistics and other clients do not see. It is bounded: while the operator's
+//! browser reads more slowly than the channel publishes, the oldest publications are dropped, and a line says how many.
 
 use std::sync::Arc;
 use std::time::Duration;

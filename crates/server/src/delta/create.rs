@@ -1,7 +1,8 @@
 //! Search for common parts of source and target, and the writer of deltas.
 //!
 //! The common prefix and suffix are found first: most publications differ from the previous one in a few fields. The
-//! middle part is scanned from left to right for blocks of the source, which are looked up by a hash of [`BLOCK`] bytes. A match is extended in both directions. At each position at most [`CANDIDATES_MAX`] blocks are compared, and
+//! middle part is scanned from left to right for blocks of the source, which are looked up by a hash of [`BLOCK`]
+//! bytes. A match is extended in both directions. At each position at most [`CANDIDATES_MAX`] blocks are compared, and
 //! the bytes compared are at most that many times the bytes that the best match then covers, so hash collisions and
 //! repetitive data cost a constant factor.
 

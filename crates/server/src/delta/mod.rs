@@ -1,8 +1,8 @@
 //! The fossil delta format: a publication as its difference to the previous one (`delta: "fossil"`).
 //!
 //! A delta is the size of the target, a newline, and commands: `<count>@<offset>,` copies from the source,
-//! `<count>:<bytes>` inserts, `<checksum>;` ends it. Integers are unsigned, 32 bits wide, in base 64 with an alphabet of
-//! the format's own. The format is described at <https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki>.
+//! `<count>:<bytes>` inserts, `<checksum>;` ends it. Integers are unsigned, 32 bits wide, in base 64 with an alphabet
+//! of the format's own. The format is described at <https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki>.
 //!
 //! [`create`] works on bytes, for Protobuf. [`create_text`] makes a delta that is itself valid UTF-8, because JSON
 //! clients receive it inside a JSON string: no insert command begins or ends within a character.
@@ -25,7 +25,8 @@ pub(crate) use self::create::{create, create_text};
 /// much smaller.
 pub(crate) const SIZE_MAX: usize = 16 << 20;
 
-/// Creates the delta between two publications in the form for an encoding, or returns `None` if it would not be smaller.
+/// Creates the delta between two publications in the form for an encoding, or returns `None` if it would not be
+/// smaller.
 pub(crate) fn between(encoding: Encoding, previous: &Data, next: &Data) -> Option<Vec<u8>> {
     match encoding {
         Encoding::Json => create_text(&previous.to_json(), &next.to_json()).map(String::into_bytes),

@@ -1,11 +1,12 @@
 //! The market: the channels of the feed, its snapshots, and slow links for clients that ask for one.
 //!
-//! `market:ticks` gets one publication per step with all trades of the step, `market:<symbol>` those of one symbol. A page
-//! subscribes first, loads a snapshot by HTTP, and applies the publications whose number is higher than the snapshot's.
+//! `market:ticks` gets one publication per step with all trades of the step, `market:<symbol>` those of one symbol. A
+//! page subscribes first, loads a snapshot by HTTP, and applies the publications whose number is higher than the
+//! snapshot's.
 //!
-//! To compare policies towards slow clients, the trades are also published to `ticks` in the namespaces `market_drop_oldest`
-//! and `market_latest`, if the configuration has them, as it does without a file. In a namespace that keeps the latest publication of each key, every
-//! trade is a publication of its own, with its symbol as the key.
+//! To compare policies towards slow clients, the trades are also published to `ticks` in the namespaces
+//! `market_drop_oldest` and `market_latest`, if the configuration has them, as it does without a file. In a namespace
+//! that keeps the latest publication of each key, every trade is a publication of its own, with its symbol as the key.
 
 mod feed;
 

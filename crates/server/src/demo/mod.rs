@@ -1,8 +1,8 @@
 //! The demonstrations behind the pages: a market feed and a game, both simulated in the server.
 //!
-//! They are ordinary publishers: they publish through the engine, and clients subscribe to their channels as to any other.
-//! Clients publish to them too. [`Demos::consume`] takes these publications before they reach the engine, so that no client
-//! can publish a price or a game state of its own.
+//! They are ordinary publishers: they publish through the engine, and clients subscribe to their channels as to any
+//! other. Clients publish to them too. [`Demos::consume`] takes these publications before they reach the engine, so
+//! that no client can publish a price or a game state of its own.
 //!
 //! A simulation runs while its channels have subscribers. Otherwise its task waits for [`Demos::interest_changed`].
 
@@ -34,8 +34,8 @@ const INPUT_BYTES_MAX: usize = 256;
 const LINGER: Duration = Duration::from_secs(20);
 
 impl Demos {
-    /// Takes a publication of a client if a demonstration owns the channel. Returns whether it was taken; invalid ones are
-    /// taken and discarded.
+    /// Takes a publication of a client if a demonstration owns the channel. Returns whether it was taken; invalid ones
+    /// are taken and discarded.
     pub(crate) fn consume(&self, node: &Node, channel: &ChannelName, content: &Content) -> bool {
         let channel = channel.as_str();
         let (is_market, is_game) = (market::owns(channel), game::owns(channel));

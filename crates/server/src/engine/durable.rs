@@ -1,7 +1,7 @@
 //! The log of the memory engine: what goes into the journal, and how streams are restored from it.
 //!
-//! Two channels of the log are not channels of clients. Their names start with a control character, which no channel name
-//! contains: [`SEED`] has the seed of the epochs, [`PROBE`] what readiness checks write.
+//! Two channels of the log are not channels of clients. Their names start with a control character, which no channel
+//! name contains: [`SEED`] has the seed of the epochs, [`PROBE`] what readiness checks write.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -259,7 +259,8 @@ impl Retain for Kept {
 }
 
 impl Log {
-    /// Notes that streams are evicted, so that the next process draws a new seed. Must succeed before the first eviction.
+    /// Notes that streams are evicted, so that the next process draws a new seed. Must succeed before the first
+    /// eviction.
     pub(super) async fn note_evictions(&self) -> Result<(), EngineError> {
         self.append_seed(&[]).await
     }

@@ -3,9 +3,9 @@
 //! The epoch of a channel is derived from a random seed, its name, and the number of its evictions. A channel without a
 //! stream therefore has an epoch without using memory, and its first publication continues that epoch.
 //!
-//! With a log, the seed is in the log, and clients see the epoch with the era of the log behind it. The numbers of evictions
-//! are not in the log. Before the first eviction, the log therefore gets a note that the seed must not be used by the next
-//! process.
+//! With a log, the seed is in the log, and clients see the epoch with the era of the log behind it. The numbers of
+//! evictions are not in the log. Before the first eviction, the log therefore gets a note that the seed must not be
+//! used by the next process.
 
 use super::Epoch;
 

@@ -1,7 +1,7 @@
 //! Idempotency keys: a publisher that repeats a publication with the same key gets the result of the first one.
 //!
-//! Keys count per channel. They are forgotten after [`KEY_TTL`], or earlier if there are very many. While a publication is
-//! in progress, repetitions wait for it; if it fails, one of them takes its place.
+//! Keys count per channel. They are forgotten after [`KEY_TTL`], or earlier if there are very many. While a publication
+//! is in progress, repetitions wait for it; if it fails, one of them takes its place.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -30,7 +30,8 @@ const SHARDS: usize = 64;
 /// Maximum number of completed keys per shard, 262,144 in all, which take 30 MiB. Beyond it the oldest are forgotten.
 const KEYS_PER_SHARD_MAX: usize = 4096;
 
-/// A hash of channel and key. With 128 bits and random hash keys, two that are equal by accident are out of the question.
+/// A hash of channel and key. With 128 bits and random hash keys, two that are equal by accident are out of the
+/// question.
 type KeyId = u128;
 
 #[derive(Debug, Default)]

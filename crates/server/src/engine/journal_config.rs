@@ -8,9 +8,9 @@ use crate::journal::{Fsync, Journal, JournalCheck, JournalOptions, JournalRepair
 
 /// A log on disk, from which the histories of all channels are restored at the next start.
 ///
-/// A publication in a channel with history is acknowledged and delivered after it was written to the log. [`Fsync`] decides
-/// what a power cut can cost. While the disk is full, publishing to channels with history fails with error 100 and the
-/// server is not ready; it recovers by itself.
+/// A publication in a channel with history is acknowledged and delivered after it was written to the log. [`Fsync`]
+/// decides what a power cut can cost. While the disk is full, publishing to channels with history fails with error 100
+/// and the server is not ready; it recovers by itself.
 ///
 /// ```
 /// use sockeye_server::{Config, Fsync, JournalConfig};
@@ -29,8 +29,8 @@ pub struct JournalConfig {
     pub fsync: Fsync,
     /// What to do about a damaged log. By default the server does not start.
     pub repair: JournalRepair,
-    /// Maximum size of the log in bytes, 4 GiB by default. Beyond it, publishing fails as if the disk were full. The log
-    /// takes about twice the size of all histories.
+    /// Maximum size of the log in bytes, 4 GiB by default. Beyond it, publishing fails as if the disk were full. The
+    /// log takes about twice the size of all histories.
     pub size_max: u64,
     /// Makes files and waits shorter, to reach the limits sooner.
     #[cfg(test)]

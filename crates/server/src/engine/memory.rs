@@ -7,8 +7,8 @@
 //! streams are evicted. If such a channel is used again, it gets a new stream with a new epoch, so that clients with a
 //! position in the old stream learn that they cannot recover.
 //!
-//! With a log, a publication is numbered and queued for the log under one lock, and delivered when the log has it. The task
-//! of the publisher delivers it, together with all earlier ones of the channel that have not been delivered yet.
+//! With a log, a publication is numbered and queued for the log under one lock, and delivered when the log has it. The
+//! task of the publisher delivers it, together with all earlier ones of the channel that have not been delivered yet.
 
 use std::fmt;
 use std::pin::Pin;
@@ -247,7 +247,8 @@ impl Published {
 
 /// Waits until the log has a change, then applies and delivers it. Resolves to the position after the change.
 ///
-/// If it is dropped before that, a task takes its place: the change will be in the log, and its offset cannot be taken back.
+/// If it is dropped before that, a task takes its place: the change will be in the log, and its offset cannot be taken
+/// back.
 struct Logging(Option<InLog>);
 
 struct InLog {

@@ -1,10 +1,10 @@
 //! Engines number publications, store history, and keep presence.
 //!
-//! An [`Engine`] has two parts, which are independent of each other and of connections. A [`Broker`] assigns an offset to
-//! each publication, stores it, and passes it to [`Deliver`] on every node with subscribers, in the order of the offsets.
-//! A [`PresenceStore`] keeps the members of each channel. [`MemoryBroker`] and [`MemoryPresence`] serve a single node;
-//! with a log on disk ([`JournalConfig`]) the broker keeps its history over a restart. The traits also suit Redis or NATS: all
-//! calls are asynchronous, and the hub checks the offsets that a broker delivers.
+//! An [`Engine`] has two parts, which are independent of each other and of connections. A [`Broker`] assigns an offset
+//! to each publication, stores it, and passes it to [`Deliver`] on every node with subscribers, in the order of the
+//! offsets. A [`PresenceStore`] keeps the members of each channel. [`MemoryBroker`] and [`MemoryPresence`] serve a
+//! single node; with a log on disk ([`JournalConfig`]) the broker keeps its history over a restart. The traits also
+//! suit Redis or NATS: all calls are asynchronous, and the hub checks the offsets that a broker delivers.
 
 pub(crate) mod cluster;
 mod durable;
@@ -65,8 +65,8 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
     /// Level-triggered: if one client leaves while another subscribes, the order of their calls does not matter.
     fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
-    /// Numbers, stores and delivers a publication. When the call returns, the publication is in the history, and as durable
-    /// as the broker makes it.
+    /// Numbers, stores and delivers a publication. When the call returns, the publication is in the history, and as
+    /// durable as the broker makes it.
     ///
     /// # Cancel safety
     /// A call that is dropped either has no effect or is completed in the background.
@@ -85,9 +85,9 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
     /// nothing can still recover.
     fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
-    /// Returns the positions of the newest publications of channels, in their order, for the check whether subscribers have
-    /// missed one. It does not count as a use of the histories. `None` for a channel without history, and for one whose
-    /// position cannot be read at the moment.
+    /// Returns the positions of the newest publications of channels, in their order, for the check whether subscribers
+    /// have missed one. It does not count as a use of the histories. `None` for a channel without history, and for one
+    /// whose position cannot be read at the moment.
     fn positions<'a>(&'a self, channels: &'a [ChannelName]) -> EngineFuture<'a, Vec<Option<Position>>>;
 
     /// Frees what has expired. To be called periodically.
@@ -112,8 +112,8 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
         Box::pin(std::future::pending())
     }
 
-    /// Reads the stream of a channel that has missed a publication, and delivers what is missing. Returns whether the engine
-    /// can do that; otherwise the subscribers have to recover.
+    /// Reads the stream of a channel that has missed a publication, and delivers what is missing. Returns whether the
+    /// engine can do that; otherwise the subscribers have to recover.
     fn repair(&self, _: &ChannelName) -> bool {
         false
     }
@@ -150,7 +150,8 @@ pub(crate) trait NodeBus: Send + Sync {
 ///
 /// Calls may be concurrent. A call that fails may have taken effect.
 pub(crate) trait PresenceStore: Send + Sync + fmt::Debug {
-    /// Adds a client to the members of a channel. If its node dies, its leave is announced where `announces_leave` says so.
+    /// Adds a client to the members of a channel. If its node dies, its leave is announced where `announces_leave` says
+    /// so.
     fn add<'a>(
         &'a self,
         subscription: &'a Subscription,
@@ -417,7 +418,8 @@ pub(crate) trait ChannelPositions: Deliver {
     /// Whether a publication with these offsets continues the channel.
     fn continuity(&self, channel: &ChannelName, epoch: &Epoch, offset: u64, previous: u64) -> Continuity;
 
-    /// The position of the newest publication that was delivered, if the channel has subscribers and the position is known.
+    /// The position of the newest publication that was delivered, if the channel has subscribers and the position is
+    /// known.
     fn position(&self, channel: &ChannelName) -> Option<Position>;
 
     /// The positions of all channels that have one.
@@ -426,8 +428,8 @@ pub(crate) trait ChannelPositions: Deliver {
     /// The channels with subscribers.
     fn channels(&self) -> Vec<ChannelName>;
 
-    /// Ends the positioned subscriptions to a channel with "insufficient state", if the channel is still at `seen`, which is
-    /// not `top`. Returns whether it did. The channel continues at `top`.
+    /// Ends the positioned subscriptions to a channel with "insufficient state", if the channel is still at `seen`,
+    /// which is not `top`. Returns whether it did. The channel continues at `top`.
     fn catch_up(&self, channel: &ChannelName, seen: &Position, top: &Position) -> bool;
 }
 

@@ -1,7 +1,7 @@
 //! The payload of a publication in the log.
 //!
-//! A list of fields: number (1 byte), length (4 bytes, little endian), content. Fields with unknown numbers are skipped, so
-//! that a log can be read by an older version of the server.
+//! A list of fields: number (1 byte), length (4 bytes, little endian), content. Fields with unknown numbers are
+//! skipped, so that a log can be read by an older version of the server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

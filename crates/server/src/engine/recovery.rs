@@ -2,7 +2,8 @@
 
 use super::{History, Position};
 
-/// Whether `history`, read from just after `from`, contains all publications since then. Partial recovery is not possible.
+/// Whether `history`, read from just after `from`, contains all publications since then. Partial recovery is not
+/// possible.
 pub(crate) fn is_recovered(from: &Position, history: &History) -> bool {
     // A client without an epoch has no position in an older epoch.
     if !from.epoch.as_str().is_empty() && from.epoch != history.top.epoch {

@@ -3,7 +3,8 @@
 //! - By last use, for the memory budget: a doubly linked list through the slots, O(1) per use.
 //! - By expiry, for the sweep: an ordered set, O(log n), changed only by the sweep and by the creation of a stream.
 //!
-//! No operation iterates over all streams. Evicted streams are returned to the caller, which drops them without the lock.
+//! No operation iterates over all streams. Evicted streams are returned to the caller, which drops them without the
+//! lock.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -49,8 +50,8 @@ pub(super) struct Entry {
     pub(super) used_at: Instant,
 }
 
-/// Number of counters, which take 4 KiB per shard. Channels without a stream that share a counter with an evicted channel
-/// also get a new epoch.
+/// Number of counters, which take 4 KiB per shard. Channels without a stream that share a counter with an evicted
+/// channel also get a new epoch.
 const EVICTION_COUNTERS: usize = 1024;
 
 impl Shard {
@@ -140,8 +141,8 @@ impl Shard {
         *counter = counter.wrapping_add(1);
     }
 
-    /// A number that grows with each eviction of the channel whose name has this hash, and sometimes with evictions of other
-    /// channels. The epoch of a channel without a stream is derived from it.
+    /// A number that grows with each eviction of the channel whose name has this hash, and sometimes with evictions of
+    /// other channels. The epoch of a channel without a stream is derived from it.
     pub(super) fn evictions(&self, hash: u64) -> u32 {
         self.evictions[counter(hash)]
     }

@@ -1,8 +1,8 @@
 //! The history of one channel: the newest publications, limited in number, size and age.
 //!
-//! With a log, a publication is numbered before it is in the log ([`Stream::begin`]), and becomes part of the history when
-//! it is ([`Stream::commit`]). Until then it is pending: it is not delivered, reads do not return it, and it displaces no
-//! older publication. If it cannot be stored, its offset is taken back, and those of later ones with it
+//! With a log, a publication is numbered before it is in the log ([`Stream::begin`]), and becomes part of the history
+//! when it is ([`Stream::commit`]). Until then it is pending: it is not delivered, reads do not return it, and it
+//! displaces no older publication. If it cannot be stored, its offset is taken back, and those of later ones with it
 //! ([`Stream::abort`]).
 
 use std::collections::VecDeque;
@@ -52,8 +52,8 @@ pub(super) type Serial = u64;
 /// Accounted size of an empty stream: itself, its map entry, its epoch and its name.
 pub(super) const STREAM_BYTES: usize = 512;
 
-/// Accounted size of a publication without its JSON: at least its memory, and at least its size in a reply without the JSON
-/// (72 + 36 + 40 bytes: field names, client id, two numbers of maximum length).
+/// Accounted size of a publication without its JSON: at least its memory, and at least its size in a reply without the
+/// JSON (72 + 36 + 40 bytes: field names, client id, two numbers of maximum length).
 pub(crate) const PUBLICATION_BYTES: usize = 160;
 
 impl Stream {
@@ -135,8 +135,8 @@ impl Stream {
         }
     }
 
-    /// Applies a publication of the log. `None` stands for one that was not readable, and for a record that the stream keeps
-    /// no publication up to there. Returns whether the stream had publications that this replaced.
+    /// Applies a publication of the log. `None` stands for one that was not readable, and for a record that the stream
+    /// keeps no publication up to there. Returns whether the stream had publications that this replaced.
     pub(super) fn restore(
         &mut self,
         logged_epoch: &str,

@@ -1,11 +1,11 @@
 //! The streams of all channels, within one memory budget.
 //!
-//! The first publication creates the stream of a channel. Without a stream, reading the history does not create one: the
-//! channel is at offset 0 of an epoch that is derived from its name and its number of evictions. The next publication
-//! continues this epoch, so a client that has read the empty history can recover from it.
+//! The first publication creates the stream of a channel. Without a stream, reading the history does not create one:
+//! the channel is at offset 0 of an epoch that is derived from its name and its number of evictions. The next
+//! publication continues this epoch, so a client that has read the empty history can recover from it.
 //!
-//! Lock order: shard, then stream. A thread that holds the lock of a shard never waits for a stream, because the lock of a
-//! stream is held during delivery. A bounded number of streams is examined per lock of a shard.
+//! Lock order: shard, then stream. A thread that holds the lock of a shard never waits for a stream, because the lock
+//! of a stream is held during delivery. A bounded number of streams is examined per lock of a shard.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -106,7 +106,8 @@ impl Streams {
         result
     }
 
-    /// Numbers a publication, and has it logged by `log`, which gets the epoch in the log and the offset. It is pending until
+    /// Numbers a publication, and has it logged by `log`, which gets the epoch in the log and the offset. It is pending
+    /// until
     /// [`commit`](Self::commit) or [`abort`](Self::abort).
     pub(super) fn begin<T>(
         &self,
@@ -127,8 +128,8 @@ impl Streams {
         })
     }
 
-    /// Begins to remove the history of a channel, as [`begin`](Self::begin) does with a publication. Returns `None` if the
-    /// channel has no stream.
+    /// Begins to remove the history of a channel, as [`begin`](Self::begin) does with a publication. Returns `None` if
+    /// the channel has no stream.
     pub(super) fn begin_removal<T>(
         &self,
         channel: &ChannelName,
@@ -359,8 +360,8 @@ impl Streams {
         stream
     }
 
-    /// Evicts the least recently used streams until the rest fit the budget. Without a low-water mark, each publisher only
-    /// evicts as much as it has added.
+    /// Evicts the least recently used streams until the rest fit the budget. Without a low-water mark, each publisher
+    /// only evicts as much as it has added.
     fn enforce_budget(&self) {
         let mut busy = 0;
         if self.bytes.load(Ordering::Relaxed) > self.bytes_max && !self.may_evict() {
@@ -535,8 +536,8 @@ mod tests {
         fn leave(&self, _: &ChannelName, _: &ClientInfo) {}
     }
 
-    /// With concurrent threads, the offsets of each stream have no gap, no epoch occurs twice, and the accounted size is the
-    /// actual one.
+    /// With concurrent threads, the offsets of each stream have no gap, no epoch occurs twice, and the accounted size
+    /// is the actual one.
     #[test]
     fn concurrent_publish_read_and_sweep_are_consistent() {
         let limits = HistoryLimits {

@@ -9,7 +9,8 @@ use super::cluster::Store;
 use super::nats::{InvalidNatsUrl, NatsConfig, NatsStore};
 use super::redis::{InvalidRedisUrl, RedisConfig, RedisStore};
 
-/// The engine that several nodes share: where they keep histories and presence, and through which they pass publications.
+/// The engine that several nodes share: where they keep histories and presence, and through which they pass
+/// publications.
 ///
 /// `Debug` and `Display` show no password.
 ///
@@ -24,7 +25,8 @@ use super::redis::{InvalidRedisUrl, RedisConfig, RedisStore};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EngineUrl {
-    /// `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, ..., and the same with `valkey` instead of `redis`.
+    /// `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, ..., and the same with `valkey` instead of
+    /// `redis`.
     Redis(RedisConfig),
     /// `nats://` or `tls://`: NATS JetStream.
     Nats(NatsConfig),

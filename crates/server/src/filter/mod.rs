@@ -1,8 +1,9 @@
 //! Tag filters (`tf`): a subscriber asks for those publications of a channel whose tags match an expression.
 //!
 //! A client sends a tree of [`FilterNode`]s. [`Filter::new`] checks it against the limits below and prepares it for
-//! evaluation, which takes bounded time and no allocation. Semantics are those of Centrifugo: an absent tag differs from
-//! every value, and `lt`, `lte`, `gt`, `gte` compare decimal numbers; they never match a value that is not a number.
+//! evaluation, which takes bounded time and no allocation. Semantics are those of Centrifugo: an absent tag differs
+//! from every value, and `lt`, `lte`, `gt`, `gte` compare decimal numbers; they never match a value that is not a
+//! number.
 
 mod decimal;
 #[cfg(test)]

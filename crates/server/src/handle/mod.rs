@@ -37,12 +37,12 @@ const BROADCAST_TIMEOUT: Duration = Duration::from_secs(8);
 /// Maximum number of channels of a broadcast into which the data is being published.
 const BROADCASTS_MAX: usize = 64;
 
-/// The server API of a running [`Server`](crate::Server): the calls of the HTTP API, for the Rust program that embeds the
-/// server. Clones refer to the same server.
+/// The server API of a running [`Server`](crate::Server): the calls of the HTTP API, for the Rust program that embeds
+/// the server. Clones refer to the same server.
 ///
-/// No permission of a namespace restricts these calls. Errors are those of the HTTP API: 102 if the namespace of the channel
-/// does not exist, 107 for a name that is no channel name, 108 if the namespace has no history or presence, 106 for data
-/// beyond a limit.
+/// No permission of a namespace restricts these calls. Errors are those of the HTTP API: 102 if the namespace of the
+/// channel does not exist, 107 for a name that is no channel name, 108 if the namespace has no history or presence, 106
+/// for data beyond a limit.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -83,7 +83,8 @@ impl ServerHandle {
 
     /// Publishes the same data into several channels. The results are in the order of the channels.
     ///
-    /// This takes at most 8 s. Channels into which the data could not be published by then fail with the temporary error 100.
+    /// This takes at most 8 s. Channels into which the data could not be published by then fail with the temporary
+    /// error 100.
     ///
     /// # Errors
     /// Fails as a whole if there is no channel or the data is not valid; otherwise each channel has its own result.
@@ -110,12 +111,12 @@ impl ServerHandle {
         Ok(stream::iter(publishing).buffered(BROADCASTS_MAX).collect().await)
     }
 
-    /// Subscribes the connected clients of a user to a channel, on all nodes. Clients that are subscribed already do not
-    /// change. When this returns, the command is on its way to the clients.
+    /// Subscribes the connected clients of a user to a channel, on all nodes. Clients that are subscribed already do
+    /// not change. When this returns, the command is on its way to the clients.
     ///
     /// # Errors
-    /// See [`ServerHandle`]. Fails with the temporary error 100 if a node does not confirm the command within 3 s; the others
-    /// have executed it.
+    /// See [`ServerHandle`]. Fails with the temporary error 100 if a node does not confirm the command within 3 s; the
+    /// others have executed it.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.
@@ -160,13 +161,13 @@ impl ServerHandle {
         Ok(())
     }
 
-    /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty, on all
-    /// nodes. The clients receive 2000 and do not subscribe again by themselves. A subscription that waits for the decision of
-    /// the backend fails with 103.
+    /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty,
+    /// on all nodes. The clients receive 2000 and do not subscribe again by themselves. A subscription that waits for
+    /// the decision of the backend fails with 103.
     ///
     /// # Errors
-    /// See [`ServerHandle`]. Fails with the temporary error 100 if a node does not confirm the command within 3 s; the others
-    /// have executed it.
+    /// See [`ServerHandle`]. Fails with the temporary error 100 if a node does not confirm the command within 3 s; the
+    /// others have executed it.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.
@@ -197,11 +198,12 @@ impl ServerHandle {
         Ok(())
     }
 
-    /// Disconnects the clients of a user, on all nodes. With [`Disconnect::default`], they do not reconnect by themselves.
+    /// Disconnects the clients of a user, on all nodes. With [`Disconnect::default`], they do not reconnect by
+    /// themselves.
     ///
     /// # Errors
-    /// Fails with the temporary error 100 if a node does not confirm the command within 3 s. The others have executed it. A
-    /// node that has died is waited for until it is not registered any more, 6 s after its death.
+    /// Fails with the temporary error 100 if a node does not confirm the command within 3 s. The others have executed
+    /// it. A node that has died is waited for until it is not registered any more, 6 s after its death.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.
@@ -222,8 +224,8 @@ impl ServerHandle {
     /// Changes when the connections of a user expire, on all nodes.
     ///
     /// # Errors
-    /// Fails with 107 if `info` is not JSON, and with the temporary error 100 if a node does not confirm the command within 3 s;
-    /// the others have executed it.
+    /// Fails with 107 if `info` is not JSON, and with the temporary error 100 if a node does not confirm the command
+    /// within 3 s; the others have executed it.
     ///
     /// # Cancel safety
     /// If the future is dropped, the command may have reached a part of the nodes.
@@ -268,10 +270,10 @@ impl ServerHandle {
     }
 
     /// Replaces the configuration: keys, permissions, namespaces and limits apply to connected clients with their next
-    /// command. Subscriptions that are not allowed any more end: with 2000 if the namespace has been removed, and with 2502,
-    /// after which SDKs subscribe again and present a token if they have one, if `allow_subscribe` forbids them. The
-    /// address, the origin and host policies, compression, timeouts, the log, the limits of messages and of all connections, and
-    /// the memory limits of histories stay as they were at the start.
+    /// command. Subscriptions that are not allowed any more end: with 2000 if the namespace has been removed, and with
+    /// 2502, after which SDKs subscribe again and present a token if they have one, if `allow_subscribe` forbids them.
+    /// The address, the origin and host policies, compression, timeouts, the log, the limits of messages and of all
+    /// connections, and the memory limits of histories stay as they were at the start.
     ///
     /// # Errors
     /// Fails if fields of the configuration contradict each other. Nothing changes then.
@@ -333,8 +335,9 @@ impl ServerHandle {
 
     /// Returns the channels with subscribers on any node whose names match a pattern, by name.
     ///
-    /// `*` stands for any number of characters, `?` for one, `[a-z]` and `[!a-z]` for one inside or outside of a set, `{a,b}`
-    /// for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all names.
+    /// `*` stands for any number of characters, `?` for one, `[a-z]` and `[!a-z]` for one inside or outside of a set,
+    /// `{a,b}` for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches
+    /// all names.
     ///
     /// # Errors
     /// Fails with 107 if the pattern is not valid, and with the temporary error 100 if another node does not answer.
@@ -479,7 +482,8 @@ impl ServerHandle {
 /// The longest idempotency key in bytes.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
-/// Validates JSON. Line breaks become spaces, because they separate the messages of a frame. A JSON string contains none.
+/// Validates JSON. Line breaks become spaces, because they separate the messages of a frame. A JSON string contains
+/// none.
 fn json(bytes: &[u8]) -> Result<Data, ErrorCode> {
     let text = std::str::from_utf8(bytes).map_err(|_| ErrorCode::BadRequest)?;
     Data::json(text.replace(['\n', '\r'], " ")).map_err(|_| ErrorCode::BadRequest)

@@ -1,9 +1,9 @@
 //! Calls that concern the clients of all nodes.
 //!
-//! A command is executed on this node, and sent to the others, and so is a question. Both have a number, and the answers of
-//! all registered nodes are collected: messages between nodes may get lost, so a call succeeds only if each has answered.
-//! Nodes of different versions work together: unknown fields are ignored, and unknown messages are ignored with a log line, the
-//! first one as a warning. A field that is added later needs a default.
+//! A command is executed on this node, and sent to the others, and so is a question. Both have a number, and the
+//! answers of all registered nodes are collected: messages between nodes may get lost, so a call succeeds only if each
+//! has answered. Nodes of different versions work together: unknown fields are ignored, and unknown messages are
+//! ignored with a log line, the first one as a warning. A field that is added later needs a default.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -222,8 +222,8 @@ impl Drop for Asking<'_> {
 }
 
 impl Questions {
-    /// Whether a node is registered, as far as is known. Reads the registered nodes at most every [`REGISTRY_INTERVAL`], so
-    /// that invented names do not burden the engine.
+    /// Whether a node is registered, as far as is known. Reads the registered nodes at most every
+    /// [`REGISTRY_INTERVAL`], so that invented names do not burden the engine.
     async fn is_registered(&self, bus: &dyn NodeBus, uid: &str) -> Result<bool, EngineError> {
         let mut registry = self.registry.lock().await;
         let age = registry.read.map_or(Duration::MAX, |read| read.elapsed());
@@ -260,8 +260,8 @@ impl ServerHandle {
     /// Has the other nodes execute a command.
     ///
     /// # Errors
-    /// Fails with the temporary error 100 if the engine is not reachable, or a registered node does not answer. The others have
-    /// executed the command.
+    /// Fails with the temporary error 100 if the engine is not reachable, or a registered node does not answer. The
+    /// others have executed the command.
     pub(super) async fn command_others(&self, command: NodeCommand) -> Result<(), ErrorCode> {
         let message = |number| (Some(number), Message::Command(command));
         self.ask_others(message, |_| Ok(())).await
@@ -294,7 +294,8 @@ impl ServerHandle {
         .await
     }
 
-    /// Sends a message with a number to all other nodes, and passes the parts of their answers on until all have answered.
+    /// Sends a message with a number to all other nodes, and passes the parts of their answers on until all have
+    /// answered.
     async fn ask_others(
         &self,
         message: impl FnOnce(u64) -> (Option<u64>, Message),
@@ -431,7 +432,8 @@ impl ServerHandle {
         }
     }
 
-    /// Passes commands that another node has forwarded to their session. A session that is busy does not delay other messages.
+    /// Passes commands that another node has forwarded to their session. A session that is busy does not delay other
+    /// messages.
     async fn take_commands(&self, from: String, question: u64, session: &str, commands: &str) {
         let session = self.node.sessions().get(session);
         let commands = BASE64_STANDARD.decode(commands).ok();
@@ -472,8 +474,8 @@ impl ServerHandle {
         }
     }
 
-    /// Sends messages to another node, in a task of their own: commands of other nodes do not wait. Sends nothing if the limit is
-    /// reached.
+    /// Sends messages to another node, in a task of their own: commands of other nodes do not wait. Sends nothing if
+    /// the limit is reached.
     fn answer(
         &self,
         limit: &Arc<Semaphore>,
@@ -538,8 +540,8 @@ impl ServerHandle {
     }
 }
 
-/// Passes commands of a client to its session on another node. When the call returns, they are in its queue: a client that waits
-/// for that before it sends more gets them executed in order.
+/// Passes commands of a client to its session on another node. When the call returns, they are in its queue: a client
+/// that waits for that before it sends more gets them executed in order.
 ///
 /// # Cancel safety
 /// If the call is dropped, the commands may still arrive.

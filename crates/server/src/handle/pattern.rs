@@ -5,8 +5,9 @@ use std::str::Chars;
 
 /// A pattern that names are compared with.
 ///
-/// `*` stands for any number of characters, `?` for one, `[abc]`, `[a-z]` and `[!a-z]` for one of or beside a set, `{a,b}` for
-/// one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all names.
+/// `*` stands for any number of characters, `?` for one, `[abc]`, `[a-z]` and `[!a-z]` for one of or beside a set,
+/// `{a,b}` for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all
+/// names.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     /// The pattern with each choice of alternatives. Empty if all names match.

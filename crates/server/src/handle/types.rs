@@ -24,11 +24,11 @@ pub struct PublishOptions {
     pub data: Vec<u8>,
     /// Tags, which subscribers can filter by.
     pub tags: BTreeMap<String, String>,
-    /// A repeated publication with the same key into the same channel within five minutes is not published, and returns the
-    /// position of the first. At most 256 bytes.
+    /// A repeated publication with the same key into the same channel within five minutes is not published, and returns
+    /// the position of the first. At most 256 bytes.
     pub idempotency_key: Option<String>,
-    /// Version of the state that the data contains, such as a counter of the backend. A publication whose version is not higher
-    /// than that of an earlier one is not published. Zero if there are no versions. Needs history.
+    /// Version of the state that the data contains, such as a counter of the backend. A publication whose version is
+    /// not higher than that of an earlier one is not published. Zero if there are no versions. Needs history.
     pub version: u64,
     /// Versions of different epochs are not compared: the later publication counts as newer. At most 256 bytes.
     pub version_epoch: String,

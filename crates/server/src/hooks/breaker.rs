@@ -27,7 +27,8 @@ impl Breaker {
         }
     }
 
-    /// Whether a call may be made. After a pause, one call tries the backend, and the others continue to fail meanwhile.
+    /// Whether a call may be made. After a pause, one call tries the backend, and the others continue to fail
+    /// meanwhile.
     pub(super) fn admit(&self) -> bool {
         let mut state = self.state.lock();
         let now = Instant::now();

@@ -1,10 +1,11 @@
 //! Hooks: the backend decides about connections, subscriptions, publications and calls of clients, over HTTP.
 //!
-//! The JSON is that of Centrifugo's proxy protocol. A call has a deadline, the number of concurrent calls is limited, and after
-//! several failures in a row a hook pauses (circuit breaker): calls then fail at once instead of waiting for a backend that
-//! is down. Only the headers of an allow-list are forwarded.
+//! The JSON is that of Centrifugo's proxy protocol. A call has a deadline, the number of concurrent calls is limited,
+//! and after several failures in a row a hook pauses (circuit breaker): calls then fail at once instead of waiting for
+//! a backend that is down. Only the headers of an allow-list are forwarded.
 //!
-//! The session of a client asks, and its [`Client`](crate::client::Client) sends the calls, without waiting for the answer.
+//! The session of a client asks, and its [`Client`](crate::client::Client) sends the calls, without waiting for the
+//! answer.
 //! [`Backend`] is what they are sent to, so that tests need no HTTP.
 
 mod backend;
@@ -46,17 +47,19 @@ options! {
         /// URL called when a client publishes, in namespaces with
         /// [`publish_hook`](crate::NamespaceOptions::publish_hook).
         pub publish_url: Option<String> = None,
-        /// URL called when a client calls a method (`rpc`). Without it, calls fail with error 108, unless the embedding program
-        /// handles them.
+        /// URL called when a client calls a method (`rpc`). Without it, calls fail with error 108, unless the embedding
+        /// program handles them.
         pub rpc_url: Option<String> = None,
-        /// Time for the answer of the backend, or of a handler of the embedding program; after that, the command of the client
-        /// fails with error 100, and may be retried. With [`connect_url`](Self::connect_url), it must be shorter than
+        /// Time for the answer of the backend, or of a handler of the embedding program; after that, the command of the
+        /// client fails with error 100, and may be retried. With [`connect_url`](Self::connect_url), it must be shorter
+        /// than
         /// [`connect`](crate::Timeouts::connect).
         pub timeout: Duration = Duration::from_secs(1),
-        /// Maximum number of calls to the backend at the same time, for each hook. Further ones wait, within the timeout.
+        /// Maximum number of calls to the backend at the same time, for each hook. Further ones wait, within the
+        /// timeout.
         pub concurrency_max: usize = 256,
-        /// Maximum number of calls (`rpc`) of one client at the same time. With 1, the backend gets them in the order in
-        /// which the client sent them. Further ones wait, and so do all later commands of the client.
+        /// Maximum number of calls (`rpc`) of one client at the same time. With 1, the backend gets them in the order
+        /// in which the client sent them. Further ones wait, and so do all later commands of the client.
         pub rpc_per_client_max: usize = 1,
         /// Consecutive failures that open the circuit breaker.
         pub failures_max: u32 = 10,
@@ -64,9 +67,9 @@ options! {
         pub pause: Duration = Duration::from_secs(5),
         /// Names of the headers of the client's request that are forwarded to the backend, such as `Cookie`.
         pub forward_headers: Vec<String> = Vec::new(),
-        /// Names of the headers that clients may send in their `connect` command (`headers` of the SDK), because browsers cannot
-        /// set headers of a WebSocket. They are forwarded like those of the request, which take precedence. Do not list
-        /// headers that the backend trusts because a proxy sets them: clients can forge them.
+        /// Names of the headers that clients may send in their `connect` command (`headers` of the SDK), because
+        /// browsers cannot set headers of a WebSocket. They are forwarded like those of the request, which take
+        /// precedence. Do not list headers that the backend trusts because a proxy sets them: clients can forge them.
         pub emulated_headers: Vec<String> = Vec::new(),
     }
 }

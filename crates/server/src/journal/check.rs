@@ -22,8 +22,8 @@ pub enum JournalCheck {
     InUse,
 }
 
-/// Checks that [`Journal::open`](super::Journal::open) would succeed. Reads the whole log, unless another process uses the
-/// folder. A process that opens the log in the meantime waits for a part of a second, and then fails.
+/// Checks that [`Journal::open`](super::Journal::open) would succeed. Reads the whole log, unless another process uses
+/// the folder. A process that opens the log in the meantime waits for a part of a second, and then fails.
 pub(super) fn check(options: &JournalOptions) -> Result<JournalCheck, OpenError> {
     let folder = &options.folder;
     let io = |error| OpenError::Io {

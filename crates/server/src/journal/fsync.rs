@@ -29,8 +29,8 @@ pub enum JournalRepair {
     /// Do not start.
     #[default]
     Refuse,
-    /// Keep all valid records, and give all channels new epochs, so that clients load them anew. For a single start: with
-    /// it, no client ever recovers across a restart.
+    /// Keep all valid records, and give all channels new epochs, so that clients load them anew. For a single start:
+    /// with it, no client ever recovers across a restart.
     KeepValid,
 }
 

@@ -82,8 +82,8 @@ use writer::{Done, Entry, Shared, Writer};
 
 /// The open log.
 ///
-/// Dropping it without [`close`](Self::close) writes what is queued, and leaves no mark of a clean end. Dropping it waits
-/// for its threads.
+/// Dropping it without [`close`](Self::close) writes what is queued, and leaves no mark of a clean end. Dropping it
+/// waits for its threads.
 #[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
@@ -132,7 +132,8 @@ pub(crate) trait Retain: Send + Sync {
     /// Offset of the oldest publication that the channel's stream keeps, or the offset after its newest if it keeps
     /// none; `None` if the channel has no stream, or one of another epoch.
     ///
-    /// Publications from that offset on stay in the log, those that are not acknowledged yet included. Two rules follow:
+    /// Publications from that offset on stay in the log, those that are not acknowledged yet included. Two rules
+    /// follow:
     ///
     /// - A stream exists before the first record of its epoch is appended.
     /// - Publications that are not acknowledged do not displace older ones: they may fail, and the older ones would be

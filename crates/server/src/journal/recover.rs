@@ -445,8 +445,8 @@ fn add_record(frame: &Frame<'_>, add: &mut dyn FnMut(&[u8])) {
     }
 }
 
-/// Whether a segment may end like this when the operating system kept running: a write that was interrupted stops in the
-/// middle of a frame, or of the zeros that the writer probes a full disk with.
+/// Whether a segment may end like this when the operating system kept running: a write that was interrupted stops in
+/// the middle of a frame, or of the zeros that the writer probes a full disk with.
 fn is_torn(rest: &[u8], header: Header) -> bool {
     let Some((fields, body)) = rest.split_at_checked(format::FRAME_FIELDS_BYTES) else {
         return true;

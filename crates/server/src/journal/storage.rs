@@ -103,8 +103,8 @@ impl Disk {
     }
 }
 
-/// Locks the file. Waits up to [`LOCK_TIMEOUT`]: the previous owner may be about to exit, and a process that this one is
-/// starting holds a copy of every open file until it has executed its program.
+/// Locks the file. Waits up to [`LOCK_TIMEOUT`]: the previous owner may be about to exit, and a process that this one
+/// is starting holds a copy of every open file until it has executed its program.
 fn acquire(lock: &File) -> Result<(), DiskError> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {

@@ -3,8 +3,8 @@
 //!
 //! A command that is valid JSON but an invalid command (a field of a wrong type, two requests) becomes
 //! [`Request::Invalid`], so that only this command fails. Absent fields are zero. Unknown fields are ignored, because SDKs
-//! add optional ones. All fields of the current schema that change the meaning of a request are parsed, so that the session
-//! can refuse what it does not support.
+//! add optional ones. All fields of the current schema that change the meaning of a request are parsed, so that the
+//! session can refuse what it does not support.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -46,8 +46,8 @@ impl Data {
         self.as_bytes().len()
     }
 
-    /// The JSON that JSON clients receive. Bytes that are not JSON become a string: the text, or base64 if the bytes are
-    /// not text.
+    /// The JSON that JSON clients receive. Bytes that are not JSON become a string: the text, or base64 if the bytes
+    /// are not text.
     pub(crate) fn to_json(&self) -> Cow<'_, str> {
         let bytes = match self {
             Self::Json(json) => return json.as_str().into(),

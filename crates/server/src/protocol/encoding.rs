@@ -24,8 +24,8 @@ impl Encoding {
         }
     }
 
-    /// Parses the first command of the rest of a frame. Also returns the size of its encoding with the separators around
-    /// it. `None` if there is no further command.
+    /// Parses the first command of the rest of a frame. Also returns the size of its encoding with the separators
+    /// around it. `None` if there is no further command.
     pub(crate) fn next_command(self, rest: &[u8]) -> Option<(Result<Command<'_>, Malformed>, usize)> {
         match self {
             Self::Json => frame::next_command(rest),

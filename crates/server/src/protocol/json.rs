@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Maximum nesting depth of a value. Receiving clients must parse it inside of up to four more levels, and the parsers of
-/// some SDKs are limited to 128.
+/// Maximum nesting depth of a value. Receiving clients must parse it inside of up to four more levels, and the parsers
+/// of some SDKs are limited to 128.
 const DEPTH_MAX: usize = 62;
 
 /// A JSON value as text. It is validated once, and clones share the allocation.

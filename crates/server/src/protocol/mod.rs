@@ -1,7 +1,7 @@
 //! The Centrifugo client protocol: [`Command`], [`Reply`] and [`Push`], and their encodings.
 //!
-//! A frame contains one or more commands. A command has an `id` above zero, and its reply has the same `id`. An empty reply
-//! is a ping from the server, an empty command a pong from the client.
+//! A frame contains one or more commands. A command has an `id` above zero, and its reply has the same `id`. An empty
+//! reply is a ping from the server, an empty command a pong from the client.
 //!
 //! - In JSON, a text frame contains one or more objects, separated by `\n`. Fields of type "bytes" in the schema of the
 //!   protocol are raw JSON: they are validated and forwarded unchanged.

@@ -17,8 +17,8 @@ use super::reply::{
 };
 use crate::filter::{self, FilterNode};
 
-/// Decodes the first command of the rest of a frame. Also returns the size of its encoding, which is that of the whole rest
-/// if it is malformed.
+/// Decodes the first command of the rest of a frame. Also returns the size of its encoding, which is that of the whole
+/// rest if it is malformed.
 pub(super) fn next_command(rest: &[u8]) -> Option<(Result<Command<'static>, Malformed>, usize)> {
     if rest.is_empty() {
         return None;
@@ -651,8 +651,8 @@ impl From<WireSubscribe> for SubscribeRequest<'static> {
 }
 
 impl WireFilter {
-    /// Converts a filter. The children of a node that is nested deeper than allowed are dropped, and then the node itself
-    /// is refused for having none.
+    /// Converts a filter. The children of a node that is nested deeper than allowed are dropped, and then the node
+    /// itself is refused for having none.
     fn into_node(self, depth: usize) -> FilterNode {
         let nodes = match depth {
             0 => Vec::new(),

@@ -38,8 +38,8 @@ async fn request(server: &Fixture, line: &str, headers: &str, body: &str) -> Str
     server.http(&request).await
 }
 
-/// Connects with a token in the command, and subscribes with another one. Returns the id of the client, if it has one, and
-/// waits until the connection ends.
+/// Connects with a token in the command, and subscribes with another one. Returns the id of the client, if it has one,
+/// and waits until the connection ends.
 async fn connect(server: &Fixture, headers: &[(&str, &str)], query: &str, token: &str) -> Option<String> {
     let url = format!("ws://{}/connection/websocket?{query}", server.address);
     let client = sockeye::Client::new();

@@ -77,7 +77,8 @@ pub(crate) enum Decision {
     Handled(Result<Option<Data>, CustomError>),
 }
 
-/// How long a connection or subscription stays if its refresh failed, before the backend is asked again. As in Centrifugo.
+/// How long a connection or subscription stays if its refresh failed, before the backend is asked again. As in
+/// Centrifugo.
 const RETRY_SECONDS: u64 = 60;
 
 impl Event {
@@ -111,8 +112,8 @@ impl Event {
 }
 
 impl Session {
-    /// Continues an event after the decision about it. A decision that failed is a temporary error (100), or for a refresh
-    /// another minute.
+    /// Continues an event after the decision about it. A decision that failed is a temporary error (100), or for a
+    /// refresh another minute.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.

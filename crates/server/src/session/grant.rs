@@ -29,7 +29,8 @@ pub(crate) struct RequestedOptions {
 impl RequestedOptions {
     /// # Errors
     /// 108 for kinds of subscriptions that are not supported, 107 for an invalid filter, an unknown delta format, and a
-    /// combination that is not allowed. A plain stream instead would deliver publications that the client does not want.
+    /// combination that is not allowed. A plain stream instead would deliver publications that the client does not
+    /// want.
     pub(super) fn new(request: &SubscribeRequest<'_>) -> Result<Self, ErrorCode> {
         if request.kind != 0 {
             return Err(ErrorCode::NotAvailable);
@@ -114,8 +115,8 @@ impl AccessContext<'_> {
         }
     }
 
-    /// Whether the backend may decide about a subscription without a token. Private channels need a token, and user-limited
-    /// ones a user.
+    /// Whether the backend may decide about a subscription without a token. Private channels need a token, and
+    /// user-limited ones a user.
     pub(super) fn may_ask(self, channel: &ChannelName) -> bool {
         !channel.is_private() && channel.allows_user(self.user).is_none()
     }

@@ -38,8 +38,8 @@ pub(crate) enum Expired {
 }
 
 impl Session {
-    /// Changes when the connection expires, and the information about the client, for the server API. Returns what to tell the
-    /// client, and the memberships whose information changed. `None` if the client is not connected.
+    /// Changes when the connection expires, and the information about the client, for the server API. Returns what to
+    /// tell the client, and the memberships whose information changed. `None` if the client is not connected.
     pub(crate) fn refresh_by_server(
         &mut self,
         command: ServerRefresh,

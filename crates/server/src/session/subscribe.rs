@@ -17,8 +17,8 @@ use crate::protocol::{Empty, ReplyBody, SubscribeRequest};
 use crate::queue::ServerSubscribe;
 
 impl Session {
-    /// Subscribes the client for the server API. `None` if it is already subscribed or not connected, or the channel does not
-    /// exist.
+    /// Subscribes the client for the server API. `None` if it is already subscribed or not connected, or the channel
+    /// does not exist.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client, if it is subscribed to too many channels.
@@ -62,8 +62,8 @@ impl Session {
         }
     }
 
-    /// The subscriptions that the configuration does not allow any more, each with the code for the client. The caller ends
-    /// them in the hub.
+    /// The subscriptions that the configuration does not allow any more, each with the code for the client. The caller
+    /// ends them in the hub.
     pub(crate) fn revoked(&self) -> Vec<(ChannelName, UnsubscribeCode)> {
         let revoked = self.subscriptions.iter().filter_map(|known| {
             let channel = known.channel();
@@ -95,8 +95,8 @@ impl Session {
         }
     }
 
-    /// Removes a subscription that was ended by the server or failed. `None` if it no longer existed: the client may have
-    /// unsubscribed in the meantime, and may have subscribed to the channel again.
+    /// Removes a subscription that was ended by the server or failed. `None` if it no longer existed: the client may
+    /// have unsubscribed in the meantime, and may have subscribed to the channel again.
     pub(crate) fn handle_unsubscribed(&mut self, subscription: &Subscription) -> Option<Subscribed> {
         let is_meant = |known: &Subscribed| known.membership.subscription == *subscription;
         let index = self.subscriptions.iter().position(is_meant)?;

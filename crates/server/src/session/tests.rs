@@ -817,8 +817,8 @@ fn no_frame_causes_a_panic() {
     }
 }
 
-/// Kinds of subscriptions and publications that Centrifugo supports and this server does not. Plain ones in their place would
-/// deliver publications that the client does not want, or drop those that it wants.
+/// Kinds of subscriptions and publications that Centrifugo supports and this server does not. Plain ones in their place
+/// would deliver publications that the client does not want, or drop those that it wants.
 #[test]
 fn unsupported_subscriptions_are_rejected_and_not_granted_as_plain_ones() {
     for (command, fields, code) in [

@@ -64,8 +64,8 @@ fn is_foreign(name: &str, value: &str) -> bool {
     OF_PROGRAM.contains(&name) || OF_TESTS.iter().any(|known| is_of_tests(known)) || is_service_link(name, value)
 }
 
-/// Whether Kubernetes or Docker set a variable for a service whose name begins with `sockeye`, such as `SOCKEYE_SERVICE_HOST`,
-/// `SOCKEYE_API_SERVICE_PORT_HTTP`, `SOCKEYE_PORT=tcp://…` and `SOCKEYE_PORT_8080_TCP_ADDR`.
+/// Whether Kubernetes or Docker set a variable for a service whose name begins with `sockeye`, such as
+/// `SOCKEYE_SERVICE_HOST`, `SOCKEYE_API_SERVICE_PORT_HTTP`, `SOCKEYE_PORT=tcp://…` and `SOCKEYE_PORT_8080_TCP_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let name = format!("_{name}");
     let has_number = |after: &str| after.starts_with(|c: char| c.is_ascii_digit());

@@ -1,8 +1,8 @@
 //! Settings of the program `sockeye serve`: a TOML file, environment variables, and flags.
 //!
 //! [`Settings::default`] are the settings without a file: everything is open, for a first try. A file starts from closed
-//! settings ([`Settings::closed`]): what it does not allow is not allowed. Environment variables override the file, and flags
-//! override both. Unknown keys are errors that name the line and the nearest known key.
+//! settings ([`Settings::closed`]): what it does not allow is not allowed. Environment variables override the file, and
+//! flags override both. Unknown keys are errors that name the line and the nearest known key.
 //!
 //! ```
 //! use sockeye_server::settings::Settings;
@@ -106,9 +106,10 @@ impl Settings {
         file::parse(text)
     }
 
-    /// Applies environment variables: `SOCKEYE_` and the path of an option in capitals, with `_` between its parts, such as
-    /// `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Variables without the prefix are ignored,
-    /// and so are those that Kubernetes and Docker set for a service with this name, such as `SOCKEYE_SERVICE_HOST`.
+    /// Applies environment variables: `SOCKEYE_` and the path of an option in capitals, with `_` between its parts,
+    /// such as `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Variables without the prefix
+    /// are ignored, and so are those that Kubernetes and Docker set for a service with this name, such as
+    /// `SOCKEYE_SERVICE_HOST`.
     ///
     /// # Errors
     /// Fails if a value is not valid, or if no option has the name of a variable.

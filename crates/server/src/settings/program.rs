@@ -17,18 +17,18 @@ options! {
         pub name: String = "sockeye".to_owned(),
         /// Folder of the log on disk, which keeps histories over a restart. Without it, histories are in memory only.
         pub data: Option<PathBuf> = None,
-        /// When publications are flushed to disk: before acknowledgement (`always`), at most this long after it (`50ms`), or
-        /// when the OS decides (`never`).
+        /// When publications are flushed to disk: before acknowledgement (`always`), at most this long after it
+        /// (`50ms`), or when the OS decides (`never`).
         pub fsync: Fsync = Fsync::Every(Duration::from_millis(50)),
-        /// Starts with a damaged log: keeps all valid records and gives every channel a new epoch, so no client recovers. Use
-        /// it for one start only, as `SOCKEYE_REPAIR_JOURNAL=true`.
+        /// Starts with a damaged log: keeps all valid records and gives every channel a new epoch, so no client
+        /// recovers. Use it for one start only, as `SOCKEYE_REPAIR_JOURNAL=true`.
         pub repair_journal: bool = false,
         /// URL of Redis or NATS JetStream, which several nodes share: `redis://`, `rediss://`, `redis+sentinel://`,
-        /// `redis+cluster://`, `nats://` or `tls://`. The page on scaling lists the parameters. Without it, the embedded engine
-        /// serves this node alone.
+        /// `redis+cluster://`, `nats://` or `tls://`. The page on scaling lists the parameters. Without it, the
+        /// embedded engine serves this node alone.
         pub engine: Option<Secret> = None,
-        /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
-        /// reconnect at once.
+        /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not
+        /// all reconnect at once.
         pub drain: Duration = Duration::from_secs(10),
         /// Format of log lines.
         pub log_format: LogFormat = LogFormat::Text,
@@ -37,13 +37,13 @@ options! {
         pub allow_origins: Vec<String> = Vec::new(),
         /// Accepted values of the `Host` header. By default, loopback names on a loopback address, otherwise any host.
         pub allow_hosts: Vec<String> = Vec::new(),
-        /// Compression (permessage-deflate) for clients that offer it. With `takeover`, messages are compressed with context
-        /// from earlier ones, which costs up to 64 KiB per connection.
+        /// Compression (permessage-deflate) for clients that offer it. With `takeover`, messages are compressed with
+        /// context from earlier ones, which costs up to 64 KiB per connection.
         pub compression: CompressionMode = CompressionMode::NoTakeover,
         /// Whether clients without a token may connect.
         pub anonymous: bool = false,
-        /// Namespace of personal channels. With `users`, a client of the user 42 is subscribed to `users:#42` when it connects,
-        /// and with an empty text to `#42`. Without it, there are no personal channels.
+        /// Namespace of personal channels. With `users`, a client of the user 42 is subscribed to `users:#42` when it
+        /// connects, and with an empty text to `#42`. Without it, there are no personal channels.
         pub personal_channels: Option<String> = None,
         /// Keys of the HTTP API. Without one, every request is answered with 401.
         pub api_keys: Vec<Secret> = Vec::new(),

@@ -1,8 +1,8 @@
 //! Transports for clients without WebSocket: server-sent events and HTTP streaming.
 //!
-//! The response to one request carries all frames to the client. The first commands are part of that request; the client
-//! sends later ones with requests to [`EMULATION`], with the secret that the reply to `connect` contains. Both go to the same
-//! session as with a WebSocket. If another node has the session, the commands are forwarded to it.
+//! The response to one request carries all frames to the client. The first commands are part of that request; the
+//! client sends later ones with requests to [`EMULATION`], with the secret that the reply to `connect` contains. Both
+//! go to the same session as with a WebSocket. If another node has the session, the commands are forwarded to it.
 
 mod body;
 mod stream;

@@ -2,8 +2,8 @@
 //! `websocket` and `settings` on wasm32.
 //!
 //! The browser performs the handshakes, TLS, framing, compression and pings. What is left is the state that an
-//! application sees ([`state`]), the limits on messages that wait in either direction, and deadlines. `state` and `close`
-//! use no JavaScript, so that they are tested on other targets too.
+//! application sees ([`state`]), the limits on messages that wait in either direction, and deadlines. `state` and
+//! `close` use no JavaScript, so that they are tested on other targets too.
 //!
 //! Everything runs in one thread: no type here is `Send`, except for the client and its settings.
 

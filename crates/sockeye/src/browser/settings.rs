@@ -88,8 +88,8 @@ pub struct Timeouts {
     /// Timeout for a stalled write: the connection fails if the browser sends slower than [`Limits::write_rate_min`]
     /// over this period while bytes are queued. Default 10 s.
     pub write: Duration,
-    /// Timeout for the peer's answer to our close frame. Default 5 s. It starts again as long as the browser still sends
-    /// what was queued before the close frame.
+    /// Timeout for the peer's answer to our close frame. Default 5 s. It starts again as long as the browser still
+    /// sends what was queued before the close frame.
     pub close: Duration,
 }
 

@@ -92,7 +92,8 @@ impl Future for Sleep {
     }
 }
 
-/// The time since the page or the worker was started. Never goes backwards; `std::time::Instant` does not work on wasm32.
+/// The time since the page or the worker was started. Never goes backwards; `std::time::Instant` does not work on
+/// wasm32.
 pub(crate) fn now() -> Duration {
     let millis = Reflect::get(&js_sys::global(), &"performance".into())
         .and_then(|performance| {

@@ -17,8 +17,8 @@ const CLOSES: &str = "sockeye_ws_closes_total";
 const ROUND_TRIP: &str = "sockeye_ws_round_trip_seconds";
 const QUEUE_WAIT: &str = "sockeye_ws_queue_wait_seconds";
 
-/// Registers the descriptions and units of all metrics of this crate with the recorder of the process, for exporters that
-/// show them. Call it once, after the recorder is installed. The metrics are recorded without it.
+/// Registers the descriptions and units of all metrics of this crate with the recorder of the process, for exporters
+/// that show them. Call it once, after the recorder is installed. The metrics are recorded without it.
 pub fn describe_metrics() {
     describe_gauge!(CONNECTIONS_OPEN, "Open connections.");
     describe_counter!(CONNECTIONS, "Connections whose opening handshake succeeded.");

@@ -1,7 +1,7 @@
 //! Reports opening handshakes and connections to the crates `tracing` and `metrics`.
 //!
-//! Without the features of the same names, the types here are empty and their methods do nothing. No method is called for
-//! each message: a connection reports its counters when it waits or has written everything.
+//! Without the features of the same names, the types here are empty and their methods do nothing. No method is called
+//! for each message: a connection reports its counters when it waits or has written everything.
 
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;

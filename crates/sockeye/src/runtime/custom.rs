@@ -15,8 +15,8 @@ use super::std_clock;
 /// [`connect_over`](crate::RequestBuilder::connect_over) and [`Server::accept`](crate::Server::accept), over a
 /// [`FuturesIo`](crate::FuturesIo).
 ///
-/// The functions have no `self`, so that a connection needs no memory for its runtime. Keep the handle of an executor in a
-/// `static`.
+/// The functions have no `self`, so that a connection needs no memory for its runtime. Keep the handle of an executor
+/// in a `static`.
 ///
 /// ```
 /// use std::pin::Pin;
@@ -42,23 +42,23 @@ use super::std_clock;
 /// # Ok::<(), sockeye::Error>(())
 /// ```
 pub trait Runtime: 'static {
-    /// Returns a future that is ready once [`now`](Self::now) has reached the deadline, which may have passed already or
-    /// be years away.
+    /// Returns a future that is ready once [`now`](Self::now) has reached the deadline, which may have passed already
+    /// or be years away.
     ///
-    /// An open connection has one of these futures. Most deadlines move later with each received byte, so the connection
-    /// keeps a future until it is ready, and then asks for the next one. A future that is ready too early costs a poll;
-    /// with one that is never ready, a dead peer is never detected.
+    /// An open connection has one of these futures. Most deadlines move later with each received byte, so the
+    /// connection keeps a future until it is ready, and then asks for the next one. A future that is ready too early
+    /// costs a poll; with one that is never ready, a dead peer is never detected.
     fn sleep_until(deadline: std::time::Instant) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
     /// Runs a task in the background. Called from within the poll of another task, so it must not block.
     ///
-    /// The tasks write messages of `try_send`, and finish the closing handshake of connections that were dropped or have
-    /// reported their end. If a task is dropped instead, the tasks that receive write those messages, and TCP is closed
-    /// immediately: the peer may then not receive the close frame.
+    /// The tasks write messages of `try_send`, and finish the closing handshake of connections that were dropped or
+    /// have reported their end. If a task is dropped instead, the tasks that receive write those messages, and TCP is
+    /// closed immediately: the peer may then not receive the close frame.
     fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>);
 
-    /// Returns the current time. Default: [`Instant::now`](std::time::Instant::now). Implement it for a clock that tests
-    /// control.
+    /// Returns the current time. Default: [`Instant::now`](std::time::Instant::now). Implement it for a clock that
+    /// tests control.
     fn now() -> std::time::Instant {
         std::time::Instant::now()
     }

@@ -39,7 +39,8 @@ impl Deadline {
         self.at = self.at.min(self.runtime.deadline_after(wait));
     }
 
-    /// Awaits a future until the deadline. A future that is ready at once is not affected by a deadline that has passed.
+    /// Awaits a future until the deadline. A future that is ready at once is not affected by a deadline that has
+    /// passed.
     pub(crate) fn limit<F: Future>(&mut self, future: F) -> Limited<'_, F> {
         Limited { future, deadline: self }
     }

@@ -1,8 +1,8 @@
 //! The services that a connection needs from its runtime: a clock, a timer, yielding and spawning.
 //!
-//! Only this module and [`transport`](crate::transport) depend on the runtime of an open connection. An application adds
-//! a runtime with the trait [`custom::Runtime`]. To support another one in this crate, add a variant to the four enums here
-//! and a module beside [`tokio`](self::tokio).
+//! Only this module and [`transport`](crate::transport) depend on the runtime of an open connection. An application
+//! adds a runtime with the trait [`custom::Runtime`]. To support another one in this crate, add a variant to the four
+//! enums here and a module beside [`tokio`](self::tokio).
 
 #[cfg(all(unix, feature = "blocking"))]
 pub(crate) mod blocking;

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The origin of the protocol's instants: one day before the first time that was converted. A clock that is set for a test
-/// may be behind the first time.
+/// The origin of the protocol's instants: one day before the first time that was converted. A clock that is set for a
+/// test may be behind the first time.
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
 const ORIGIN_OFFSET: Duration = Duration::from_secs(24 * 60 * 60);
 

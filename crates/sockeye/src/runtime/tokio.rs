@@ -58,15 +58,15 @@ pub(super) fn poll_unconstrained<R>(cx: &mut Context<'_>, future: impl Future<Ou
 pin_project! {
     /// The timer of a connection, once it is set.
     ///
-    /// Most deadlines move later with each received byte. So the timer is only reset for an earlier deadline. For a later
-    /// one it expires early, and is set again then.
-    // At most 104 bytes: glibc then fits it into the gap that the alignment of tokio's task leaves beside each task, and a
-    // connection costs 128 bytes less.
+    /// Most deadlines move later with each received byte. So the timer is only reset for an earlier deadline. For a
+    /// later one it expires early, and is set again then.
+    // At most 104 bytes: glibc then fits it into the gap that the alignment of tokio's task leaves beside each task,
+    // and a connection costs 128 bytes less.
     pub(super) struct Timer {
         #[pin]
         sleep: Sleep,
-        // The waker registered with `sleep`. While it wakes the polling task, `sleep` need not be polled. Boxed for the size
-        // of this struct.
+        // The waker registered with `sleep`. While it wakes the polling task, `sleep` need not be polled. Boxed for the
+        // size of this struct.
         waker: Option<Box<Waker>>,
     }
 }

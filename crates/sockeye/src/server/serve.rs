@@ -242,8 +242,8 @@ impl<L: Listener> Serve<L> {
     /// The handler accepts or rejects the request. Errors that it returns are reported to [`on_error`](Self::on_error),
     /// except a [normal close](Error::is_normal_close); [`Error::other`] wraps an application's error. A handler that
     /// returns an error or panics ends only its own connection, without a close frame: the client sees 1006. To give it
-    /// a code, call [`WebSocket::close`](crate::WebSocket::close) before returning. If a handler moves its WebSocket to another task, it has to wait for that
-    /// task to include it in the shutdown.
+    /// a code, call [`WebSocket::close`](crate::WebSocket::close) before returning. If a handler moves its WebSocket to
+    /// another task, it has to wait for that task to include it in the shutdown.
     ///
     /// # Cancel safety
     ///

@@ -16,9 +16,9 @@ const READ_LEN_MAX: usize = 64 * 1024;
 ///
 /// Tokio's traits need no tokio runtime. [`Runtime`](crate::Runtime) has the other half: the timers.
 ///
-/// Disable Nagle's algorithm of a TCP socket before (`set_nodelay`), because the type of the socket is not known here. For
-/// the same reason [`peer_addr`](crate::WebSocket::peer_addr) and [`local_addr`](crate::WebSocket::local_addr) are `None`.
-/// A read costs one copy more than from a socket of tokio.
+/// Disable Nagle's algorithm of a TCP socket before (`set_nodelay`), because the type of the socket is not known here.
+/// For the same reason [`peer_addr`](crate::WebSocket::peer_addr) and [`local_addr`](crate::WebSocket::local_addr) are
+/// `None`. A read costs one copy more than from a socket of tokio.
 ///
 /// ```
 /// # use sockeye::{Client, Error, FuturesIo, WebSocket};

@@ -1,5 +1,5 @@
-//! `bindgen MODULE.wasm FOLDER`: writes the JavaScript module that loads a module for wasm32, as the program of the same
-//! name does.
+//! `bindgen MODULE.wasm FOLDER`: writes the JavaScript module that loads a module for wasm32, as the program of the
+//! same name does.
 
 use std::env;
 

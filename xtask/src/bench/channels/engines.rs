@@ -1,5 +1,5 @@
-//! The engines that several nodes share: each a new process with an empty folder, without persistence unless the engine needs
-//! it.
+//! The engines that several nodes share: each a new process with an empty folder, without persistence unless the engine
+//! needs it.
 
 use std::{
     fs::{self, File},

@@ -1,5 +1,5 @@
-//! `cargo xtask bench --server`: compares `sockeye serve` with Centrifugo, which speaks the same client protocol: one node,
-//! and two nodes that share an engine.
+//! `cargo xtask bench --server`: compares `sockeye serve` with Centrifugo, which speaks the same client protocol: one
+//! node, and two nodes that share an engine.
 //!
 //! Each measurement starts new server processes on one processor and the load generator on another. Each round measures
 //! all servers, every other round in reverse order. A goal compares the median of the ratios within rounds.

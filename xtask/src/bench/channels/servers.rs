@@ -61,8 +61,8 @@ impl Kind {
     }
 }
 
-/// The configuration of Centrifugo: channels like those of Sockeye, anonymous clients, no log lines of clients, no usage
-/// statistics.
+/// The configuration of Centrifugo: channels like those of Sockeye, anonymous clients, no log lines of clients, no
+/// usage statistics.
 pub(super) const CENTRIFUGO_CONFIG: &str = r#"{
   "http_server": { "address": "127.0.0.1", "port": PORT },
   "log": { "level": "error" },

@@ -38,8 +38,8 @@ impl Signals {
         })
     }
 
-    /// Handles the terminal's signals too. Without this call they keep their default action, so that `nohup` works for a
-    /// program that edits no lines.
+    /// Handles the terminal's signals too. Without this call they keep their default action, so that `nohup` works for
+    /// a program that edits no lines.
     pub(crate) fn watch_terminal(&mut self) -> io::Result<()> {
         self.terminal = Some(TerminalSignals {
             hangup: signal(SignalKind::hangup())?,

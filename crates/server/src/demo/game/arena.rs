@@ -1,8 +1,8 @@
 //! The authoritative simulation: fish that swim in a pond, eat, and ram each other. Independent of clocks and channels.
 //!
-//! A player moves only by inputs, one tick of movement for each. A client can therefore predict its own movement exactly: it
-//! takes the state of a snapshot and applies the inputs that the snapshot does not contain. [`Body::swim`] has a
-//! counterpart in `page/game/physics.js`; a test compares their constants.
+//! A player moves only by inputs, one tick of movement for each. A client can therefore predict its own movement
+//! exactly: it takes the state of a snapshot and applies the inputs that the snapshot does not contain. [`Body::swim`]
+//! has a counterpart in `page/game/physics.js`; a test compares their constants.
 
 use std::collections::VecDeque;
 use std::f64::consts::{PI, TAU};

@@ -8,8 +8,8 @@
 //! | number of food, then for each: x, y | 1, 2 + 2 |
 //! | in some: number of names, then for each: id, client or zeros, length, name | 1, 4 + 16 + 1 + length |
 //!
-//! A message of a player starts with its kind: [`INPUT`] with number, x, y and dash (4 + 2 + 2 + 1), [`JOIN`] with a name,
-//! or [`LEAVE`].
+//! A message of a player starts with its kind: [`INPUT`] with number, x, y and dash (4 + 2 + 2 + 1), [`JOIN`] with a
+//! name, or [`LEAVE`].
 
 use super::arena::{Arena, Input};
 

@@ -13,8 +13,8 @@ use super::store::StoreError;
 /// Time for a call to the store.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time that a call may wait for its turn. It does not count as time of the call, so a burst does not make calls fail that
-/// the store would answer.
+/// Time that a call may wait for its turn. It does not count as time of the call, so a burst does not make calls fail
+/// that the store would answer.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Maximum number of calls that are made at the same time. They share one connection, so more would only wait there.
@@ -35,8 +35,8 @@ impl Calls {
         }
     }
 
-    /// Makes a call: fails at once without a connection, and after [`CALL_TIMEOUT`] without an answer. If there are too many
-    /// calls, it first waits up to [`QUEUE_TIMEOUT`]. Calls start in the order in which they wait.
+    /// Makes a call: fails at once without a connection, and after [`CALL_TIMEOUT`] without an answer. If there are too
+    /// many calls, it first waits up to [`QUEUE_TIMEOUT`]. Calls start in the order in which they wait.
     ///
     /// # Cancel safety
     /// As the call itself.

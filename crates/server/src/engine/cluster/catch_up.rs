@@ -153,7 +153,8 @@ async fn read_missing(shared: &Shared, channel: &ChannelName) -> Read {
     }
 }
 
-/// Compares the positions of all channels with their streams after each connection, and when it is asked for. Never returns.
+/// Compares the positions of all channels with their streams after each connection, and when it is asked for. Never
+/// returns.
 pub(super) async fn verify_after_each_connection(shared: Arc<Shared>) {
     let mut connection = shared.inbox.connection();
     let mut requests = shared.inbox.verifications();
@@ -221,8 +222,8 @@ async fn verify_part(
     Some(unread)
 }
 
-/// Verifies channels by a call for each, so that those on servers that answer do not wait for the others. Returns those whose
-/// positions cannot be read.
+/// Verifies channels by a call for each, so that those on servers that answer do not wait for the others. Returns those
+/// whose positions cannot be read.
 async fn verify_each(shared: &Shared, channels: &[(ChannelName, HistoryLimits)]) -> Vec<(ChannelName, HistoryLimits)> {
     let failed = Mutex::new(Vec::new());
     stream::iter(channels.to_vec())

@@ -1,10 +1,11 @@
 //! Bounded queues between the connection to the store and the hub.
 //!
-//! The task that reads from the store must never wait, or the server closes its connection. So [`Inbox::push`] puts each event
-//! into the lane of its channel, and a task per lane delivers them. Lanes are bounded. If an event finds no room, or does not
-//! continue the channel, the channel is suspended: further events of it are kept, the stream is read, and then both are
-//! delivered. The other channels of the lane go on. If too many events are kept, those that the stream has are dropped and
-//! read again. Joins, leaves and unstored publications are dropped only if they alone find no room, which is counted.
+//! The task that reads from the store must never wait, or the server closes its connection. So [`Inbox::push`] puts
+//! each event into the lane of its channel, and a task per lane delivers them. Lanes are bounded. If an event finds no
+//! room, or does not continue the channel, the channel is suspended: further events of it are kept, the stream is read,
+//! and then both are delivered. The other channels of the lane go on. If too many events are kept, those that the
+//! stream has are dropped and read again. Joins, leaves and unstored publications are dropped only if they alone find
+//! no room, which is counted.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -26,7 +27,8 @@ pub(super) const LANES: usize = 16;
 /// Maximum size of the events in a lane.
 const LANE_BYTES_MAX: usize = 4 << 20;
 
-/// Maximum size of the events of a suspended channel. Beyond it, those that the stream has are dropped, and it is read again.
+/// Maximum size of the events of a suspended channel. Beyond it, those that the stream has are dropped, and it is read
+/// again.
 const SUSPENDED_BYTES_MAX: usize = 256 << 10;
 
 /// Maximum size of the events of all suspended channels together.
@@ -203,8 +205,8 @@ impl Inbox {
         self.probes.subscribe()
     }
 
-    /// The connection was made, and this node is subscribed to [`subscriptions`](Self::subscriptions). The positions of all
-    /// channels are compared with their streams.
+    /// The connection was made, and this node is subscribed to [`subscriptions`](Self::subscriptions). The positions of
+    /// all channels are compared with their streams.
     pub(crate) fn connected(&self) {
         self.connection.send_modify(|connection| {
             *connection = Connection::Connected(self.connections.fetch_add(1, Ordering::Relaxed));

@@ -1,8 +1,8 @@
 //! Which channels this node is subscribed to at the store.
 //!
-//! The hub knows which channels have subscribers; [`Interests::changed`] tells the store. There is one call at a time for a
-//! channel, so that the last one sees the final state. Callers that arrive during a call share the next one: a thousand clients
-//! that subscribe to one channel at once cost two calls.
+//! The hub knows which channels have subscribers; [`Interests::changed`] tells the store. There is one call at a time
+//! for a channel, so that the last one sees the final state. Callers that arrive during a call share the next one: a
+//! thousand clients that subscribe to one channel at once cost two calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,8 +35,8 @@ struct Interest {
 }
 
 impl Interests {
-    /// Tells the store whether the channel has subscribers on this node. When the call returns, the store sends events if
-    /// there are.
+    /// Tells the store whether the channel has subscribers on this node. When the call returns, the store sends events
+    /// if there are.
     ///
     /// # Cancel safety
     /// If the call is dropped, callers that wait make their own.

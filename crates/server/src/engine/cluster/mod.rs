@@ -1,12 +1,13 @@
 //! The engine of several nodes, over a [`Store`] that all nodes share.
 //!
-//! The store numbers and keeps publications; each node delivers them to its own subscribers. Events are delivered to nodes at
-//! most once; the stream is the source of truth. So each node checks that every publication continues its channel, and compares
-//! the positions of all channels after each connection. If something is missing, it reads the stream and delivers what it
-//! finds; the clients do not notice. Publications that have left the stream are announced to them as a gap.
+//! The store numbers and keeps publications; each node delivers them to its own subscribers. Events are delivered to
+//! nodes at most once; the stream is the source of truth. So each node checks that every publication continues its
+//! channel, and compares the positions of all channels after each connection. If something is missing, it reads the
+//! stream and delivers what it finds; the clients do not notice. Publications that have left the stream are announced
+//! to them as a gap.
 //!
-//! While the store is away, calls fail at once with [`EngineError::Unreachable`], or, where the namespace says so, publications
-//! wait for a bounded time. Subscribers stay connected.
+//! While the store is away, calls fail at once with [`EngineError::Unreachable`], or, where the namespace says so,
+//! publications wait for a bounded time. Subscribers stay connected.
 
 mod calls;
 mod catch_up;
@@ -52,7 +53,8 @@ use super::{
 use crate::channel::ChannelName;
 use crate::presence::ClientInfo;
 
-/// Start of the channel of [`Broker::probe`]; the id of the node follows. Clients cannot subscribe to it, because it is private.
+/// Start of the channel of [`Broker::probe`]; the id of the node follows. Clients cannot subscribe to it, because it is
+/// private.
 const PROBE_CHANNEL: &str = "$sockeye:storage:";
 
 /// The engine; see the module documentation.

@@ -19,7 +19,8 @@ use crate::channel::ChannelName;
 pub(crate) enum OutagePolicy {
     /// They fail at once with a temporary error.
     Refuse,
-    /// They wait this long, in the order of their arrival in a channel, and then fail. The publisher waits for the answer.
+    /// They wait this long, in the order of their arrival in a channel, and then fail. The publisher waits for the
+    /// answer.
     Buffer(Duration),
 }
 
@@ -53,7 +54,8 @@ impl Waiting {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Publishes, and tries again for some time while the store is not reachable. The publication has an idempotency key.
+    /// Publishes, and tries again for some time while the store is not reachable. The publication has an idempotency
+    /// key.
     pub(super) async fn publish(
         &self,
         shared: &Shared,

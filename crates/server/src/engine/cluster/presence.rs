@@ -1,15 +1,16 @@
 //! Presence of the clients of all nodes.
 //!
-//! Each entry in the store names its node. A node registers every [`LEASE_INTERVAL`]; when its registration ends, because it
-//! died or was cut off, another node removes its entries and announces the leaves. A node that comes back adds its entries
-//! again.
+//! Each entry in the store names its node. A node registers every [`LEASE_INTERVAL`]; when its registration ends,
+//! because it died or was cut off, another node removes its entries and announces the leaves. A node that comes back
+//! adds its entries again.
 //!
-//! A node remembers each entry whose state in the store is unknown, because a call failed, had no answer, or was cancelled.
-//! After each renewal of the lease it repeats the call: it adds the entry if the client is present, and removes it if not. A
-//! leave that could not be announced is announced then, so it may be announced twice, but it is not forgotten.
+//! A node remembers each entry whose state in the store is unknown, because a call failed, had no answer, or was
+//! cancelled. After each renewal of the lease it repeats the call: it adds the entry if the client is present, and
+//! removes it if not. A leave that could not be announced is announced then, so it may be announced twice, but it is
+//! not forgotten.
 //!
-//! Three tasks run at the same time, so that none delays another: one renews the lease, one adds and removes entries of this
-//! node, and one removes the entries of dead nodes.
+//! Three tasks run at the same time, so that none delays another: one renews the lease, one adds and removes entries of
+//! this node, and one removes the entries of dead nodes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,8 +39,8 @@ const SYNCS_MAX: usize = 64;
 /// Time after which an addition without an answer does not take effect any more.
 const LATE_ADDITION: Duration = Duration::from_secs(6);
 
-/// Maximum number of entries whose removal, or whose leave, is repeated: about 50 MB. Beyond it, a client that left may be
-/// shown as present until its node ends.
+/// Maximum number of entries whose removal, or whose leave, is repeated: about 50 MB. Beyond it, a client that left may
+/// be shown as present until its node ends.
 const UNSYNCED_MAX: usize = 1 << 18;
 
 /// The presence of all nodes; see the module documentation.
@@ -287,8 +288,8 @@ impl Entries {
         self.drop_if_synced(key);
     }
 
-    /// An entry was added once more, or this was tried. Returns whether the client has left in the meantime: if the removal
-    /// was faster, the entry is there again.
+    /// An entry was added once more, or this was tried. Returns whether the client has left in the meantime: if the
+    /// removal was faster, the entry is there again.
     fn put_again(&mut self, key: &Key, generation: Generation, is_stored: bool) -> bool {
         match self.own.get_mut(key) {
             Some(own) if own.entry.generation == generation => own.is_stored = is_stored,
@@ -338,7 +339,8 @@ impl Entries {
         }
     }
 
-    /// All entries of this node must be added again. `announces` their joins, because their leaves may have been announced.
+    /// All entries of this node must be added again. `announces` their joins, because their leaves may have been
+    /// announced.
     fn restore(&mut self, announces: bool) {
         for (key, own) in &self.own {
             let unsynced = self.unsynced.entry(key.clone()).or_default();

@@ -1,8 +1,8 @@
 //! The check that events arrive: this node periodically sends a message to itself through the store.
 //!
-//! A connection can look healthy while nothing arrives: after a failover that the client library has not noticed, or when a
-//! server has lost the subscriptions. If two probes in a row do not arrive, the node is not ready, and the store connects
-//! again.
+//! A connection can look healthy while nothing arrives: after a failover that the client library has not noticed, or
+//! when a server has lost the subscriptions. If two probes in a row do not arrive, the node is not ready, and the store
+//! connects again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,15 +17,17 @@ pub(crate) type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Store
 
 /// A store that all nodes share: Redis, NATS JetStream, or a simulation.
 ///
-/// It keeps the streams of channels and the entries of presence, and passes events to the nodes that subscribed to them:
+/// It keeps the streams of channels and the entries of presence, and passes events to the nodes that subscribed to
+/// them:
 /// [`Inbox::push`] takes them. Events may get lost when the connection breaks or an [`Inbox`] is full; the caller then reads
 /// the stream. Payloads are opaque.
 ///
-/// Calls may be concurrent. The caller limits the time of each call and drops it then, so a call must be cancel-safe: it
-/// has no effect, or the effect of a complete call.
+/// Calls may be concurrent. The caller limits the time of each call and drops it then, so a call must be cancel-safe:
+/// it has no effect, or the effect of a complete call.
 pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Connects and keeps the connection, for ever: a task of its own reconnects whenever the connection is lost. After each
-    /// connection, it subscribes to [`Inbox::subscriptions`] and to the control subjects of this node, and then calls
+    /// Connects and keeps the connection, for ever: a task of its own reconnects whenever the connection is lost. After
+    /// each connection, it subscribes to [`Inbox::subscriptions`] and to the control subjects of this node, and then
+    /// calls
     /// [`Inbox::connected`]; when the connection is lost, [`Inbox::disconnected`].
     fn start(&self, inbox: Arc<Inbox>);
 
@@ -38,8 +40,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Ends the subscription of this node to a channel.
     fn unsubscribe<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, ()>;
 
-    /// In one atomic step: checks the idempotency key and the version, numbers and stores the publication, and sends it to the
-    /// subscribed nodes as [`Event::Publication`]. Without `limits` the publication is not stored, and has no position.
+    /// In one atomic step: checks the idempotency key and the version, numbers and stores the publication, and sends it
+    /// to the subscribed nodes as [`Event::Publication`]. Without `limits` the publication is not stored, and has no
+    /// position.
     ///
     /// # Errors
     /// The publication may have been stored if the error is [`StoreError::Unavailable`].
@@ -59,12 +62,13 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Removes all publications of a stream. Its epoch and offset stay.
     fn remove_history<'a>(&'a self, channel: &'a ChannelName, limits: HistoryLimits) -> StoreFuture<'a, ()>;
 
-    /// Returns the newest positions of channels, in their order; `None` for those that cannot be read at the moment. The caller
-    /// asks for at most [`POSITIONS_PER_CALL`](super::super::POSITIONS_PER_CALL).
+    /// Returns the newest positions of channels, in their order; `None` for those that cannot be read at the moment.
+    /// The caller asks for at most [`POSITIONS_PER_CALL`](super::super::POSITIONS_PER_CALL).
     fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>>;
 
-    /// Gives a stream a new epoch if it is still in the epoch of `seen` and has lost the publication at this position, which a
-    /// node has received. A store whose replicas may lag behind checks that first, and does nothing if it has not lost it.
+    /// Gives a stream a new epoch if it is still in the epoch of `seen` and has lost the publication at this position,
+    /// which a node has received. A store whose replicas may lag behind checks that first, and does nothing if it has
+    /// not lost it.
     fn replace_epoch<'a>(
         &'a self,
         channel: &'a ChannelName,
@@ -89,8 +93,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Returns the number of clients and of users of a channel.
     fn presence_count<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, (usize, usize)>;
 
-    /// Registers this node for [`LEASE_TTL`] more. Returns whether the node was known: if not, other nodes may have removed
-    /// its presence entries.
+    /// Registers this node for [`LEASE_TTL`] more. Returns whether the node was known: if not, other nodes may have
+    /// removed its presence entries.
     fn renew_lease<'a>(&'a self, info: Bytes) -> StoreFuture<'a, bool>;
 
     /// Ends the registration of this node.
@@ -99,9 +103,10 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Returns the registered nodes, and what they have registered with.
     fn nodes(&self) -> StoreFuture<'_, Vec<NodeEntry>>;
 
-    /// Removes the presence entries of nodes whose registration has ended. For each entry that this call has removed, and that
-    /// announces its leave, sends [`Event::Membership`]; two nodes that call it at once never do so both. Returns the number
-    /// of removed entries. The caller does not limit the time of this call: the store limits that of each step.
+    /// Removes the presence entries of nodes whose registration has ended. For each entry that this call has removed,
+    /// and that announces its leave, sends [`Event::Membership`]; two nodes that call it at once never do so both.
+    /// Returns the number of removed entries. The caller does not limit the time of this call: the store limits that of
+    /// each step.
     fn remove_expired_presence(&self) -> StoreFuture<'_, usize>;
 
     /// Sends [`Event::Control`] to one node, or to all including this one.
@@ -130,7 +135,8 @@ pub(crate) struct StorePublish {
 /// The result of a publication.
 #[derive(Clone, Debug)]
 pub(crate) struct StorePublished {
-    /// The position of the publication, or of the first one with its idempotency key, or of the newest one if it was suppressed.
+    /// The position of the publication, or of the first one with its idempotency key, or of the newest one if it was
+    /// suppressed.
     pub(crate) position: Position,
     pub(crate) outcome: PublishOutcome,
 }

@@ -1,7 +1,7 @@
 //! Requests to JetStream.
 //!
-//! They are written by hand: the client library has no batched Direct Get, and its JetStream part would add dependencies for
-//! consumers, which this engine does not use.
+//! They are written by hand: the client library has no batched Direct Get, and its JetStream part would add
+//! dependencies for consumers, which this engine does not use.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -158,8 +158,8 @@ impl LastMessage {
     }
 }
 
-/// Returns the newest message of a subject, which may have wildcards, from the leader of the stream. The leader has each
-/// message that was acknowledged; the replicas that Direct Get asks may not have it yet.
+/// Returns the newest message of a subject, which may have wildcards, from the leader of the stream. The leader has
+/// each message that was acknowledged; the replicas that Direct Get asks may not have it yet.
 pub(super) async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<LastMessage>, ApiError> {
     #[derive(Deserialize)]
     struct Body {
@@ -178,8 +178,8 @@ pub(super) async fn last_sequence(client: &Client, stream: &str, subject: &str) 
     Ok(last(client, stream, subject).await?.map(|last| last.sequence))
 }
 
-/// Returns the subjects with messages that match a filter, from the leader of the stream. Not more than the server puts into
-/// one response.
+/// Returns the subjects with messages that match a filter, from the leader of the stream. Not more than the server puts
+/// into one response.
 pub(super) async fn subjects(client: &Client, stream: &str, filter: &str) -> Result<Vec<String>, ApiError> {
     let body = json!({ "subjects_filter": filter });
     let info: StreamInfo = call(client, &format!("STREAM.INFO.{stream}"), &body).await?;

@@ -6,15 +6,15 @@ use std::str::FromStr;
 
 /// How to connect to NATS: parsed from a URL.
 ///
-/// `nats://[user:password@|token@]host[:port][,host[:port]…][?option=value&…]`, or `tls://…` for TLS. Special characters of
-/// user, password and token are percent-encoded. Options:
+/// `nats://[user:password@|token@]host[:port][,host[:port]…][?option=value&…]`, or `tls://…` for TLS. Special
+/// characters of user, password and token are percent-encoded. Options:
 ///
 /// - `credentials`: path of a credentials file (`.creds`)
 /// - `ca`: path of a PEM file with root certificates, in addition to those of the system
 /// - `prefix` (`sockeye`): first part of all subjects and of the names of all streams
 /// - `replicas` (1): replicas of each stream, 1 to 5; an odd number, because a majority must agree
-/// - `stream_bytes` (1 GiB): maximum size of each stream of publications, in bytes. NATS reserves it on the disk. There are four
-///   streams for each combination of `history_size` and `history_ttl`
+/// - `stream_bytes` (1 GiB): maximum size of each stream of publications, in bytes. NATS reserves it on the disk. There
+///   are four streams for each combination of `history_size` and `history_ttl`
 ///
 /// `Debug` shows no secrets.
 #[derive(Clone, PartialEq, Eq)]

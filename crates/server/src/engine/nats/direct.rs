@@ -20,8 +20,8 @@ const BATCH: usize = 256;
 /// Maximum number of requests with several responses at the same time. The others wait.
 const BATCHES_MAX: usize = 64;
 
-/// Number of responses that may arrive before they are processed: one subscription receives those of all requests, each with
-/// one more at its end.
+/// Number of responses that may arrive before they are processed: one subscription receives those of all requests, each
+/// with one more at its end.
 pub(super) const RESPONSES_MAX: usize = BATCHES_MAX * (BATCH + 1);
 
 /// Maximum size of the messages per request, unless the first one is larger.

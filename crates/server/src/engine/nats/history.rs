@@ -1,9 +1,9 @@
 //! Publications with history: storing, reading, removing.
 //!
 //! The offset of a publication is its sequence in the stream. Channels share streams, so offsets have gaps, and each
-//! publication names the one before it. A stream keeps more than the history: one more publication per channel, and each for
-//! twice the TTL. So a reader at a position usually finds the publication at that position, which proves that those after it
-//! are complete. Where no proof exists, `previous` is `offset - 1`, so that nobody recovers by mistake.
+//! publication names the one before it. A stream keeps more than the history: one more publication per channel, and
+//! each for twice the TTL. So a reader at a position usually finds the publication at that position, which proves that
+//! those after it are complete. Where no proof exists, `previous` is `offset - 1`, so that nobody recovers by mistake.
 //!
 //! A channel without messages has
 //!
@@ -218,8 +218,8 @@ impl Shared {
         }))
     }
 
-    /// Reads the positions of the channels of each stream together. The others, which have no messages or may lag behind, are read
-    /// one by one.
+    /// Reads the positions of the channels of each stream together. The others, which have no messages or may lag
+    /// behind, are read one by one.
     pub(super) async fn positions(
         &self,
         channels: &[(ChannelName, HistoryLimits)],
@@ -598,7 +598,8 @@ impl Chain {
         }
     }
 
-    /// The publications that are not older than `oldest_ms`. `start` is the position before the first one, if it is known.
+    /// The publications that are not older than `oldest_ms`. `start` is the position before the first one, if it is
+    /// known.
     fn publications(self, start: Option<u64>, oldest_ms: u64) -> Vec<StoredPublication> {
         let publications = self.newest.into_iter().filter(|(_, stored)| stored.time_ms > oldest_ms);
         publications
@@ -648,7 +649,8 @@ fn is_outdated(version: &Version, newest: &Version) -> bool {
     newest.epoch == version.epoch && newest.number >= version.number
 }
 
-/// The id of a publication with an idempotency key. A hash, because keys and channels may be long and contain any character.
+/// The id of a publication with an idempotency key. A hash, because keys and channels may be long and contain any
+/// character.
 fn message_id(channel: &ChannelName, key: &str) -> String {
     use base64::Engine as _;
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);

@@ -1,8 +1,9 @@
 //! Live delivery: one core NATS subscription for each channel with subscribers on this node.
 //!
-//! A subscription costs about 5 KiB, mostly the queue of the client library. Its task moves messages to the inbox, which never
-//! blocks. If a queue is full nevertheless, the client library drops messages and says so; the positions of all channels are
-//! then compared with their streams. If a task ends because of a fault of its own, the channel is subscribed to once more.
+//! A subscription costs about 5 KiB, mostly the queue of the client library. Its task moves messages to the inbox,
+//! which never blocks. If a queue is full nevertheless, the client library drops messages and says so; the positions of
+//! all channels are then compared with their streams. If a task ends because of a fault of its own, the channel is
+//! subscribed to once more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -192,8 +193,8 @@ impl Shared {
         }
     }
 
-    /// The offset of the channel that this node has confirmed in this epoch less than `age_max` ago. Nothing that was published
-    /// since then has expired.
+    /// The offset of the channel that this node has confirmed in this epoch less than `age_max` ago. Nothing that was
+    /// published since then has expired.
     pub(super) fn confirmed(&self, channel: &ChannelName, epoch: &Epoch, age_max: Duration) -> Option<u64> {
         let channels = self.subscriptions.channels.lock();
         channels.get(channel)?.state.confirmed(epoch, age_max)

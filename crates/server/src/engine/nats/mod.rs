@@ -1,15 +1,15 @@
 //! The engine's store on NATS JetStream.
 //!
 //! - Publications of channels with history go into streams, one for each class of history (size and TTL) and shard; see
-//!   `streams.rs`. The server republishes each to the live subject of its channel. Everything else is published there by core
-//!   NATS; see `live.rs`.
+//!   `streams.rs`. The server republishes each to the live subject of its channel. Everything else is published there
+//!   by core NATS; see `live.rs`.
 //! - A node subscribes to the live subjects of the channels with subscribers. There are no JetStream consumers.
 //! - Histories are read by Direct Get; see `history.rs`.
 //! - Presence and the registered nodes are in two streams in memory; see `presence.rs`.
 //!
 //! Names of subjects and streams are in `subject.rs`. What a crash of NATS loses depends on its `sync_interval`: with
-//! `always`, or with three replicas on machines that do not fail together, nothing; with the default of two minutes, a server
-//! without replicas may lose that much. Losses are announced: the stream gets a new epoch.
+//! `always`, or with three replicas on machines that do not fail together, nothing; with the default of two minutes, a
+//! server without replicas may lose that much. Losses are announced: the stream gets a new epoch.
 
 mod api;
 mod config;

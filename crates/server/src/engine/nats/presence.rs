@@ -7,12 +7,14 @@
 //! 3. An entry is replaced if it is of an older generation, which the sequence of the replaced message ensures.
 //! 4. An entry is deleted by its sequence, so that a newer one stays.
 //! 5. Readers read the messages of a channel, so all nodes see a change as soon as it is stored, or, if the stream has
-//!    replicas, as soon as the replica that answers has it. Whoever writes asks the leader instead, which has everything.
-//! 6. A node has a lease: a message in another stream, which expires after 6 seconds. It renews the lease every 2 seconds.
+//!    replicas, as soon as the replica that answers has it. Whoever writes asks the leader instead, which has
+//!    everything.
+//! 6. A node has a lease: a message in another stream, which expires after 6 seconds. It renews the lease every 2
+//!    seconds.
 //! 7. Before its first lease, and after a lapse, a node registers as a member. Members without a lease are gone.
-//! 8. Every node removes the entries of members that are gone, and announces the leaves. The server lets only one of them
-//!    delete a message, and this one announces the leave. If the answer to a deletion is lost and the message is gone, the
-//!    node announces the leave, too: a leave that comes twice is better than a member that stays.
+//! 8. Every node removes the entries of members that are gone, and announces the leaves. The server lets only one of
+//!    them delete a message, and this one announces the leave. If the answer to a deletion is lost and the message is
+//!    gone, the node announces the leave, too: a leave that comes twice is better than a member that stays.
 //! 9. Only entries from before the leases were read are removed, so that a node that comes back keeps its new ones.
 //! 10. A node that has just connected waits for 6 seconds, so that the others can renew their leases after an outage.
 
@@ -277,8 +279,8 @@ impl Shared {
         }
     }
 
-    /// Removes entries of a node that is gone. Each in a task of its own, which is not cancelled between the deletion and the
-    /// leave.
+    /// Removes entries of a node that is gone. Each in a task of its own, which is not cancelled between the deletion
+    /// and the leave.
     async fn remove_entries(self: &Arc<Self>, mut entries: Vec<Stored>) -> Result<usize, StoreError> {
         // All nodes do this at the same time, so each begins elsewhere.
         entries.shuffle(&mut rand::rng());

@@ -1,13 +1,14 @@
 //! The streams of publications, and their epochs.
 //!
-//! A stream is created when it is first needed. Its epoch is a part of its subject: each publication is stored in the epoch
-//! that its publisher knows, or not at all, and readers find only publications of the epoch that they ask for. A stream that is
-//! deleted and created again gets another epoch.
+//! A stream is created when it is first needed. Its epoch is a part of its subject: each publication is stored in the
+//! epoch that its publisher knows, or not at all, and readers find only publications of the epoch that they ask for. A
+//! stream that is deleted and created again gets another epoch.
 //!
 //! JetStream may lose the newest publications in a crash, unless it syncs each write. So each node remembers the newest
-//! publication of each stream that it has received. After each connection, and every few seconds, because another server of
-//! a cluster may have the stream, it compares it with the stream. If the stream ends before it, or has another message with its sequence, the stream gets a new epoch. The new epoch is a hash of the old
-//! one, so that nodes that notice the loss at the same time agree. A loss is not noticed if no node has received the lost
+//! publication of each stream that it has received. After each connection, and every few seconds, because another
+//! server of a cluster may have the stream, it compares it with the stream. If the stream ends before it, or has
+//! another message with its sequence, the stream gets a new epoch. The new epoch is a hash of the old one, so that
+//! nodes that notice the loss at the same time agree. A loss is not noticed if no node has received the lost
 //! publications, or if the newest one that a node has received was removed meanwhile.
 
 use std::collections::HashMap;

@@ -45,7 +45,8 @@ pub(super) struct StreamKey {
 
 impl Class {
     /// How long the stream keeps messages: longer than the history, because the messages also carry the position of the
-    /// channel, the keys of idempotency, and the proof that nothing is missing. Readers hide what is older than the TTL.
+    /// channel, the keys of idempotency, and the proof that nothing is missing. Readers hide what is older than the
+    /// TTL.
     pub(super) fn age_max(self) -> Duration {
         // JetStream wants at least the window for duplicates.
         (Duration::from_millis(self.ttl_ms).saturating_mul(2)).clamp(KEY_TTL, AGE_MAX)
@@ -223,8 +224,9 @@ pub(super) struct PresenceSubject<'a> {
     pub(super) user: &'a str,
 }
 
-/// Encodes a text as one token of a subject: bytes other than letters, digits and `_-:/#$@+,!` as `=` and two hexadecimal
-/// digits. So different texts have different tokens, and a token has at most three times the bytes of its text.
+/// Encodes a text as one token of a subject: bytes other than letters, digits and `_-:/#$@+,!` as `=` and two
+/// hexadecimal digits. So different texts have different tokens, and a token has at most three times the bytes of its
+/// text.
 pub(super) fn token(text: &str) -> String {
     use std::fmt::Write as _;
     let mut token = String::with_capacity(text.len());

@@ -1,7 +1,7 @@
 //! Keeps the connection to NATS, for ever.
 //!
-//! The client library connects again by itself, and renews the subscriptions. This task prepares each connection, and says
-//! when it is usable.
+//! The client library connects again by itself, and renews the subscriptions. This task prepares each connection, and
+//! says when it is usable.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,8 +37,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause before a reconnection.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Messages of one subscription that wait for its task, which only moves them on. The queue takes memory only when it has
-/// messages.
+/// Messages of one subscription that wait for its task, which only moves them on. The queue takes memory only when it
+/// has messages.
 const SUBSCRIPTION_MESSAGES_MAX: usize = RESPONSES_MAX;
 
 /// How often the number of connections is compared.
@@ -120,8 +120,8 @@ fn connects(link: &Link) -> u64 {
     link.client.statistics().connects.load(Ordering::Relaxed)
 }
 
-/// Waits for a connection after `connects`. The client library drops events, of which a disconnection may be one, when many
-/// come at once.
+/// Waits for a connection after `connects`. The client library drops events, of which a disconnection may be one, when
+/// many come at once.
 async fn until_connected_again(link: &Link, connects_before: u64) {
     while connects(link) == connects_before {
         sleep(CHECK_INTERVAL).await;

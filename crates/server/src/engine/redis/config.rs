@@ -14,8 +14,8 @@ use std::str::FromStr;
 /// | `redis+sentinel://[user:password@]host[:port],host[:port]/master[/database]` | the server that Sentinel names |
 /// | `redis+cluster://[user:password@]host[:port],host[:port]` | Redis Cluster; any of its servers |
 ///
-/// With `rediss` instead of `redis` all connections use TLS. `valkey` and `valkeys` mean the same as `redis` and `rediss`. User, password and the values of the query are percent-encoded.
-/// Query parameters:
+/// With `rediss` instead of `redis` all connections use TLS. `valkey` and `valkeys` mean the same as `redis` and
+/// `rediss`. User, password and the values of the query are percent-encoded. Query parameters:
 ///
 /// | parameter | meaning |
 /// |---|---|
@@ -25,7 +25,8 @@ use std::str::FromStr;
 /// | `sentinel_user`, `sentinel_password` | credentials for Sentinel, which are not those of the server |
 ///
 /// A user with limited rights (`ACL SETUSER`) needs the keys and channels that start with the prefix, and the commands
-/// `+@all -@dangerous +info +config|get`, and before Redis 7 in a cluster `+cluster`. Without `CONFIG GET`, `auto` means `none`.
+/// `+@all -@dangerous +info +config|get`, and before Redis 7 in a cluster `+cluster`. Without `CONFIG GET`, `auto`
+/// means `none`.
 ///
 /// `Debug` and `Display` leave out the password.
 #[derive(Clone, PartialEq, Eq)]

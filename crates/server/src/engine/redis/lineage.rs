@@ -1,9 +1,10 @@
 //! Which streams of a Redis Cluster continue, though the server that has them names its data differently.
 //!
-//! The lineage of a server of a cluster is its replication id, which a stream remembers. It changes without a loss in two
-//! cases, and this node has seen both or does not know of them; then the stream gets a new epoch, which is safe:
+//! The lineage of a server of a cluster is its replication id, which a stream remembers. It changes without a loss in
+//! two cases, and this node has seen both or does not know of them; then the stream gets a new epoch, which is safe:
 //!
-//! - The same process draws a new replication id when its first replica connects, or its last one has been away for long.
+//! - The same process draws a new replication id when its first replica connects, or its last one has been away for
+//!   long.
 //! - A server gives all its slots to other servers.
 
 use std::collections::VecDeque;
@@ -39,7 +40,8 @@ enum Place {
 }
 
 impl Lineages {
-    /// Remembers that a server has a lineage. If it was promoted, it may have received other data since it had the ones before.
+    /// Remembers that a server has a lineage. If it was promoted, it may have received other data since it had the ones
+    /// before.
     pub(super) fn note_link(&self, lineage: &str, run_id: &str, was_promoted: bool) {
         if run_id.is_empty() {
             return;
@@ -56,8 +58,8 @@ impl Lineages {
         self.add(lineage, place);
     }
 
-    /// Remembers the lineages of servers that have given all their slots to servers that were known before. A replica of the
-    /// server, which may have lost writes, is not among those.
+    /// Remembers the lineages of servers that have given all their slots to servers that were known before. A replica
+    /// of the server, which may have lost writes, is not among those.
     pub(super) fn note_moved(&self, before: &View, now: &View) {
         for link in &before.links {
             let is_gone = !now.links.iter().any(|other| other.address() == link.address());

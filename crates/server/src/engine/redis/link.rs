@@ -25,8 +25,8 @@ pub(super) struct Link {
     events: Connection,
     subscriptions: Arc<Subscriptions>,
     replication: Replication,
-    /// Identifies the data set of the server: streams that were written under another one get a new epoch, unless they were
-    /// moved here.
+    /// Identifies the data set of the server: streams that were written under another one get a new epoch, unless they
+    /// were moved here.
     lineage: Box<str>,
     is_sharded: bool,
     closed: CancellationToken,
@@ -36,8 +36,8 @@ pub(super) struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Replication {
     is_primary: bool,
-    /// The replication id. A server draws a new one when it starts and when it becomes the primary, but also when its first
-    /// replica connects, and when it has had no replica for `repl-backlog-ttl`, an hour by default.
+    /// The replication id. A server draws a new one when it starts and when it becomes the primary, but also when its
+    /// first replica connects, and when it has had no replica for `repl-backlog-ttl`, an hour by default.
     id: String,
     /// Names the process.
     run_id: String,
@@ -46,7 +46,8 @@ struct Replication {
 }
 
 impl Replication {
-    /// Whether a server in this state still has the data that it had in the state `before`, and has not received other data.
+    /// Whether a server in this state still has the data that it had in the state `before`, and has not received other
+    /// data.
     fn continues(&self, before: &Self) -> bool {
         let is_same_process = !self.run_id.is_empty() && self.run_id == before.run_id;
         self.is_primary && (self.id == before.id || is_same_process && !self.was_promoted)
@@ -133,8 +134,8 @@ impl Link {
         }
     }
 
-    /// Checks that both connections answer, and that the server still has the data that it had when they were made. If not,
-    /// closes them.
+    /// Checks that both connections answer, and that the server still has the data that it had when they were made. If
+    /// not, closes them.
     pub(super) async fn verify(&self) -> Result<(), String> {
         let mut commands = self.commands.commands();
         let mut events = self.events.commands();
@@ -164,8 +165,8 @@ impl Link {
         for batch in names.chunks(SUBSCRIBE_BATCH) {
             let confirmed = join_all(batch.iter().map(|name| self.subscriptions.wait(name)));
             let mut events = self.events.commands();
-            // The client library may match an unsolicited push to this command, so the pushes with the names of the channels
-            // confirm, not the replies.
+            // The client library may match an unsolicited push to this command, so the pushes with the names of the
+            // channels confirm, not the replies.
             let replies = async {
                 if !self.is_sharded {
                     return events.subscribe(batch).await;

@@ -1,30 +1,34 @@
-//! Redis and Valkey as the store of several nodes: a single server, Sentinel, or Cluster with sharded publish/subscribe.
+//! Redis and Valkey as the store of several nodes: a single server, Sentinel, or Cluster with sharded
+//! publish/subscribe.
 //!
-//! A script publishes in one step: it checks the idempotency key and the version, numbers the publication, stores it in a list,
-//! and sends it to the subscribed nodes. All keys of a channel have one slot ([`names`]).
+//! A script publishes in one step: it checks the idempotency key and the version, numbers the publication, stores it in
+//! a list, and sends it to the subscribed nodes. All keys of a channel have one slot ([`names`]).
 //!
 //! # Epochs
 //!
 //! Redis may lose acknowledged writes: replication is asynchronous, and most configurations do not sync every write. A
 //! server that has lost writes would give their offsets to other publications. So each stream names the lineage of the
-//! server that wrote it last, and a script that finds another lineage gives the stream a new epoch, which clients see as a gap.
+//! server that wrote it last, and a script that finds another lineage gives the stream a new epoch, which clients see
+//! as a gap.
 //!
-//! 1. The lineage of a server is its replication id. Redis draws a new one when a server starts, and when a replica becomes the
-//!    primary, but also without a loss: when the first replica connects, and when the last one has been away for an hour.
-//! 2. Each connection reads the replication id and the run id of the process before its first script, and again every second.
-//!    If the process is another one, or was promoted, the connection is made anew.
-//! 3. A single server, or the one that Sentinel names, keeps its lineage in a key. The same process, if it was not promoted,
-//!    continues with that lineage. So does one that has restarted, if it synced each write both before and after, and recovery
-//!    is complete.
+//! 1. The lineage of a server is its replication id. Redis draws a new one when a server starts, and when a replica
+//!    becomes the primary, but also without a loss: when the first replica connects, and when the last one has been
+//!    away for an hour.
+//! 2. Each connection reads the replication id and the run id of the process before its first script, and again every
+//!    second. If the process is another one, or was promoted, the connection is made anew.
+//! 3. A single server, or the one that Sentinel names, keeps its lineage in a key. The same process, if it was not
+//!    promoted, continues with that lineage. So does one that has restarted, if it synced each write both before and
+//!    after, and recovery is complete.
 //! 4. A script that finds the lineage of another server changes nothing and returns it. The node then decides.
-//! 5. In a cluster, if that server is still a primary with the same replication id, the slot was moved: the epoch stays. It
-//!    also stays if the node has seen that the process is the same, or that the server has given all its slots to others; see
-//!    `lineage.rs`.
+//! 5. In a cluster, if that server is still a primary with the same replication id, the slot was moved: the epoch
+//!    stays. It also stays if the node has seen that the process is the same, or that the server has given all its
+//!    slots to others; see `lineage.rs`.
 //! 6. Otherwise that server is gone: the stream keeps its publications and offsets, and gets a new epoch.
 //! 7. Two nodes decide the same: the script compares the lineage that was found, so the first one decides.
 //! 8. Reads and positions apply the same rules, so nobody sees the old epoch after a failover.
 //! 9. Without its state (expired, evicted, flushed) a stream starts with a new epoch.
-//! 10. A server that is demoted, synchronized and promoted again within a second, without closing connections, is not noticed.
+//! 10. A server that is demoted, synchronized and promoted again within a second, without closing connections, is not
+//!     noticed.
 
 mod config;
 mod dial;
@@ -318,7 +322,8 @@ impl Shared {
         }
     }
 
-    /// Warns once if the server evicts keys when its memory is full: that ends epochs, and removes clients from presence.
+    /// Warns once if the server evicts keys when its memory is full: that ends epochs, and removes clients from
+    /// presence.
     async fn warn_of_eviction(&self, commands: &mut MultiplexedConnection) {
         let mut command = Cmd::new();
         command.arg("INFO").arg("memory");

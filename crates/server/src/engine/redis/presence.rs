@@ -1,8 +1,8 @@
 //! Presence, and the leases of nodes.
 //!
-//! Each entry names the lease of its node. A set per lease lists the channels with its entries. When a lease ends, other nodes
-//! remove its entries, and the script that removes an entry announces the leave. A node whose lease has ended begins
-//! another one, and adds its entries again, so that a late removal does not find them.
+//! Each entry names the lease of its node. A set per lease lists the channels with its entries. When a lease ends,
+//! other nodes remove its entries, and the script that removes an entry announces the leave. A node whose lease has
+//! ended begins another one, and adds its entries again, so that a late removal does not find them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,8 +35,8 @@ pub(super) struct Lease {
     /// Whether entries of this node may have been removed since the last [`Shared::renew_lease`].
     has_lapsed: AtomicBool,
     uid: Arc<str>,
-    /// The set of channels is in another slot than the entries. So a channel is not removed from it while entries are added:
-    /// additions hold the lock shared, removals from the set exclusively.
+    /// The set of channels is in another slot than the entries. So a channel is not removed from it while entries are
+    /// added: additions hold the lock shared, removals from the set exclusively.
     channels: PerChannel<RwLock<()>>,
 }
 

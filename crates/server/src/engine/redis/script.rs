@@ -116,8 +116,8 @@ impl<'a> Call<'a> {
         self.keys.first().map_or(b"", |key| key.as_bytes())
     }
 
-    /// Runs the call: a script by its digest, or by its source if the server does not know it. `is_asking` for a slot that is
-    /// being moved to this server.
+    /// Runs the call: a script by its digest, or by its source if the server does not know it. `is_asking` for a slot
+    /// that is being moved to this server.
     pub(super) async fn run(&self, connection: &mut MultiplexedConnection, is_asking: bool) -> RedisResult<Value> {
         let script = match self.kind {
             Kind::Command(name) => return self.send(&[name], connection, is_asking).await,

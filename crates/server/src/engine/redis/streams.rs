@@ -18,8 +18,8 @@ use super::script::{Call, Script, unexpected};
 use super::{Shared, message};
 use crate::channel::ChannelName;
 
-/// How long the epoch and the offset of a stream are kept after its last use, beyond the time to live of its publications. A
-/// client that comes back later cannot recover.
+/// How long the epoch and the offset of a stream are kept after its last use, beyond the time to live of its
+/// publications. A client that comes back later cannot recover.
 const STATE_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// Number of positions that are read by a script at the same time.
@@ -146,8 +146,8 @@ impl Shared {
         })
     }
 
-    /// Reads the states of the streams of each server with one pipeline. A script is only needed for a stream that does not exist,
-    /// or was written by another server.
+    /// Reads the states of the streams of each server with one pipeline. A script is only needed for a stream that does
+    /// not exist, or was written by another server.
     pub(super) async fn positions(
         &self,
         channels: &[(ChannelName, HistoryLimits)],
@@ -309,8 +309,8 @@ fn state_ttl_ms(limits: &HistoryLimits) -> u64 {
     ttl.min(NUMBER_MAX)
 }
 
-/// Reads the positions of streams that belong to the lineage of a server, and keeps their states for a time to live. `None` for
-/// other streams, and for those that the server does not have.
+/// Reads the positions of streams that belong to the lineage of a server, and keeps their states for a time to live.
+/// `None` for other streams, and for those that the server does not have.
 async fn read_positions<'a>(link: &Link, names: impl Iterator<Item = (&'a str, u64)>) -> Vec<Option<Position>> {
     let mut pipeline = redis::pipe();
     let mut count = 0;

@@ -1,18 +1,20 @@
-//! A model test of recovery on several nodes, which share a store: a simulated one here, and real servers in the tests of
-//! Redis and NATS.
+//! A model test of recovery on several nodes, which share a store: a simulated one here, and real servers in the tests
+//! of Redis and NATS.
 //!
 //! Seeded clients of two nodes connect, subscribe, recover, read and vanish, while publications succeed, fail, and are
-//! repeated with their idempotency keys. The simulated store loses, repeats and delays events, fails calls before and after
-//! they took effect, goes away, and fails over to a replica without the newest publications; its time is virtual. Real servers
-//! are killed and started again, close connections, and stop for a while. Nodes are killed. The test checks that
+//! repeated with their idempotency keys. The simulated store loses, repeats and delays events, fails calls before and
+//! after they took effect, goes away, and fails over to a replica without the newest publications; its time is virtual.
+//! Real servers are killed and started again, close connections, and stop for a while. Nodes are killed. The test
+//! checks that
 //!
-//! - each client receives what the store has at each offset of its epoch, without a gap and without a repetition, until it
-//!   is told that it may have missed something,
+//! - each client receives what the store has at each offset of its epoch, without a gap and without a repetition, until
+//!   it is told that it may have missed something,
 //! - a client recovers only with exactly what it has missed,
 //! - at the end, when everything works again, each client has reached the newest position of its room by itself,
 //! - at the end, presence has exactly the clients that are subscribed,
 //! - an acknowledged publication is in the store at the position that its publisher was told,
-//! - a publication with an idempotency key is stored once, however often it was tried, unless a failover has lost the key,
+//! - a publication with an idempotency key is stored once, however often it was tried, unless a failover has lost the
+//!   key,
 //! - if the store syncs every write, its epochs stay.
 //!
 //! `SOCKEYE_MODEL_SEEDS` and `SOCKEYE_MODEL_SEED` select seeds, as in the model test of restarts.
@@ -46,8 +48,8 @@ const NODES: usize = 2;
 pub(super) trait Backend {
     /// Whether offsets grow by one.
     const IS_DENSE: bool;
-    /// Time after which everything has recovered by itself: an event that was lost while the connection stayed is noticed by
-    /// the position check.
+    /// Time after which everything has recovered by itself: an event that was lost while the connection stayed is
+    /// noticed by the position check.
     const RECOVERY: Duration;
     /// How often the position check examines all channels.
     const POSITION_CHECK: Duration;
@@ -297,7 +299,8 @@ impl<B: Backend> World<B> {
         }
     }
 
-    /// Everything works again. The clients recover, if they were told to, and then must have reached the newest positions.
+    /// Everything works again. The clients recover, if they were told to, and then must have reached the newest
+    /// positions.
     async fn finish(mut self) -> Seen {
         self.backend.repair().await;
         sleep(B::RECOVERY).await;

@@ -4,7 +4,8 @@
 //! succeed, fail and are interrupted. Time is virtual, and the log is on a simulated disk. The model is the list of all
 //! publications of a room in the order of delivery. It checks that
 //!
-//! - each client receives every publication of its room once and in order, until it is told that it may have missed one,
+//! - each client receives every publication of its room once and in order, until it is told that it may have missed
+//!   one,
 //! - a client recovers only if the publications of the reply are exactly those that it has missed,
 //! - a client does recover if the server has everything that it missed,
 //! - after a restart, the log has every acknowledged publication; if a power cut has cost some, all epochs are new,

@@ -3,8 +3,8 @@
 use super::*;
 use crate::ids::Generation;
 
-/// Runs a test on all engines of this process. A test gets a fixture with ten publications of history per channel and a TTL of
-/// a minute.
+/// Runs a test on all engines of this process. A test gets a fixture with ten publications of history per channel and a
+/// TTL of a minute.
 macro_rules! suite_in_process {
     ($($(#[$attribute:meta])* $test:ident;)*) => {
         mod memory {

@@ -25,7 +25,8 @@ use crate::message::outbound::Outbound;
 
 /// An open WebSocket of the browser.
 ///
-/// The browser answers pings, and receives while no method is awaited: messages wait here for [`recv`](Self::recv), up to
+/// The browser answers pings, and receives while no method is awaited: messages wait here for [`recv`](Self::recv), up
+/// to
 /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max). To send and receive in different tasks,
 /// [`split`](Self::split) it. It is not `Send`: spawn tasks with `wasm_bindgen_futures::spawn_local`.
 ///
@@ -80,8 +81,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The peer closed with a code other than 1000 or 1001 ([`Error::close_code`]), the connection was lost, or messages
-    /// exceeded [`Limits::read_ahead_max`](crate::Limits::read_ahead_max) or
+    /// The peer closed with a code other than 1000 or 1001 ([`Error::close_code`]), the connection was lost, or
+    /// messages exceeded [`Limits::read_ahead_max`](crate::Limits::read_ahead_max) or
     /// [`Limits::message_size_max`](crate::Limits::message_size_max). Later calls return the same error.
     ///
     /// # Cancel safety
@@ -161,9 +162,10 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The connection was lost before, or the peer does not answer ([`Error::is_timeout`]). If the browser does not send
-    /// the code (it sends 1000 and 3000 to 4999) or the reason is longer than 123 bytes ([`Error::is_invalid_input`]),
-    /// the connection is closed with the nearest valid ones: a code of the protocol, such as 1011, becomes 4011.
+    /// The connection was lost before, or the peer does not answer ([`Error::is_timeout`]). If the browser does not
+    /// send the code (it sends 1000 and 3000 to 4999) or the reason is longer than 123 bytes
+    /// ([`Error::is_invalid_input`]), the connection is closed with the nearest valid ones: a code of the protocol,
+    /// such as 1011, becomes 4011.
     ///
     /// # Cancel safety
     ///
@@ -232,8 +234,8 @@ impl Stream for WebSocket {
 /// `feed` of `futures::SinkExt` behaves like the method of the same name. Flushing does not wait, because the browser
 /// sends what it was given by itself. `close` sends a close frame with 1000, and does not wait for the peer's.
 ///
-/// Items are all types that convert into an [`Outbound`]. `SinkExt::close` and `SinkExt::flush` take no item, so the type
-/// has to be named: `SinkExt::<Message>::close(&mut ws)`.
+/// Items are all types that convert into an [`Outbound`]. `SinkExt::close` and `SinkExt::flush` take no item, so the
+/// type has to be named: `SinkExt::<Message>::close(&mut ws)`.
 impl<T: Into<Outbound>> Sink<T> for WebSocket {
     type Error = Error;
 

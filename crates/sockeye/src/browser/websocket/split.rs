@@ -21,8 +21,8 @@ use crate::message::outbound::Outbound;
 
 /// Sending half of a connection that was [split](crate::WebSocket::split). Clones send on the same connection.
 ///
-/// Dropping the [`Receiver`] closes the connection; dropping all senders does not. Its futures are cancel-safe like those
-/// of [`WebSocket`](crate::WebSocket). It is also a [`Sink`].
+/// Dropping the [`Receiver`] closes the connection; dropping all senders does not. Its futures are cancel-safe like
+/// those of [`WebSocket`](crate::WebSocket). It is also a [`Sink`].
 #[derive(Debug)]
 pub struct Sender {
     connection: Rc<Connection>,
@@ -40,8 +40,8 @@ impl Clone for Sender {
 
 /// Receiving half of a connection that was [split](crate::WebSocket::split).
 ///
-/// Dropping it closes the connection as dropping a [`WebSocket`](crate::WebSocket) does. Senders that are left fail from
-/// then on.
+/// Dropping it closes the connection as dropping a [`WebSocket`](crate::WebSocket) does. Senders that are left fail
+/// from then on.
 #[derive(Debug)]
 pub struct Receiver {
     owner: Owner,

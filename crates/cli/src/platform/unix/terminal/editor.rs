@@ -112,8 +112,8 @@ impl Editor {
         format!("\r\u{1b}[K{PROMPT}{}\n", escape(line))
     }
 
-    /// The index of the first drawn character. The row has room for all characters from there to the cursor, and a quarter
-    /// of it for characters after the cursor, if there are any.
+    /// The index of the first drawn character. The row has room for all characters from there to the cursor, and a
+    /// quarter of it for characters after the cursor, if there are any.
     fn window_start(&self, room: usize) -> usize {
         let budget = if self.cursor == self.line.len() {
             room
@@ -227,7 +227,8 @@ enum Keys {
 }
 
 impl Keys {
-    /// Handles one byte. Returns a replacement character if the byte ended invalid UTF-8, and the key that it completed.
+    /// Handles one byte. Returns a replacement character if the byte ended invalid UTF-8, and the key that it
+    /// completed.
     fn handle(&mut self, byte: u8) -> [Option<Key>; 2] {
         match mem::take(self) {
             Self::Utf8 { bytes, len } => self.continue_utf8(bytes, len, byte),
@@ -303,8 +304,8 @@ impl Keys {
         })
     }
 
-    /// Handles a further byte of a character. An incomplete character becomes the replacement character, because messages
-    /// must be UTF-8, and the byte is then handled as the start of a new key.
+    /// Handles a further byte of a character. An incomplete character becomes the replacement character, because
+    /// messages must be UTF-8, and the byte is then handled as the start of a new key.
     fn continue_utf8(&mut self, mut bytes: [u8; 4], len: usize, byte: u8) -> [Option<Key>; 2] {
         bytes[len] = byte;
         match std::str::from_utf8(&bytes[..=len]) {

@@ -27,12 +27,12 @@ use editor::{Editor, Event};
 /// The state of the screen while the editor is active. Global, because there is only one standard input.
 static SCREEN: Mutex<Option<Screen>> = Mutex::new(None);
 
-/// The original settings of the terminal while the editor is active. Separate from [`SCREEN`], which stays locked while a
-/// write to a stopped terminal (Ctrl-S) blocks: signal handlers must not wait for it.
+/// The original settings of the terminal while the editor is active. Separate from [`SCREEN`], which stays locked while
+/// a write to a stopped terminal (Ctrl-S) blocks: signal handlers must not wait for it.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Whether the prompt is shown: from the first key, or when the connection is open. Separate from [`SCREEN`] for the same
-/// reason as [`BEFORE`].
+/// Whether the prompt is shown: from the first key, or when the connection is open. Separate from [`SCREEN`] for the
+/// same reason as [`BEFORE`].
 static IS_PROMPT_SHOWN: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug)]
@@ -53,8 +53,8 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts the editor, if standard input is a terminal that supports it. The prompt appears with [`show_prompt`] or the
-    /// first key.
+    /// Starts the editor, if standard input is a terminal that supports it. The prompt appears with [`show_prompt`] or
+    /// the first key.
     pub(crate) fn open() -> Option<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if is_dumb || !io::stdin().is_terminal() {
@@ -113,8 +113,8 @@ pub(crate) fn read_lines() -> io::Result<Option<Vec<String>>> {
     }
 }
 
-/// Reads and discards keys after the end of the input, until the editor stops. The kernel only detects Ctrl-C in input that
-/// fits its buffer, so the terminal must be read.
+/// Reads and discards keys after the end of the input, until the editor stops. The kernel only detects Ctrl-C in input
+/// that fits its buffer, so the terminal must be read.
 pub(crate) fn discard_keys() {
     let mut keys = [0; 4096];
     while SCREEN.lock().is_some() && matches!(read_keys(&mut keys), Ok(1..)) {}
@@ -181,8 +181,8 @@ pub(crate) fn redraw() {
     with_free_screen(Screen::draw);
 }
 
-/// Calls `change`, unless another thread is writing to the terminal (it redraws the prompt afterwards) or the terminal is
-/// stopped (Ctrl-S). The callers run on the thread of the connection, so they must not block on the terminal.
+/// Calls `change`, unless another thread is writing to the terminal (it redraws the prompt afterwards) or the terminal
+/// is stopped (Ctrl-S). The callers run on the thread of the connection, so they must not block on the terminal.
 fn with_free_screen(change: impl FnOnce(&mut Screen)) {
     if let Some(mut screen) = SCREEN.try_lock()
         && let Some(screen) = screen.as_mut()
