@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::{Either, join_all, select, try_join_all};
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ pub(super) struct Link {
     /// were moved here.
     lineage: Box<str>,
     is_sharded: bool,
+    /// Whether the process has become a replica, and so has given its slots to another server.
+    is_demoted: AtomicBool,
     closed: CancellationToken,
 }
 
@@ -95,6 +97,7 @@ impl Link {
             replication,
             lineage: lineage.into(),
             is_sharded: shared.is_cluster(),
+            is_demoted: AtomicBool::new(false),
             closed: CancellationToken::new(),
         })
     }
@@ -114,6 +117,11 @@ impl Link {
     /// Names the process of the server.
     pub(super) fn run_id(&self) -> &str {
         &self.replication.run_id
+    }
+
+    /// Whether [`Self::verify`] has found the same process as a replica.
+    pub(super) fn is_demoted(&self) -> bool {
+        self.is_demoted.load(Ordering::Relaxed)
     }
 
     /// Marks the connections as unusable.
@@ -151,7 +159,11 @@ impl Link {
             // The servers of a cluster have no other lineage than their replication id.
             Ok(Ok((replication, _))) if self.is_sharded && replication == self.replication => return Ok(()),
             Ok(Ok((replication, _))) if !self.is_sharded && replication.continues(&self.replication) => return Ok(()),
-            Ok(Ok((replication, _))) if !replication.is_primary => "the server is not the primary any more".to_owned(),
+            Ok(Ok((replication, _))) if !replication.is_primary => {
+                let is_same_process = !self.run_id().is_empty() && replication.run_id == self.run_id();
+                self.is_demoted.store(is_same_process, Ordering::Relaxed);
+                "the server is not the primary any more".to_owned()
+            }
             Ok(Ok(_)) => "the server has begun a new history".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the server does not answer".to_owned(),

@@ -66,7 +66,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         failures = if retry { failures + 1 } else { 0 };
         if retry {
             let pause = RETRY_PAUSE * 2_u32.saturating_pow(failures.min(5) - 1);
-            sleep(pause.min(RETRY_PAUSE_MAX)).await;
+            let view = shared.view();
+            // In a cluster, other servers may be lost meanwhile.
+            futures_util::join!(sleep(pause.min(RETRY_PAUSE_MAX)), verify_links(&view));
         } else {
             wait_for_change(&shared).await;
         }
@@ -89,17 +91,22 @@ async fn wait_for_change(shared: &Shared) {
             () = shared.look_again.notified() => return,
             () = sleep_until(next) => {}
         }
-        let checks = join_all(view.links.iter().map(|link| link.verify()));
-        let (checks, primaries) = futures_util::join!(checks, resolve(shared, &view.links));
-        for reason in checks.into_iter().filter_map(Result::err) {
-            tracing::warn!(%reason, "a server of the engine is lost");
-        }
+        let ((), primaries) = futures_util::join!(verify_links(&view), resolve(shared, &view.links));
         // Servers that did not answer do not count.
         if primaries.is_ok_and(|primaries| primaries != view.primaries) || view.links.iter().any(|link| link.is_lost())
         {
             return;
         }
         next = Instant::now() + CHECK_INTERVAL;
+    }
+}
+
+/// Closes the connections to servers that do not answer, or have other data than before.
+async fn verify_links(view: &View) {
+    let usable = view.links.iter().filter(|link| !link.is_lost());
+    let checks = join_all(usable.map(|link| link.verify())).await;
+    for reason in checks.into_iter().filter_map(Result::err) {
+        tracing::warn!(%reason, "a server of the engine is lost");
     }
 }
 
@@ -129,25 +136,34 @@ async fn connect(shared: &Arc<Shared>, is_connected: bool) -> Result<Connected, 
     let mut incomplete = None;
     let mut is_new = !is_connected;
     let mut made = Vec::new();
-    for result in links {
+    let mut demoted = Vec::new();
+    for (primary, result) in primaries.iter().zip(links) {
         match result {
             Ok((link, is_link_new)) => {
                 is_new |= is_link_new;
                 made.push(link);
             }
-            Err(reason) => incomplete = Some(reason),
+            Err(reason) => {
+                incomplete = Some(reason);
+                // The others do not know yet who has its slots now. When they do, its lineage must still be known.
+                let is_it = |link: &&Arc<Link>| *link.address() == primary.address && link.is_demoted();
+                demoted.extend(before.links.iter().find(is_it).cloned());
+            }
         }
     }
     if made.is_empty() {
         return Err(incomplete.unwrap_or_default());
     }
+    made.extend(demoted);
     if !is_connected {
         // What was changed during the outage was not passed on.
         *shared.wanted.lock() = shared.inbox().subscriptions().into_iter().collect();
     }
     *shared.known.lock() = primaries.iter().map(|primary| primary.address.clone()).collect();
     let view = Arc::new(View::new(primaries, made));
-    shared.lineages.note_moved(&before, &view);
+    if shared.is_cluster() {
+        shared.lineages.note_owners(&before.owners(), &view.owners());
+    }
     let mut moved = subscribe_missing(shared, &view, &mut incomplete).await;
     if let (false, Some(reason)) = (shared.is_cluster(), &incomplete) {
         view.links.iter().for_each(|link| link.close());

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::config::{Address, Deployment};
 use super::dial::Role;
+use super::lineage::{Owner, Process};
 use super::link::{Link, field};
 use super::names::SLOTS;
 
@@ -30,6 +31,7 @@ pub(super) struct Primary {
 /// The connections to all primary servers.
 #[derive(Debug, Default)]
 pub(super) struct View {
+    /// Some may be lost.
     pub(super) links: Vec<Arc<Link>>,
     pub(super) primaries: Vec<Primary>,
     /// The index of the link of each slot.
@@ -44,9 +46,7 @@ impl View {
                 continue;
             };
             for &(first, last) in &primary.slots {
-                if first <= last && last < SLOTS {
-                    slots[usize::from(first)..=usize::from(last)].fill(index as u16);
-                }
+                slots[usize::from(first)..=usize::from(last)].fill(index as u16);
             }
         }
         Self {
@@ -54,6 +54,22 @@ impl View {
             primaries,
             slots,
         }
+    }
+
+    /// The primary servers, with what is known about their processes.
+    pub(super) fn owners(&self) -> Vec<Owner> {
+        let owner = |primary: &Primary| {
+            let link = self.links.iter().find(|link| *link.address() == primary.address);
+            Owner {
+                address: primary.address.clone(),
+                slots: primary.slots.clone(),
+                process: link.map(|link| Process {
+                    run_id: link.run_id().into(),
+                    lineage: link.lineage().into(),
+                }),
+            }
+        };
+        self.primaries.iter().map(owner).collect()
     }
 
     /// The server of a slot.
@@ -198,6 +214,9 @@ fn parse_slots(slots: &Value, asked: &Address) -> Option<Vec<Primary>> {
             port: u16::try_from(*port).ok()?,
         };
         let slots = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
+        if slots.0 > slots.1 || slots.1 >= SLOTS {
+            return None;
+        }
         match primaries.iter_mut().find(|primary| primary.address == address) {
             Some(primary) => primary.slots.push(slots),
             None => primaries.push(Primary {
