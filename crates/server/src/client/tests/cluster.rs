@@ -399,6 +399,38 @@ async fn channels_of_a_dead_server_do_not_delay_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reported_loss_is_repaired_while_another_channel_cannot_be_read() {
+    let mut cluster = Cluster::new(1).await;
+    let uid = crate::node::random_uid();
+    let store = SimStore::new(&cluster.server, &uid);
+    let node = Node::with_store(Config::default(), store.clone(), uid);
+    tokio::spawn(crate::handle::run(node.clone()));
+    cluster.nodes.push(node);
+    cluster.until_ready().await;
+    let mut ada = Peer::in_room(&cluster.nodes[1], "Ada").await;
+    let subscribe = r#"{"id":10,"subscribe":{"channel":"dead","recoverable":true}}"#;
+    let reply = ada.request(subscribe).await;
+    assert!(reply.contains(r#""recoverable":true"#), "{reply}");
+    cluster.publish(0, 1).await;
+    cluster.server.set_dead(Some("dead"));
+    cluster.server.set_down(true);
+    settle().await;
+    cluster.server.set_down(false);
+    // Now the position of the other channel is asked for again and again.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(numbers(&mut ada).await, [1]);
+    cluster.server.set_faults(SimFaults {
+        lost_publications: 100,
+        ..SimFaults::default()
+    });
+    cluster.publish(0, 2).await;
+    cluster.server.set_faults(SimFaults::default());
+    assert!(numbers(&mut ada).await.is_empty());
+    store.report_loss();
+    assert_eq!(numbers(&mut ada).await, [2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_ignores_what_only_a_newer_version_knows_and_says_so() {
     let log = Log::capture();
     let cluster = Cluster::new(2).await;

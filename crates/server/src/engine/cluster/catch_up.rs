@@ -158,46 +158,60 @@ async fn read_missing(shared: &Shared, channel: &ChannelName) -> Read {
 pub(super) async fn verify_after_each_connection(shared: Arc<Shared>) {
     let mut connection = shared.inbox.connection();
     let mut requests = shared.inbox.verifications();
+    // Channels whose positions could not be read.
+    let mut failed = Vec::new();
+    let mut failures = 0;
     loop {
         let is_connected = matches!(*connection.borrow_and_update(), Connection::Connected(_));
-        requests.borrow_and_update();
         if is_connected {
+            let channels = match failed.is_empty() {
+                true => {
+                    requests.borrow_and_update();
+                    channels_with_history(&shared)
+                }
+                false => std::mem::take(&mut failed),
+            };
             tokio::select! {
-                () = verify(&shared) => {}
+                unread = verify(&shared, &channels) => failed = unread,
                 _ = connection.changed() => continue,
             }
         }
+        failures = if failed.is_empty() { 0 } else { failures + 1 };
         tokio::select! {
-            changed = connection.changed() => if changed.is_err() {
-                return;
+            changed = connection.changed() => match changed {
+                Ok(()) => failed.clear(),
+                Err(_) => return,
             },
             // Not while all positions are being compared, so that frequent requests do not keep it from its end.
-            _ = requests.changed() => sleep(VERIFY_PAUSE).await,
+            _ = requests.changed() => {
+                failed.clear();
+                sleep(VERIFY_PAUSE).await;
+            }
+            () = sleep(pause_after(failures)), if failures > 0 => {
+                tracing::debug!(channels = failed.len(), "could not read positions; trying again");
+            }
         }
     }
 }
 
-async fn verify(shared: &Shared) {
+fn channels_with_history(shared: &Shared) -> Vec<(ChannelName, HistoryLimits)> {
     let positions = shared.inbox.deliver().positions();
-    let mut channels: Vec<_> = positions
+    let with_limits = positions
         .into_iter()
-        .filter_map(|(channel, _)| Some((channel.clone(), (shared.limits)(&channel)?)))
-        .collect();
-    for failures in 1.. {
-        let mut failed = Vec::new();
-        for part in channels.chunks(POSITIONS_PER_CALL) {
-            match verify_part(shared, part).await {
-                Some(unread) => failed.extend(unread),
-                None => failed.extend(verify_each(shared, part).await),
-            }
+        .filter_map(|(channel, _)| Some((channel.clone(), (shared.limits)(&channel)?)));
+    with_limits.collect()
+}
+
+/// Returns the channels whose positions cannot be read.
+async fn verify(shared: &Shared, channels: &[(ChannelName, HistoryLimits)]) -> Vec<(ChannelName, HistoryLimits)> {
+    let mut failed = Vec::new();
+    for part in channels.chunks(POSITIONS_PER_CALL) {
+        match verify_part(shared, part).await {
+            Some(unread) => failed.extend(unread),
+            None => failed.extend(verify_each(shared, part).await),
         }
-        if failed.is_empty() {
-            return;
-        }
-        tracing::debug!(channels = failed.len(), "could not read positions; trying again");
-        channels = failed;
-        sleep(pause_after(failures)).await;
     }
+    failed
 }
 
 /// Returns the channels whose positions cannot be read, or `None` if there was no answer.

@@ -43,8 +43,8 @@ pub(crate) use self::per_channel::PerChannel;
 pub(crate) use self::presence::ClusterPresence;
 use self::probe::DeliveryProbe;
 pub(crate) use self::store::{
-    Event, LEASE_TTL, Membership, MembershipKind, NodeEntry, PresenceEntry, Store, StoreError, StoreFuture,
-    StorePublish, StorePublished, StoredPage, StoredPublication,
+    Event, LEASE_TTL, Membership, MembershipKind, NodeEntry, POSITIONS_TIMEOUT, PresenceEntry, Store, StoreError,
+    StoreFuture, StorePublish, StorePublished, StoredPage, StoredPublication,
 };
 use super::{
     Broker, ChannelPositions, ClusterStats, EngineError, EngineFuture, EngineStats, Health, History, HistoryLimits,
@@ -190,6 +190,9 @@ impl ClusterBroker {
             info: record::encode_client(info).into(),
         };
         let encoded = membership.info.clone();
+        if kind == MembershipKind::Join {
+            self.shared.presence.joined(channel, info.client);
+        }
         let result = self.shared.call(self.shared.store.announce(channel, membership)).await;
         if result.is_err() && kind == MembershipKind::Leave {
             self.shared.presence.repeat_leave(channel, info.client, encoded);

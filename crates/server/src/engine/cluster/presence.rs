@@ -77,6 +77,22 @@ struct Unsynced {
     announcement: Option<Bytes>,
 }
 
+impl Unsynced {
+    fn is_empty(&self) -> bool {
+        self.removal.is_none() && self.announcement.is_none()
+    }
+}
+
+/// What [`Entries::put_again`] found.
+enum PutAgain {
+    /// The entry is that of the client.
+    Done,
+    /// The member has other information meanwhile.
+    Replaced,
+    /// The client has left meanwhile. If the removal was faster, the entry is there again.
+    Left,
+}
+
 /// A removal of an entry up to a generation.
 #[derive(Clone, Copy)]
 struct Removal {
@@ -125,10 +141,6 @@ impl ClusterPresence {
         info: &ClientInfo,
         announces_leave: bool,
     ) -> Result<(), EngineError> {
-        if !self.calls.is_connected() {
-            // Certainly not stored, so nothing has to be removed.
-            return Err(EngineError::Unreachable);
-        }
         let entry = PresenceEntry {
             client: info.client,
             generation: subscription.generation,
@@ -137,11 +149,20 @@ impl ClusterPresence {
             announces_leave,
         };
         let key = (subscription.channel.clone(), info.client);
-        if !self.entries.lock().add(&key, &entry) {
-            return Ok(());
+        // If the call fails, the member has its new information after the next renewal.
+        let is_member = self.entries.lock().replace(&key, &entry);
+        if !is_member {
+            if !self.calls.is_connected() {
+                // Certainly not stored, so nothing has to be removed.
+                return Err(EngineError::Unreachable);
+            }
+            if !self.entries.lock().add(&key, &entry) {
+                return Ok(());
+            }
         }
-        self.call(self.store.presence_put(&subscription.channel, entry)).await?;
-        self.entries.lock().stored(&key, subscription.generation);
+        let put = self.store.presence_put(&subscription.channel, entry.clone());
+        self.call(put).await?;
+        self.entries.lock().stored(&key, &entry);
         Ok(())
     }
 
@@ -160,6 +181,11 @@ impl ClusterPresence {
         self.call(self.store.presence_remove(&key.0, key.1, generation)).await?;
         self.entries.lock().removed(key, generation, start);
         Ok(())
+    }
+
+    /// Forgets a leave that could not be announced, because the client is back.
+    pub(super) fn joined(&self, channel: &ChannelName, client: ClientId) {
+        self.entries.lock().forget_leave(&(channel.clone(), client));
     }
 
     /// Announces a leave later, which could not be announced.
@@ -209,11 +235,17 @@ impl ClusterPresence {
         let is_present = own.is_some();
         if let Some(entry) = own {
             let generation = entry.generation;
-            let put = self.call(self.store.presence_put(&key.0, entry)).await;
-            if self.entries.lock().put_again(key, generation, put.is_ok()) {
-                self.remove_entry(key, generation).await?;
+            let put = self.call(self.store.presence_put(&key.0, entry.clone())).await;
+            let found = self.entries.lock().put_again(key, &entry, put.is_ok());
+            match found {
+                PutAgain::Done => put?,
+                // The next call has the new information.
+                PutAgain::Replaced => return put,
+                PutAgain::Left => {
+                    self.remove_entry(key, generation).await?;
+                    put?;
+                }
             }
-            put?;
         } else if let Some(removal) = unsynced.removal {
             self.remove_entry(key, removal.generation).await?;
         }
@@ -254,11 +286,25 @@ impl Entries {
         true
     }
 
-    fn stored(&mut self, key: &Key, generation: Generation) {
+    /// Gives a member new information, which is not stored yet. Returns false if the client is not a member.
+    fn replace(&mut self, key: &Key, entry: &PresenceEntry) -> bool {
+        let Some(own) = self.own.get_mut(key) else { return false };
+        if own.entry.generation != entry.generation {
+            return false;
+        }
+        own.entry = entry.clone();
+        self.unsynced.entry(key.clone()).or_default();
+        true
+    }
+
+    fn stored(&mut self, key: &Key, entry: &PresenceEntry) {
         if let Some(own) = self.own.get_mut(key)
-            && own.entry.generation == generation
+            && own.entry == *entry
         {
             own.is_stored = true;
+            if self.unsynced.get(key).is_some_and(Unsynced::is_empty) {
+                self.unsynced.remove(key);
+            }
         }
     }
 
@@ -288,19 +334,34 @@ impl Entries {
         self.drop_if_synced(key);
     }
 
-    /// An entry was added once more, or this was tried. Returns whether the client has left in the meantime: if the
-    /// removal was faster, the entry is there again.
-    fn put_again(&mut self, key: &Key, generation: Generation, is_stored: bool) -> bool {
+    /// An entry was added once more, or this was tried.
+    fn put_again(&mut self, key: &Key, entry: &PresenceEntry, is_stored: bool) -> PutAgain {
         match self.own.get_mut(key) {
-            Some(own) if own.entry.generation == generation => own.is_stored = is_stored,
-            Some(_) => {}
+            Some(own) if own.entry == *entry => {
+                own.is_stored = is_stored;
+                PutAgain::Done
+            }
+            Some(own) if own.entry.generation == entry.generation => {
+                // It may have replaced the new information.
+                self.unsynced.entry(key.clone()).or_default();
+                PutAgain::Replaced
+            }
+            Some(_) => PutAgain::Done,
             None => {
                 let unsynced = self.unsynced.entry(key.clone()).or_default();
-                unsynced.removal = Some(Removal::new(generation, is_stored));
-                return true;
+                unsynced.removal = Some(Removal::new(entry.generation, is_stored));
+                PutAgain::Left
             }
         }
-        false
+    }
+
+    fn forget_leave(&mut self, key: &Key) {
+        if !self.own.contains_key(key)
+            && let Some(unsynced) = self.unsynced.get_mut(key)
+        {
+            unsynced.announcement = None;
+            self.drop_if_synced(key);
+        }
     }
 
     fn repeat_leave(&mut self, key: Key, leave: Bytes) {
@@ -359,11 +420,7 @@ impl Entries {
     }
 
     fn drop_if_synced(&mut self, key: &Key) {
-        if !self.own.contains_key(key)
-            && let Some(unsynced) = self.unsynced.get(key)
-            && unsynced.removal.is_none()
-            && unsynced.announcement.is_none()
-        {
+        if !self.own.contains_key(key) && self.unsynced.get(key).is_some_and(Unsynced::is_empty) {
             self.unsynced.remove(key);
             shrink(&mut self.unsynced);
         }

@@ -379,6 +379,13 @@ impl SimStore {
         self.server.state.lock().nodes.remove(&self.uid);
     }
 
+    /// Reports that events of unknown channels were dropped, as if a buffer had been full.
+    pub(crate) fn report_loss(&self) {
+        if let Some(inbox) = &*self.inbox.lock() {
+            inbox.doubt_all();
+        }
+    }
+
     fn fail_if_dead<T: Send + 'static>(&self, channel: &ChannelName) -> Option<StoreFuture<'static, T>> {
         let dead = self.server.state.lock().dead?;
         channel.as_str().starts_with(dead).then(|| -> StoreFuture<'static, T> {

@@ -12,6 +12,9 @@ use super::inbox::Inbox;
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Generation};
 
+/// Time to read many positions, in two steps. It is shorter than that of a call.
+pub(crate) const POSITIONS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The future of a call to a store.
 pub(crate) type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -62,8 +65,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Removes all publications of a stream. Its epoch and offset stay.
     fn remove_history<'a>(&'a self, channel: &'a ChannelName, limits: HistoryLimits) -> StoreFuture<'a, ()>;
 
-    /// Returns the newest positions of channels, in their order; `None` for those that cannot be read at the moment.
-    /// The caller asks for at most [`POSITIONS_PER_CALL`](super::super::POSITIONS_PER_CALL).
+    /// Returns the newest positions of channels, in their order; `None` for those that cannot be read within
+    /// [`POSITIONS_TIMEOUT`], so that one server that does not answer delays no channel of the others. The caller asks for at most [`POSITIONS_PER_CALL`](super::super::POSITIONS_PER_CALL).
     fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>>;
 
     /// Gives a stream a new epoch if it is still in the epoch of `seen` and has lost the publication at this position,
@@ -173,7 +176,7 @@ pub(crate) enum MembershipKind {
 }
 
 /// A client in a channel, as the store keeps it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PresenceEntry {
     pub(crate) client: ClientId,
     pub(crate) generation: Generation,

@@ -17,9 +17,11 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::super::cluster::{StoreError, StorePublish, StorePublished, StoredPage, StoredPublication};
+use super::super::cluster::{
+    POSITIONS_TIMEOUT, StoreError, StorePublish, StorePublished, StoredPage, StoredPublication,
+};
 use super::super::{HistoryLimits, HistoryQuery, Position, PublishOutcome, Version};
 use super::api::{self, ApiError};
 use super::direct::{self, Stored};
@@ -40,6 +42,9 @@ const ATTEMPTS: u32 = 20;
 
 /// Pause before a read is repeated, because a replica lags behind.
 const LAG_PAUSE: Duration = Duration::from_millis(20);
+
+/// Number of streams that are asked for positions at the same time.
+const STREAMS_AT_ONCE: usize = 64;
 
 /// Number of positions that are read one by one at the same time.
 const POSITIONS_AT_ONCE: usize = 64;
@@ -233,26 +238,38 @@ impl Shared {
                 .push(index);
         }
         let mut positions = vec![None; channels.len()];
-        for (key, indexes) in by_stream {
+        let start = Instant::now();
+        let deadline = start + POSITIONS_TIMEOUT;
+        let by_stream = by_stream.into_iter().map(async |(key, indexes)| {
             let known = indexes.iter().map(|&index| &channels[index].0).collect();
-            match self.newest_positions(link, key, known).await {
-                Ok(found) => {
-                    for (index, position) in indexes.into_iter().zip(found) {
-                        positions[index] = position;
-                    }
+            let newest = self.newest_positions(link, key, known);
+            let found = match timeout_at(start + POSITIONS_TIMEOUT / 2, newest).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => {
+                    tracing::debug!(?error, "could not read the positions of a stream");
+                    Vec::new()
                 }
-                Err(error) => tracing::debug!(?error, "could not read the positions of a stream"),
+                Err(_) => Vec::new(),
+            };
+            indexes.into_iter().zip(found)
+        });
+        let mut by_stream = stream::iter(by_stream).buffer_unordered(STREAMS_AT_ONCE);
+        let mut unread = Vec::new();
+        while let Some(found) = by_stream.next().await {
+            for (index, position) in found {
+                match position {
+                    Some(position) => positions[index] = Some(position),
+                    None => unread.push(index),
+                }
             }
         }
-        let unread = positions.iter().enumerate().filter(|(_, position)| position.is_none());
-        let unread: Vec<_> = unread.map(|(index, _)| index).collect();
         let mut reads = stream::iter(unread)
             .map(async |index| {
                 let (channel, limits) = &channels[index];
                 (index, self.position(channel, limits).await)
             })
             .buffer_unordered(POSITIONS_AT_ONCE);
-        while let Some((index, position)) = reads.next().await {
+        while let Ok(Some((index, position))) = timeout_at(deadline, reads.next()).await {
             match position {
                 Ok(position) => positions[index] = Some(position),
                 Err(error) => tracing::debug!(channel = %channels[index].0, %error, "could not read a position"),

@@ -158,8 +158,8 @@ impl Shared {
     pub(super) async fn renew_lease(&self, info: Bytes) -> Result<bool, StoreError> {
         let link = self.link()?;
         let subject = self.subjects.lease(&self.uid);
-        let last = self.lease.load(Ordering::Relaxed);
-        if last > 0 {
+        let mut last = self.lease.load(Ordering::Relaxed);
+        while last > 0 {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Expected-Last-Subject-Sequence", last.to_string());
             match api::publish(&link.client, subject.clone(), headers, info.clone()).await {
@@ -167,7 +167,13 @@ impl Shared {
                     self.lease.store(ack.seq, Ordering::Relaxed);
                     return Ok(true);
                 }
-                Err(ApiError::Conflict | ApiError::NoStream) => {}
+                // Only this node writes the lease: if there is a newer one, an acknowledgement was lost.
+                Err(ApiError::Conflict) => {
+                    let newest = api::last(&link.client, &self.subjects.lease_stream(), &subject).await?;
+                    let newest = newest.map_or(0, |lease| lease.sequence);
+                    last = if newest > last { newest } else { 0 };
+                }
+                Err(ApiError::NoStream) => break,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_nats::Client;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -29,6 +30,9 @@ use crate::engine::idempotency::KEY_TTL;
 
 /// How long the state of a stream may be used again.
 const INFO_AGE_MAX: Duration = Duration::from_millis(200);
+
+/// Number of streams that are compared at the same time.
+const VERIFIED_AT_ONCE: usize = 64;
 
 /// Pause before the leader of a stream with replicas is asked again.
 const LEADER_PAUSE: Duration = Duration::from_secs(1);
@@ -71,7 +75,7 @@ pub(super) struct Streams {
     /// Whether a stream has got another epoch.
     has_changed: AtomicBool,
     /// Held while a stream is looked up or created.
-    opening: tokio::sync::Mutex<()>,
+    opening: Mutex<HashMap<StreamKey, Arc<tokio::sync::Mutex<()>>>>,
     /// Clock of the server minus clock of this node, in milliseconds.
     clock_difference_ms: AtomicI64,
 }
@@ -95,7 +99,7 @@ impl Streams {
             known: Mutex::default(),
             forgotten: Mutex::default(),
             has_changed: AtomicBool::new(false),
-            opening: tokio::sync::Mutex::default(),
+            opening: Mutex::default(),
             clock_difference_ms: AtomicI64::new(0),
         }
     }
@@ -121,10 +125,31 @@ impl Streams {
         if let Some(stream) = self.known.lock().get(&key) {
             return Ok(stream.clone());
         }
-        let _opening = self.opening.lock().await;
+        let opening = self.opening.lock().entry(key).or_default().clone();
+        let _opening = opening.lock().await;
         if let Some(stream) = self.known.lock().get(&key) {
             return Ok(stream.clone());
         }
+        let mut stream = self.look_up(client, key).await?;
+        if stream.newest.lock().0 > 0 {
+            // It was forgotten, and may have come back with fewer publications.
+            match self.replace_epoch_after_loss(client, &stream).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.remember(&stream);
+                    stream = self.look_up(client, key).await?;
+                }
+                Err(error) => {
+                    self.remember(&stream);
+                    return Err(error);
+                }
+            }
+        }
+        self.known.lock().insert(key, stream.clone());
+        Ok(stream)
+    }
+
+    async fn look_up(&self, client: &Client, key: StreamKey) -> Result<Arc<Stream>, ApiError> {
         let name = self.subjects.stream(key);
         let info = match api::info(client, &name).await {
             Err(ApiError::NoStream) => match self.create(client, key, &name).await {
@@ -134,18 +159,7 @@ impl Streams {
             },
             info => info?,
         };
-        let stream = self.adopt(key, name, &info)?;
-        let newest = stream.newest.lock().0;
-        if info.state.last_seq < newest && !self.has_replicas() {
-            self.known.lock().insert(key, stream.clone());
-            self.replace_epoch(client, &stream).await?;
-            let info = api::info(client, &stream.name).await?;
-            let stream = self.adopt(key, stream.name.clone(), &info)?;
-            self.known.lock().insert(key, stream.clone());
-            return Ok(stream);
-        }
-        self.known.lock().insert(key, stream.clone());
-        Ok(stream)
+        self.adopt(key, name, &info)
     }
 
     /// Forgets a stream, because it may have another epoch.
@@ -153,12 +167,17 @@ impl Streams {
         let mut known = self.known.lock();
         if known.get(&stream.key).is_some_and(|known| known.epoch == stream.epoch) {
             known.remove(&stream.key);
-            let forgotten = Forgotten {
-                epoch: stream.epoch.clone(),
-                newest: *stream.newest.lock(),
-            };
-            self.forgotten.lock().insert(stream.key, forgotten);
+            self.remember(stream);
         }
+    }
+
+    /// Keeps what is known of a stream until it is opened.
+    fn remember(&self, stream: &Stream) {
+        let forgotten = Forgotten {
+            epoch: stream.epoch.clone(),
+            newest: *stream.newest.lock(),
+        };
+        self.forgotten.lock().insert(stream.key, forgotten);
     }
 
     /// Returns the oldest and newest sequence of a stream, as they were at most [`INFO_AGE_MAX`] ago.
@@ -208,15 +227,25 @@ impl Streams {
     pub(super) async fn verify(&self, client: &Client) -> Result<(), ApiError> {
         let mut result = Ok(());
         let known: Vec<_> = self.known.lock().values().cloned().collect();
-        for stream in known {
-            if let Err(error) = self.verify_one(client, &stream).await {
-                self.forget(&stream);
-                result = Err(error);
+        let mut verified = stream::iter(known)
+            .map(async |stream| (self.replace_epoch_after_loss(client, &stream).await, stream))
+            .buffer_unordered(VERIFIED_AT_ONCE);
+        while let Some((outcome, stream)) = verified.next().await {
+            match outcome {
+                Ok(_) => {}
+                Err(ApiError::NoStream) => self.forget(&stream),
+                Err(error) => {
+                    self.forget(&stream);
+                    result = Err(error);
+                }
             }
         }
         let forgotten: Vec<_> = self.forgotten.lock().keys().copied().collect();
-        for key in forgotten {
-            match self.open(client, key).await {
+        let mut opened = stream::iter(forgotten)
+            .map(|key| self.open(client, key))
+            .buffer_unordered(VERIFIED_AT_ONCE);
+        while let Some(opened) = opened.next().await {
+            match opened {
                 Ok(_) | Err(ApiError::NoStream) => {}
                 Err(error) => result = Err(error),
             }
@@ -229,22 +258,18 @@ impl Streams {
         self.has_changed.swap(false, Ordering::Relaxed)
     }
 
-    async fn verify_one(&self, client: &Client, stream: &Stream) -> Result<(), ApiError> {
-        let mut has_lost = self.has_lost(client, stream).await;
-        if has_lost == Ok(true) && self.has_replicas() {
+    /// Gives a stream a new epoch if it has lost a publication that this node has received. Returns whether it has.
+    async fn replace_epoch_after_loss(&self, client: &Client, stream: &Stream) -> Result<bool, ApiError> {
+        let mut has_lost = self.has_lost(client, stream).await?;
+        if has_lost && self.has_replicas() {
             // A new leader may not have applied everything yet.
             sleep(LEADER_PAUSE).await;
-            has_lost = self.has_lost(client, stream).await;
+            has_lost = self.has_lost(client, stream).await?;
         }
-        match has_lost {
-            Ok(false) => Ok(()),
-            Ok(true) => self.replace_epoch(client, stream).await,
-            Err(ApiError::NoStream) => {
-                self.forget(stream);
-                Ok(())
-            }
-            Err(error) => Err(error),
+        if has_lost {
+            self.replace_epoch(client, stream).await?;
         }
+        Ok(has_lost)
     }
 
     /// Whether a stream has lost a publication that this node has received.

@@ -367,8 +367,13 @@ impl Store for RedisStore {
     }
 
     fn reconnect(&self) {
-        self.shared.must_reconnect.store(true, Ordering::Relaxed);
-        self.shared.look_again.notify_one();
+        let shared = &self.shared;
+        // In a cluster, the server of the messages to this node may be lost already; the others work.
+        let is_known = shared.is_cluster() && shared.link(slot(shared.names.node(&shared.uid).as_bytes())).is_err();
+        if !is_known {
+            shared.must_reconnect.store(true, Ordering::Relaxed);
+        }
+        shared.look_again.notify_one();
     }
 
     fn subscribe<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, ()> {

@@ -7,8 +7,9 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use redis::Value;
 use redis::aio::ConnectionLike;
+use tokio::time::{Instant, timeout_at};
 
-use super::super::cluster::{StoreError, StorePublish, StorePublished, StoredPage};
+use super::super::cluster::{POSITIONS_TIMEOUT, StoreError, StorePublish, StorePublished, StoredPage};
 use super::super::idempotency::KEY_TTL;
 use super::super::{Epoch, HistoryLimits, HistoryQuery, Position, PublishOutcome};
 use super::config::Address;
@@ -167,26 +168,30 @@ impl Shared {
                     .push(index);
             }
         }
+        let start = Instant::now();
+        let deadline = start + POSITIONS_TIMEOUT;
         let reads = by_server.into_values().map(async |(link, indexes)| {
             let states = indexes
                 .iter()
                 .map(|&index| (&*names[index], state_ttl_ms(&channels[index].1)));
-            let positions = read_positions(link, states).await;
-            indexes.into_iter().zip(positions)
+            let positions = timeout_at(start + POSITIONS_TIMEOUT / 2, read_positions(link, states)).await;
+            indexes.into_iter().zip(positions.unwrap_or_default())
         });
         let mut positions = vec![None; channels.len()];
+        let mut unread = Vec::new();
         for (index, position) in join_all(reads).await.into_iter().flatten() {
-            positions[index] = position;
+            match position {
+                Some(position) => positions[index] = Some(position),
+                None => unread.push(index),
+            }
         }
-        let unread = positions.iter().enumerate().filter(|(_, position)| position.is_none());
-        let unread: Vec<_> = unread.map(|(index, _)| index).collect();
         let mut scripts = stream::iter(unread)
             .map(async |index| {
                 let (channel, limits) = &channels[index];
                 (index, self.position(channel, *limits).await)
             })
             .buffer_unordered(POSITION_SCRIPTS_MAX);
-        while let Some((index, position)) = scripts.next().await {
+        while let Ok(Some((index, position))) = timeout_at(deadline, scripts.next()).await {
             match position {
                 Ok(position) => positions[index] = Some(position),
                 Err(error) => tracing::debug!(channel = %channels[index].0, %error, "could not read a position"),

@@ -45,6 +45,13 @@ impl Nodes {
         self.other.engine.presence_stats(&name("a")).await.unwrap().clients
     }
 
+    /// The members that all nodes see.
+    async fn users(&self) -> Vec<String> {
+        let members = self.other.engine.presence(&name("a"), usize::MAX).await.unwrap();
+        let members = members.unwrap();
+        members.iter().map(|member| member.user.to_string()).collect()
+    }
+
     async fn outage(&self, during: impl Future<Output = ()>) {
         self.server.set_down(true);
         sleep(Duration::from_millis(100)).await;
@@ -130,6 +137,37 @@ async fn a_client_that_comes_back_does_not_leave() {
     sleep(RENEWALS).await;
     assert_eq!(nodes.clients().await, 1);
     assert!(nodes.other.delivered().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn information_that_changes_during_an_outage_is_stored_afterwards() {
+    let nodes = Nodes::start().await;
+    nodes.add(1, 1).await.unwrap();
+    let replace = async |user| {
+        let (subscription, info) = (subscription(1), member(1, user));
+        nodes.own.engine.presence_add(&subscription, info, true).await
+    };
+    nodes.outage(async { assert!(replace("bob").await.is_err()) }).await;
+    assert_eq!(nodes.users().await, ["bob"]);
+    // While the store is connected, but fails.
+    nodes.server.set_faults(failing(100));
+    assert!(replace("eve").await.is_err());
+    nodes.server.set_faults(SimFaults::default());
+    sleep(RENEWALS).await;
+    assert_eq!(nodes.users().await, ["eve"]);
+    assert!(nodes.other.delivered().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_presence_that_comes_back_does_not_leave() {
+    let nodes = Nodes::start().await;
+    nodes.server.set_faults(failing(100));
+    let engine = &nodes.own.engine;
+    assert!(engine.publish_leave(&name("a"), member(1, "ada")).await.is_err());
+    nodes.server.set_faults(SimFaults::default());
+    engine.publish_join(&name("a"), member(1, "ada")).await.unwrap();
+    sleep(RENEWALS).await;
+    assert_eq!(nodes.other.delivered(), ["a join ada"]);
 }
 
 #[tokio::test(start_paused = true)]
