@@ -246,6 +246,8 @@ async fn connect_total_limits_resolver_connection_and_handshake_together() {
         assert_eq!(start.elapsed().as_secs(), 9, "{error:?}");
         assert!(error.is_timeout(), "{error:?}");
         assert_eq!(error.connect_error().is_none(), is_connected, "{error:?}");
+        let names_setting = error.to_string().contains("Timeouts::connect_total");
+        assert!(names_setting, "{error}");
     }
     // The other timeouts still apply.
     timeouts.connect_total = Some(Duration::MAX);

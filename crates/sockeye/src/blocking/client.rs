@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::client::dial::{interleave, target};
 use crate::client::request::RequestBuilder;
 use crate::client::url::WebSocketUrl;
-use crate::error::connect::{Attempt, ConnectFailure};
+use crate::error::connect::{Attempt, ConnectFailure, TimeLimit};
 use crate::error::{ConnectError, Error, Kind};
 use crate::observe::{Handshake, RequestPath, Role};
 use crate::transport::blocking::BlockingStream;
@@ -40,7 +40,7 @@ impl RequestBuilder {
         }
         let timeouts = self.client().timeouts();
         let total = self.total_timeout();
-        let limit = total.map_or(timeouts.connect, |total| total.min(timeouts.connect));
+        let limit = TimeLimit::connect(timeouts.connect, total);
         let start = Instant::now();
         let handshake = Handshake::begin(Role::Client, Some(url.uri().resource()), || None);
         let tcp = handshake.report(connect_tcp(url.uri(), limit))?;
@@ -77,15 +77,16 @@ fn open_unreported(
     request: ClientRequest,
     total: Option<Duration>,
 ) -> Result<WebSocket, Error> {
-    let limit = client.timeouts().handshake;
-    let deadline = saturating_deadline(total.map_or(limit, |total| total.min(limit)));
+    let limit = TimeLimit::new(client.timeouts().handshake, "Timeouts::handshake", total);
+    let deadline = saturating_deadline(limit.duration);
     let tcp = Arc::new(tcp);
     let mut io = BlockingStream::new(tcp.clone()).map_err(Error::io)?;
     if url.uri().is_secure() {
-        start_tls(client, &mut io, url, deadline)?;
+        start_tls(client, &mut io, url, deadline, limit)?;
     }
+    let timeout = || Error::timeout_of("the opening handshake", limit.setting);
     let timed_out = |error: io::Error| match error.kind() {
-        io::ErrorKind::TimedOut => Error::timeout("the opening handshake"),
+        io::ErrorKind::TimedOut => timeout(),
         _ => Error::io(error),
     };
     let (bytes, mut awaiting) = request.start();
@@ -97,7 +98,7 @@ fn open_unreported(
             Ok(len) => awaiting.handle_bytes(&buffer[..len]),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => match awaiting.handle_timeout() {
                 Ok(response) => ClientProgress::Rejected(response),
-                Err(_) => return Err(Error::timeout("the opening handshake")),
+                Err(_) => return Err(timeout()),
             },
             Err(error) => return Err(Error::io(error)),
         };
@@ -117,25 +118,31 @@ fn open_unreported(
 }
 
 #[cfg(feature = "tls")]
-fn start_tls(client: &Client, io: &mut BlockingStream, url: &WebSocketUrl, deadline: Instant) -> Result<(), Error> {
+fn start_tls(
+    client: &Client,
+    io: &mut BlockingStream,
+    url: &WebSocketUrl,
+    deadline: Instant,
+    limit: TimeLimit,
+) -> Result<(), Error> {
     use crate::client::TlsPeer;
     use crate::transport::tls;
 
     let (config, name) = client.tls_parameters(url.uri(), TlsPeer::Server)?;
     let session = tls::client_session(config, name)?;
-    super::server::finish_tls(io, session.into(), deadline)
+    super::server::finish_tls(io, session.into(), deadline, limit.setting)
 }
 
 #[cfg(not(feature = "tls"))]
-fn start_tls(_: &Client, _: &mut BlockingStream, _: &WebSocketUrl, _: Instant) -> Result<(), Error> {
+fn start_tls(_: &Client, _: &mut BlockingStream, _: &WebSocketUrl, _: Instant, _: TimeLimit) -> Result<(), Error> {
     Err(Error::invalid_url(
         "wss:// needs the feature `tls` of the crate sockeye",
     ))
 }
 
-/// Resolves the host and tries its addresses one after the other, within `limit`.
-fn connect_tcp(uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
-    let deadline = saturating_deadline(limit);
+/// Resolves the host and tries its addresses one after the other, within a time.
+fn connect_tcp(uri: &Uri, limit: TimeLimit) -> Result<TcpStream, Error> {
+    let deadline = saturating_deadline(limit.duration);
     let mut attempts = vec![];
     let cause = match resolve(uri, limit) {
         Err(cause) => cause,
@@ -169,7 +176,7 @@ fn connect_tcp(uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
 }
 
 /// Resolves a host name in a thread of its own, because the system's resolver has no timeout.
-fn resolve(uri: &Uri, limit: Duration) -> Result<Vec<SocketAddr>, ConnectFailure> {
+fn resolve(uri: &Uri, limit: TimeLimit) -> Result<Vec<SocketAddr>, ConnectFailure> {
     let (host, port) = (uri.host().trim_matches(['[', ']']).to_owned(), uri.port());
     let (sender, receiver) = mpsc::channel();
     let resolving = std::thread::Builder::new().name("resolver".into()).spawn(move || {
@@ -177,7 +184,7 @@ fn resolve(uri: &Uri, limit: Duration) -> Result<Vec<SocketAddr>, ConnectFailure
         let _ = sender.send(addresses.map(Vec::from_iter));
     });
     resolving.map_err(ConnectFailure::Unresolved)?;
-    match receiver.recv_timeout(limit) {
+    match receiver.recv_timeout(limit.duration) {
         Ok(Ok(addresses)) if addresses.is_empty() => Err(ConnectFailure::NoAddress),
         Ok(Ok(addresses)) => Ok(interleave(addresses)),
         Ok(Err(error)) => Err(ConnectFailure::Unresolved(error)),

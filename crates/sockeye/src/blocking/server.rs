@@ -106,7 +106,7 @@ impl Server {
         match self.tls_config() {
             Some(config) => {
                 let session = crate::transport::tls::server_session(config.clone())?;
-                finish_tls(io, session.into(), deadline)
+                finish_tls(io, session.into(), deadline, "Timeouts::handshake")
             }
             None => Ok(()),
         }
@@ -118,13 +118,18 @@ impl Server {
     }
 }
 
-/// Performs the TLS handshake, and checks the protocol that it negotiated.
+/// Performs the TLS handshake, and checks the protocol that it negotiated. `setting` names the timeout of the deadline.
 #[cfg(feature = "tls")]
-pub(super) fn finish_tls(io: &mut BlockingStream, tls: rustls::Connection, deadline: Instant) -> Result<(), Error> {
+pub(super) fn finish_tls(
+    io: &mut BlockingStream,
+    tls: rustls::Connection,
+    deadline: Instant,
+    setting: &'static str,
+) -> Result<(), Error> {
     use crate::transport::tls::{check_alpn, tls_error};
 
     match io.start_tls(tls, deadline) {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Error::timeout("the TLS handshake")),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Error::timeout_of("the TLS handshake", setting)),
         Err(error) => Err(tls_error(error)),
         Ok(()) => check_alpn(io.tls().and_then(|tls| tls.alpn_protocol())),
     }

@@ -30,7 +30,7 @@ pub(crate) struct Connection {
     /// The number of bytes that were given to the browser. `f64`, because numbers of JavaScript are.
     given: Cell<f64>,
     handlers: RefCell<Option<Handlers>>,
-    close_timeout: RefCell<Option<CloseTimeout>>,
+    close_timeout: RefCell<Option<Rc<CloseTimeout>>>,
 }
 
 /// The functions that the browser calls. They must not be dropped before they are removed from the socket.
@@ -137,6 +137,11 @@ impl Connection {
         let message = message.to_message();
         match &message {
             Message::Text(text) => self.socket.send_with_str(text),
+            // Scripts may not send memory that threads share.
+            Message::Binary(payload) if cfg!(target_feature = "atomics") => {
+                let copy = Uint8Array::from(&payload[..]);
+                self.socket.send_with_array_buffer(&copy.buffer())
+            }
             Message::Binary(payload) => self.socket.send_with_u8_array(payload),
         }
         .map_err(|exception| Error::other(message_of(&exception)))?;
@@ -149,7 +154,16 @@ impl Connection {
         let (frame, result) = close_frame(code, reason);
         if self.state.start_close(&frame) {
             close(&self.socket, &frame);
-            let timeout = CloseTimeout::start(self.socket.clone(), self.state.clone(), self.timeouts.close);
+            let sent_min = f64::from(self.limits.write_rate_min) * self.timeouts.close.as_secs_f64();
+            let timeout = CloseTimeout {
+                socket: self.socket.clone(),
+                state: self.state.clone(),
+                limit: self.timeouts.close,
+                sent_min,
+                timer: RefCell::default(),
+            };
+            let timeout = Rc::new(timeout);
+            CloseTimeout::start(&timeout);
             *self.close_timeout.borrow_mut() = Some(timeout);
         }
         result
@@ -240,32 +254,30 @@ fn message_of(exception: &JsValue) -> String {
 /// Ends the connection if the peer does not answer the close frame.
 #[derive(Debug)]
 struct CloseTimeout {
-    /// The timer that is running.
-    _timeout: Rc<RefCell<Option<Timeout>>>,
+    socket: web_sys::WebSocket,
+    state: Rc<State>,
+    limit: Duration,
+    /// The number of bytes that the browser must send within `limit` while it has as many.
+    sent_min: f64,
+    timer: RefCell<Option<Timeout>>,
 }
 
 impl CloseTimeout {
-    fn start(socket: web_sys::WebSocket, state: Rc<State>, limit: Duration) -> Self {
-        let timeout = Rc::default();
-        arm(&timeout, socket, state, limit);
-        Self { _timeout: timeout }
-    }
-}
-
-/// Starts the timer, and again when it fires if the browser has sent something meanwhile: the close frame follows what
-/// was queued before.
-fn arm(slot: &Rc<RefCell<Option<Timeout>>>, socket: web_sys::WebSocket, state: Rc<State>, limit: Duration) {
-    let queued = socket.buffered_amount();
-    let weak = Rc::downgrade(slot);
-    let timeout = Timeout::new(limit, move || {
-        if queued > 0 && socket.buffered_amount() < queued {
-            if let Some(slot) = weak.upgrade() {
-                arm(&slot, socket.clone(), state.clone(), limit);
+    /// Starts the timer. It starts again if the browser has sent enough meanwhile: the close frame follows what was
+    /// queued before.
+    fn start(this: &Rc<Self>) {
+        let queued = f64::from(this.socket.buffered_amount());
+        let weak = Rc::downgrade(this);
+        let timer = Timeout::new(this.limit, move || {
+            let Some(this) = weak.upgrade() else { return };
+            let sent = queued - f64::from(this.socket.buffered_amount());
+            if sent > 0.0 && sent >= this.sent_min.min(queued) {
+                Self::start(&this);
+            } else {
+                this.state.handle_close_timeout();
             }
-        } else {
-            state.handle_close_timeout();
-        }
-    });
-    let fired = slot.replace(Some(timeout));
-    drop(fired);
+        });
+        let fired = this.timer.replace(Some(timer));
+        drop(fired);
+    }
 }

@@ -20,7 +20,7 @@ use sockeye_proto::handshake::Uri;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::error::connect::{Attempt, ConnectFailure};
+use crate::error::connect::{Attempt, ConnectFailure, TimeLimit};
 use crate::error::{ConnectError, Error, Kind};
 use crate::transport::socket::set_tcp_options;
 
@@ -72,9 +72,9 @@ impl Dialer {
         self.resolver.is_none() && self.local_v4.is_none() && self.local_v6.is_none()
     }
 
-    /// Connects to the host and port of a URI within `limit`, and disables Nagle's algorithm.
+    /// Connects to the host and port of a URI within a time, and disables Nagle's algorithm.
     // RFC 6455 §4.1: without a proxy, connect to host and port directly; fail if that fails. [6455-4.1-8, 6455-4.1-10]
-    pub(crate) async fn connect(&self, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
+    pub(crate) async fn connect(&self, uri: &Uri, limit: TimeLimit) -> Result<TcpStream, Error> {
         // Declared outside of the timed future, so that a timeout error can list the attempts.
         let mut attempts = vec![];
         let dialing = async {
@@ -83,7 +83,7 @@ impl Dialer {
             let connected = race(addresses, connect, &mut attempts).await;
             connected.ok_or(ConnectFailure::Failed)
         };
-        let cause = match timeout(limit, dialing).await {
+        let cause = match timeout(limit.duration, dialing).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(cause)) => cause,
             Err(_) => ConnectFailure::TimedOut(limit),
@@ -400,7 +400,8 @@ mod tests {
 
     async fn connect(dialer: &Dialer, uri: &str) -> Error {
         let uri = Uri::parse(uri).unwrap();
-        dialer.connect(&uri, Duration::from_secs(10)).await.unwrap_err()
+        let limit = TimeLimit::connect(Duration::from_secs(10), None);
+        dialer.connect(&uri, limit).await.unwrap_err()
     }
 
     #[tokio::test(start_paused = true)]

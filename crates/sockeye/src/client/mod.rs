@@ -28,6 +28,7 @@ use crate::client::proxy::{Proxy, ProxyChoice};
 use crate::client::request::{IntoRequest, RequestBuilder, RequestParts};
 use crate::client::url::WebSocketUrl;
 use crate::convert;
+use crate::error::connect::TimeLimit;
 use crate::error::redirect::Redirect;
 use crate::error::{Error, Kind, Rejected};
 use crate::observe::{self, RequestPath};
@@ -680,7 +681,7 @@ impl OpenDeadline {
 
     fn error(&self, of: &'static str) -> Error {
         match self.is_total {
-            true => Error::timeout_of(of, "Timeouts::connect_total or RequestBuilder::timeout"),
+            true => Error::timeout_of(of, TimeLimit::TOTAL),
             false => Error::timeout(of),
         }
     }

@@ -17,6 +17,7 @@ use crate::client::url::WebSocketUrl;
 use crate::client::{Client, HeaderCredentials};
 use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
+use crate::error::connect::TimeLimit;
 use crate::error::redirect::{self, Redirect};
 use crate::observe::{Handshake, Role};
 use crate::settings::CommonOptions;
@@ -266,9 +267,8 @@ impl RequestBuilder {
         deadline: Option<Instant>,
     ) -> Result<(WebSocket, Response<()>), Error> {
         let client = &self.client;
-        let connect_timeout = client.timeouts().connect;
         let left = deadline.map(|deadline| deadline - client.runtime().now());
-        let limit = left.map_or(connect_timeout, |left| left.min(connect_timeout));
+        let limit = TimeLimit::connect(client.timeouts().connect, left);
         let proxies = self.proxy.as_ref().unwrap_or(client.proxy_choice());
         let proxy = proxies.proxy(url.uri()).map_err(Error::invalid_input)?;
         // Boxed so that these futures do not enlarge the handshake future.

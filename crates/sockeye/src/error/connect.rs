@@ -12,6 +12,33 @@ pub(crate) struct Attempt {
     pub(crate) error: Option<io::Error>,
 }
 
+/// The time to connect or for a handshake, and the setting that it is from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLimit {
+    pub(crate) duration: Duration,
+    pub(crate) setting: &'static str,
+}
+
+impl TimeLimit {
+    /// The setting of the time for the opening as a whole.
+    pub(crate) const TOTAL: &'static str = "Timeouts::connect_total or RequestBuilder::timeout";
+
+    /// The time of a phase, or what is left of the total if that is less.
+    pub(crate) fn new(duration: Duration, setting: &'static str, total: Option<Duration>) -> Self {
+        match total {
+            Some(total) if total < duration => Self {
+                duration: total,
+                setting: Self::TOTAL,
+            },
+            _ => Self { duration, setting },
+        }
+    }
+
+    pub(crate) fn connect(timeout: Duration, total: Option<Duration>) -> Self {
+        Self::new(timeout, "Timeouts::connect", total)
+    }
+}
+
 /// Why a client could not connect: the error of name resolution, or of each address that was tried.
 ///
 /// Returned by [`Error::connect_error`](crate::Error::connect_error) for a failed
@@ -38,8 +65,8 @@ pub(crate) enum ConnectFailure {
     /// A browser could not open the WebSocket. It does not say why, so that scripts cannot explore a network.
     #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "made in browsers"))]
     Unexplained,
-    /// This timeout expired.
-    TimedOut(Duration),
+    /// This time has passed.
+    TimedOut(TimeLimit),
 }
 
 impl ConnectError {
@@ -62,6 +89,14 @@ impl ConnectError {
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self.cause, ConnectFailure::TimedOut(_))
+    }
+
+    /// The setting of the timeout, if it has expired.
+    pub(crate) const fn timeout_setting(&self) -> Option<&'static str> {
+        match self.cause {
+            ConnectFailure::TimedOut(limit) => Some(limit.setting),
+            _ => None,
+        }
     }
 
     /// Whether the configuration is wrong: every address of the host has a different family than the local address.
@@ -93,9 +128,9 @@ impl fmt::Display for ConnectError {
                 return f.write_str("the browser does not tell programs why, but its console may");
             }
             ConnectFailure::TimedOut(limit) if self.attempts.is_empty() => {
-                return write!(f, "the host name was not resolved within {limit:?}");
+                return write!(f, "the host name was not resolved within {:?}", limit.duration);
             }
-            ConnectFailure::TimedOut(limit) => write!(f, "no connection within {limit:?}: ")?,
+            ConnectFailure::TimedOut(limit) => write!(f, "no connection within {:?}: ", limit.duration)?,
             ConnectFailure::Failed => {}
         }
         if let [

@@ -443,15 +443,15 @@ impl fmt::Display for Error {
             Kind::Timeout { of, setting } => write!(f, "{of} timed out; the limit is {setting}"),
             Kind::Connect(error) => {
                 write!(f, "cannot connect to {}: {error}", error.target())?;
-                match error.is_timeout() {
-                    true => f.write_str("; the limit is Timeouts::connect"),
-                    false => Ok(()),
+                match error.timeout_setting() {
+                    Some(setting) => write!(f, "; the limit is {setting}"),
+                    None => Ok(()),
                 }
             }
             Kind::Proxy(error) => {
                 fmt::Display::fmt(error, f)?;
                 match error.failure {
-                    ProxyFailure::TimedOut(_) => f.write_str("; the limit is Timeouts::connect"),
+                    ProxyFailure::TimedOut(limit) => write!(f, "; the limit is {}", limit.setting),
                     _ => Ok(()),
                 }
             }

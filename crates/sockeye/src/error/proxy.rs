@@ -1,11 +1,11 @@
 //! Errors of proxies.
 
 use std::fmt;
-use std::time::Duration;
 
 use sockeye_proto::handshake::HandshakeError;
 
 use crate::error::Error;
+use crate::error::connect::TimeLimit;
 
 /// Why a client got no connection through its proxy. Returned by [`Error::proxy_error`](crate::Error::proxy_error).
 ///
@@ -37,7 +37,7 @@ pub(crate) enum ProxyFailure {
     /// The proxy closed the connection before it answered.
     Closed,
     /// No answer within this time.
-    TimedOut(Duration),
+    TimedOut(TimeLimit),
     /// The SOCKS version in an answer.
     SocksVersion(u8),
     /// The SOCKS proxy accepts no method of authentication that was offered.
@@ -191,7 +191,10 @@ impl fmt::Display for ProxyError {
                 )
             }
             ProxyFailure::Closed => write!(f, "proxy {proxy} closed the connection before it answered for {target}"),
-            ProxyFailure::TimedOut(limit) => write!(f, "proxy {proxy} did not answer for {target} within {limit:?}"),
+            ProxyFailure::TimedOut(limit) => {
+                let within = limit.duration;
+                write!(f, "proxy {proxy} did not answer for {target} within {within:?}")
+            }
             ProxyFailure::SocksVersion(version) => {
                 write!(
                     f,

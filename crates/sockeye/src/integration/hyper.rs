@@ -147,7 +147,7 @@ pub struct UpgradeError {
 
 impl UpgradeError {
     pub(crate) fn new(error: Error, response: &handshake::Response) -> Self {
-        observe::report_rejection(&error);
+        observe::report_failed_upgrade(&error);
         let response = Box::new(convert::response(response).map(Full::new));
         Self { error, response }
     }
@@ -351,16 +351,19 @@ impl Future for Upgrade {
         let Some(mut handshake) = self.handshake.take() else {
             return Poll::Ready(Err(Error::io(std::io::Error::other("polled after completion"))));
         };
-        let upgraded = match Pin::new(&mut self.upgrading).poll(cx) {
-            Poll::Ready(upgraded) => upgraded.map_err(|error| Error::io(std::io::Error::other(error)))?,
+        let opened = match Pin::new(&mut self.upgrading).poll(cx) {
+            Poll::Ready(Ok(upgraded)) => {
+                let read_buf = &mut handshake.accepted_handshake.accepted.read_buf;
+                let io = transport(upgraded, self.extract.take(), read_buf);
+                handshake.open(io)
+            }
+            Poll::Ready(Err(error)) => Err(Error::io(std::io::Error::other(error))),
             Poll::Pending => {
                 self.handshake = Some(handshake);
                 return Poll::Pending;
             }
         };
-        let read_buf = &mut handshake.accepted_handshake.accepted.read_buf;
-        let io = transport(upgraded, self.extract.take(), read_buf);
-        Poll::Ready(handshake.open(io))
+        Poll::Ready(opened.inspect_err(observe::report_failed_upgrade))
     }
 }
 

@@ -146,9 +146,9 @@ impl Handshake {
     }
 }
 
-/// Reports a request that was rejected before there was a transport for its WebSocket.
+/// Reports a request that was rejected, or whose transport was lost before the WebSocket was open.
 #[cfg(feature = "hyper")]
-pub(crate) fn report_rejection(error: &Error) {
+pub(crate) fn report_failed_upgrade(error: &Error) {
     let _ = Handshake::begin(Role::Server, None, || None).report::<()>(Err(error.clone()));
 }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sockeye_proto::CloseCode;
+use sockeye_proto::{CloseCode, Side};
 
 use crate::browser::connection::Connection;
 use crate::browser::drain::{Drain, Until};
@@ -30,14 +30,19 @@ impl Room {
 
 /// The browser sends by itself.
 pub(crate) fn poll_flush(connection: &Connection) -> Poll<Result<(), Error>> {
+    let is_ours = |error: &Error| error.close_info().is_some_and(|info| info.initiator() == Side::Local);
     match connection.state().send_error() {
         // Everything was given to the browser before this side closed.
-        Some(error) if !error.is_normal_close() => Poll::Ready(Err(error)),
-        _ => Poll::Ready(Ok(())),
+        Some(error) if error.is_normal_close() && is_ours(&error) => Poll::Ready(Ok(())),
+        Some(error) => Poll::Ready(Err(error)),
+        None => Poll::Ready(Ok(())),
     }
 }
 
 pub(crate) fn poll_close(connection: &Connection) -> Poll<Result<(), Error>> {
     connection.start_close(CloseCode::NORMAL, "")?;
-    poll_flush(connection)
+    match connection.state().send_error() {
+        Some(error) if !error.is_normal_close() => Poll::Ready(Err(error)),
+        _ => Poll::Ready(Ok(())),
+    }
 }

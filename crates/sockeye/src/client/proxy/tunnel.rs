@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use sockeye_proto::handshake::{HandshakeLimits, TunnelProgress, TunnelRequest, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,6 +13,7 @@ use crate::client::proxy::socks::{self, Target};
 use crate::client::proxy::{Proxy, ProxyScheme};
 use crate::client::{Client, TlsPeer};
 use crate::convert;
+use crate::error::connect::TimeLimit;
 use crate::error::proxy::{ProxyError, ProxyFailure};
 use crate::error::{Error, Kind};
 use crate::runtime::tokio::deadline_after;
@@ -32,8 +32,8 @@ pub(crate) enum Tunnel {
 impl Proxy {
     /// Connects to the proxy, and asks it for a connection to the host and port of `uri`, within `limit`.
     // RFC 6455 §4.1: a configured proxy is asked to open the connection. [6455-4.1-7]
-    pub(crate) async fn open(&self, client: &Client, uri: &Uri, limit: Duration) -> Result<Tunnel, Error> {
-        let deadline = deadline_after(limit);
+    pub(crate) async fn open(&self, client: &Client, uri: &Uri, limit: TimeLimit) -> Result<Tunnel, Error> {
+        let deadline = deadline_after(limit.duration);
         let opened = self.open_until(client, uri, limit, deadline).await;
         opened.map_err(|failure| {
             Error::new(Kind::Proxy(ProxyError {
@@ -48,7 +48,7 @@ impl Proxy {
         &self,
         client: &Client,
         uri: &Uri,
-        limit: Duration,
+        limit: TimeLimit,
         deadline: Instant,
     ) -> Result<Tunnel, ProxyFailure> {
         if uri.zone().is_some() {
