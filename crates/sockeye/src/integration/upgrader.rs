@@ -104,7 +104,7 @@ impl Upgrader {
     /// It applies to clones that are made afterwards.
     #[must_use]
     pub fn on_error(mut self, hook: impl Fn(ServeError) + Send + Sync + 'static) -> Self {
-        self.on_error = Some(Arc::new(hook));
+        self.on_error = Some(Arc::new(Box::new(hook)));
         self
     }
 

@@ -1,7 +1,7 @@
 //! The task of an open connection, which runs the application's handler.
 
 use std::any::Any;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +13,9 @@ use crate::server::serve::ServeError;
 use crate::server::tasks::TaskToken;
 
 /// The application's hook for errors.
-pub(crate) type OnError = Arc<dyn Fn(ServeError) + Send + Sync>;
+///
+/// The box makes the pointer thin, of which each connection has one.
+pub(crate) type OnError = Arc<Box<dyn Fn(ServeError) + Send + Sync>>;
 
 pin_project! {
     /// The task of an open connection: runs the handler until it returns or is aborted.
@@ -29,10 +31,37 @@ pin_project! {
 
 struct HandlerContext {
     task: TaskToken,
-    peer_addr: Option<SocketAddr>,
+    peer_addr: PeerAddr,
     on_error: Option<OnError>,
     /// Dropped when the handler ends.
     guard: Option<Box<dyn Any + Send>>,
+}
+
+/// The address of a peer in 16 bytes instead of 32.
+enum PeerAddr {
+    Unknown,
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl PeerAddr {
+    fn get(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Unknown => None,
+            Self::V4(address) => Some((*address).into()),
+            Self::V6(address) => Some((**address).into()),
+        }
+    }
+}
+
+impl From<Option<SocketAddr>> for PeerAddr {
+    fn from(address: Option<SocketAddr>) -> Self {
+        match address {
+            None => Self::Unknown,
+            Some(SocketAddr::V4(address)) => Self::V4(address),
+            Some(SocketAddr::V6(address)) => Self::V6(Box::new(address)),
+        }
+    }
 }
 
 impl<R> HandlerTask<R> {
@@ -40,7 +69,7 @@ impl<R> HandlerTask<R> {
     pub(crate) fn new(handler: R, task: TaskToken, peer_addr: Option<SocketAddr>, on_error: Option<OnError>) -> Self {
         let context = Box::new(HandlerContext {
             task: task.transfer(),
-            peer_addr,
+            peer_addr: PeerAddr::from(peer_addr),
             on_error,
             guard: None,
         });
@@ -69,7 +98,7 @@ where
         if let (Some(Err(error)), Some(on_error)) = (result, &context.on_error)
             && !error.is_normal_close()
         {
-            let peer_addr = context.peer_addr;
+            let peer_addr = context.peer_addr.get();
             on_error(ServeError::Handler { peer_addr, error });
         }
         Poll::Ready(())
@@ -80,6 +109,17 @@ where
 mod tests {
     use super::*;
     use crate::server::Incoming;
+
+    #[test]
+    fn context_fits_an_allocation_of_64_bytes() {
+        // glibc adds 8 bytes and rounds up to a multiple of 16.
+        let size = size_of::<HandlerContext>();
+        assert!(size <= 56, "{size}");
+        for address in [None, Some("127.0.0.1:9"), Some("[fe80::1%3]:9")] {
+            let address = address.map(|address| address.parse::<SocketAddr>().unwrap());
+            assert_eq!(PeerAddr::from(address).get(), address);
+        }
+    }
 
     async fn echo(incoming: Incoming) -> Result<(), Error> {
         let mut ws = incoming.accept().await?;

@@ -194,7 +194,7 @@ impl<L: Listener> Serve<L> {
     /// Sets a hook that is called for each failure, for example to log it: see [`ServeError`]. Default: none. It must
     /// not block.
     pub fn on_error(mut self, hook: impl Fn(ServeError) + Send + Sync + 'static) -> Self {
-        self.hooks.on_error = Some(Arc::new(hook));
+        self.hooks.on_error = Some(Arc::new(Box::new(hook)));
         self
     }
 

@@ -6,7 +6,6 @@
 //! A task is woken by the waker of its first poll. That suffices because the tasks are spawned: their wakers stay
 //! valid.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::AtomicU8;
@@ -34,13 +33,41 @@ pub(crate) struct ConnectionTasks {
     registry: Mutex<Registry>,
 }
 
+/// Not a map or a slab, whose entries would be larger.
 #[derive(Debug, Default)]
 struct Registry {
-    next_id: u64,
-    /// `None` before the first poll of a task.
-    wakers: HashMap<u64, Option<Waker>>,
+    /// The wakers of tasks by id. `None` before the first poll of a task, and for ids that are not in use.
+    wakers: Vec<Option<Waker>>,
+    /// The ids that are not in use.
+    free: Vec<u32>,
     /// Woken when no task is left: one for each caller of `wait_until_idle`.
     idle_wakers: Vec<Waker>,
+}
+
+impl Registry {
+    /// The number of tasks.
+    fn len(&self) -> usize {
+        self.wakers.len() - self.free.len()
+    }
+
+    fn add(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.wakers.push(None);
+            // Memory for so many tasks does not exist.
+            (self.wakers.len() - 1) as u32
+        })
+    }
+
+    /// Ends a registration. Returns its waker.
+    fn remove(&mut self, id: u32) -> Option<Waker> {
+        let waker = self.wakers[id as usize].take();
+        self.free.push(id);
+        if self.len() == 0 {
+            self.wakers = Vec::new();
+            self.free = Vec::new();
+        }
+        waker
+    }
 }
 
 impl ConnectionTasks {
@@ -53,10 +80,7 @@ impl ConnectionTasks {
 
     /// Registers a new task. Dropping the token ends the registration.
     pub(crate) fn track(self: &Arc<Self>) -> TaskToken {
-        let mut registry = self.registry();
-        let id = registry.next_id;
-        registry.next_id += 1;
-        registry.wakers.insert(id, None);
+        let id = self.registry().add();
         TaskToken {
             tasks: self.clone(),
             id,
@@ -67,7 +91,7 @@ impl ConnectionTasks {
     /// The number of tasks.
     #[cfg(feature = "hyper")]
     pub(crate) fn count(&self) -> usize {
-        self.registry().wakers.len()
+        self.registry().len()
     }
 
     /// Asks every task to close, and wakes it.
@@ -89,7 +113,7 @@ impl ConnectionTasks {
     async fn wait_until_idle(&self) {
         poll_fn(|cx| {
             let mut registry = self.registry();
-            if registry.wakers.is_empty() {
+            if registry.len() == 0 {
                 return Poll::Ready(());
             }
             if !registry.idle_wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -114,9 +138,12 @@ impl ConnectionTasks {
     fn set_phase(&self, phase: u8) -> usize {
         self.phase.fetch_max(phase, SeqCst);
         // A task that registers later sees the phase, because it checks it after registering.
-        let wakers: Vec<_> = self.registry().wakers.values().cloned().collect();
-        let count = wakers.len();
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        let (count, wakers) = {
+            let registry = self.registry();
+            let wakers: Vec<_> = registry.wakers.iter().flatten().cloned().collect();
+            (registry.len(), wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
         count
     }
 
@@ -129,7 +156,7 @@ impl ConnectionTasks {
 #[derive(Debug)]
 pub(crate) struct TaskToken {
     tasks: Arc<ConnectionTasks>,
-    id: u64,
+    id: u32,
     /// Whether the waker of this task is registered.
     is_registered: bool,
 }
@@ -176,9 +203,9 @@ impl TaskToken {
     }
 
     fn register(&self, waker: &Waker) {
-        if let Some(registered) = self.tasks.registry().wakers.get_mut(&self.id) {
-            *registered = Some(waker.clone());
-        }
+        let replaced = self.tasks.registry().wakers[self.id as usize].replace(waker.clone());
+        // Dropping a waker runs code of the runtime, so the registry is unlocked before.
+        drop(replaced);
     }
 
     /// Moves the registration to another task of the runtime, which registers its own waker when it is first polled.
@@ -191,8 +218,8 @@ impl TaskToken {
 impl Drop for TaskToken {
     fn drop(&mut self) {
         let mut registry = self.tasks.registry();
-        let removed = registry.wakers.remove(&self.id);
-        let idle_wakers = match registry.wakers.is_empty() {
+        let removed = registry.remove(self.id);
+        let idle_wakers = match registry.len() == 0 {
             true => std::mem::take(&mut registry.idle_wakers),
             false => vec![],
         };
