@@ -1,7 +1,7 @@
-//! The test of an application: a price server, its rules, and peers that break them. Run it with `cargo test --example
-//! testing --features test-util`, or as a program, which runs the same checks.
+//! The test of an application: a price server, its rules, and peers that break them.
 //!
-//! Time is paused: the timeouts of half a minute pass at once.
+//! Time is paused: the timeouts of half a minute pass at once. This program calls the checks one by one; in an
+//! application, each of them is a `#[tokio::test(start_paused = true)]`.
 
 use std::time::Duration;
 

@@ -322,14 +322,21 @@ async fn core_driven_by_hand_echoes() {
 
 #[tokio::test]
 async fn large_file_crosses_in_constant_memory() {
-    let (is_good, plain, stderr) = Example::start("large_file", &["8"]).finish().await;
+    let (is_good, plain, stderr) = Example::start("large_file", &["48"]).finish().await;
     assert!(
-        is_good && plain.starts_with("received 8388608 bytes, "),
+        is_good && plain.starts_with("received 50331648 bytes, "),
         "{plain}{stderr}"
     );
-    let (is_good, compressed, stderr) = Example::start("large_file", &["8", "--deflate"]).finish().await;
+    let (is_good, compressed, stderr) = Example::start("large_file", &["48", "--deflate"]).finish().await;
     assert!(is_good, "{compressed}{stderr}");
     assert_eq!(plain.lines().next(), compressed.lines().next());
+    for output in [plain, compressed] {
+        let peak = output.split_once("peak memory ").unwrap().1;
+        if cfg!(target_os = "linux") {
+            let kib: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+            assert!(kib < 32 * 1024, "{output}");
+        }
+    }
 }
 
 #[cfg(feature = "test-util")]

@@ -109,7 +109,7 @@ fn with_proxy(client: ClientBuilder, options: &ConnectOptions, target: &Target) 
         Some(ProxyOption::None) => return Ok(client),
         Some(ProxyOption::Proxy(proxy)) => {
             // As curl does: the exceptions of the environment apply to the flag too.
-            let variable = |name| std::env::var(name).ok();
+            let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
             let bypass = variable("no_proxy")
                 .or_else(|| variable("NO_PROXY"))
                 .unwrap_or_default();

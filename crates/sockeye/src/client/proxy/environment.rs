@@ -39,7 +39,7 @@ impl Variables {
         Self {
             wss: first(&WSS),
             ws: first(&WS),
-            bypass: BYPASS.into_iter().find_map(&variable),
+            bypass: first(&BYPASS).map(|(_, value)| value),
         }
     }
 
@@ -125,6 +125,7 @@ mod tests {
                 Some("http://p:1"),
             ),
             (wss, &[("ALL_PROXY", "p:1"), ("no_proxy", "*")], None),
+            (wss, &[("ALL_PROXY", "p:1"), ("no_proxy", ""), ("NO_PROXY", "*")], None),
             // A variable that is not used, or an exempt host, needs no valid URL.
             (
                 wss,
