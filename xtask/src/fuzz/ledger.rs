@@ -46,7 +46,7 @@ pub(crate) fn append(folders: &Folders, runs: &[Run]) -> Result<()> {
 
 /// Totals of all runs of one target.
 #[derive(Default)]
-struct Sum<'a> {
+struct Totals<'a> {
     executions: u64,
     seconds: u64,
     /// From the latest run.
@@ -57,7 +57,7 @@ struct Sum<'a> {
 
 /// The table in docs/fuzzing.md.
 fn summary(ledger: &str) -> String {
-    let mut sums = BTreeMap::<&str, Sum<'_>>::new();
+    let mut sums = BTreeMap::<&str, Totals<'_>>::new();
     for line in ledger.lines().skip(1) {
         let [date, target, seconds, executions, corpus, edges] = line.split('\t').collect::<Vec<_>>()[..] else {
             continue;
@@ -67,9 +67,9 @@ fn summary(ledger: &str) -> String {
         sum.seconds += seconds.parse().unwrap_or(0);
         (sum.date, sum.corpus, sum.edges) = (date, corpus, edges);
     }
-    let mut table = String::from("\n| target | executions | hours | inputs kept while working | edges | last run |\n");
+    let mut table = String::from("\n| target | executions | hours | corpus inputs | edges | last run |\n");
     table += "|---|---:|---:|---:|---:|---|\n";
-    let mut total = Sum::default();
+    let mut total = Totals::default();
     for target in &TARGETS {
         let Some(sum) = sums.get(target.name) else { continue };
         total.executions += sum.executions;
