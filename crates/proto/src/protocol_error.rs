@@ -41,12 +41,11 @@ pub enum ProtocolError {
     InvalidDeflate,
     /// A message larger than [`Limits::message_size_max`](crate::Limits::message_size_max) (§10.4).
     MessageTooBig,
-    /// More empty fragments in a row than
-    /// [`Limits::empty_fragments_max`](crate::Limits::empty_fragments_max).
+    /// More empty fragments in a row than [`Limits::empty_fragments_max`](crate::Limits::empty_fragments_max).
     TooManyEmptyFragments,
     /// A compressed message with more final DEFLATE blocks than 8 plus 4 per KiB of payload.
     ///
-    /// Final blocks are legal (RFC 7692 §7.2.3.4), but each one forces the inflater to be reset and primed again, and
+    /// Final blocks are legal (RFC 7692 §7.2.3.4), but each one makes the inflater reset and reload its dictionary, and
     /// no known sender produces many.
     TooManyFinalBlocks,
 }
@@ -97,7 +96,7 @@ impl ProtocolError {
         }
     }
 
-    /// Whether the peer broke no rule of the RFC, but exceeded a limit of this endpoint.
+    /// Whether the peer exceeded a limit of this endpoint, rather than violating the RFC.
     pub(crate) fn is_limit(self) -> bool {
         matches!(
             self,

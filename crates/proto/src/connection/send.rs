@@ -248,14 +248,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether a message is being sent in fragments: no other message can be sent.
+    /// Whether a fragmented message is in progress. Until it is finished, no other message can be sent.
     pub fn is_sending_fragments(&self) -> bool {
         self.sending.is_some()
     }
 
-    /// Gives up the message that is being sent in fragments. Only the closing handshake can follow: the peer must not
-    /// take the fragments for a complete message. Our close frame does not wait for the end of the message, even if it
-    /// is compressed. Does nothing if no message is being sent in fragments.
+    /// Gives up the message that is being sent in fragments. After this, only a close frame can be sent, so that the
+    /// peer does not mistake the fragments for a complete message. Our close frame does not wait for the end of the
+    /// message, even if it is compressed. Does nothing if no message is being sent in fragments.
     pub fn abandon_message(&mut self) {
         if let Some(deflate) = &mut self.deflate {
             deflate.stop_compressing();
@@ -272,8 +272,8 @@ impl Connection {
             })
         });
         if sent.is_none() {
-            // The codec failed (not known to happen). The message cannot be finished, and nothing may be sent before it
-            // is.
+            // The codec failed (never observed). The message cannot be finished, and no other message may be sent
+            // before it is, so end the connection.
             self.handle_transport_end();
         }
         sent.ok_or(SendError::Closed)

@@ -35,7 +35,7 @@ const OUT_RETAINED_MAX: usize = 256 * 1024;
 const STEP: usize = 16 * 1024;
 
 /// Number of final blocks (BFINAL=1) allowed per message, plus the number allowed per KiB of payload. The codec must be
-/// reset and primed again after each.
+/// reset and its dictionary reloaded after each.
 const FINAL_BLOCKS: usize = 8;
 const FINAL_BLOCKS_PER_KIB: usize = 4;
 

@@ -29,7 +29,7 @@ impl HostPolicy {
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::HostDenied`] (status 421) with the host and what is allowed. Pass it to
+    /// [`HandshakeError::HostDenied`] (status 421), which contains the host and the allowed hosts. Pass it to
     /// [`Incoming::reject_with_error`](super::Incoming::reject_with_error).
     pub fn check(&self, request: &Request) -> Result<(), HandshakeError> {
         let authority = request.authority();

@@ -177,7 +177,7 @@ impl OriginPolicy {
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::OriginDenied`] (status 403) with the origin and what is allowed. Pass it to
+    /// [`HandshakeError::OriginDenied`] (status 403), which contains the origin and the allowed origins. Pass it to
     /// [`Incoming::reject_with_error`](super::Incoming::reject_with_error).
     // [6455-10.1-1, 6455-10.2-1]
     pub fn check(&self, request: &Request) -> Result<(), HandshakeError> {
