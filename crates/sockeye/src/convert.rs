@@ -118,7 +118,7 @@ impl InvalidPart {
         Self { part, name, reason }
     }
 
-    /// An invalid header name, of which the start is shown.
+    /// The error for an invalid header name. Shows its first 64 bytes.
     pub(crate) fn header_name(name: &[u8]) -> Self {
         const SHOWN_MAX: usize = 64;
         let shown = String::from_utf8_lossy(&name[..name.len().min(SHOWN_MAX)]).into_owned();

@@ -1,4 +1,4 @@
-//! What a connection counts and measures.
+//! Counters and latency histograms of a connection.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
-    /// What this side has sent.
+    /// Counters of the sending direction.
     pub sent: DirectionStats,
-    /// What this side has received.
+    /// Counters of the receiving direction.
     pub received: DirectionStats,
     /// The round-trip times of answered pings. Empty unless
     /// [`latency_histograms`](crate::ServerBuilder::latency_histograms) is set.
@@ -27,7 +27,7 @@ pub struct ConnectionStats {
 pub struct DirectionStats {
     /// The number of messages. A message counts once it is encoded, or once it is completely received and decoded.
     pub messages: u64,
-    /// The number of bytes that the transport has taken or delivered: frame headers, payloads and control frames. The
+    /// The number of bytes written to or read from the transport: frame headers, payloads and control frames. The
     /// overhead of TLS and TCP and the opening handshake are not included.
     pub bytes: u64,
     /// The number of compressed messages, which are included in `messages`. A message of up to 64 KiB that compression

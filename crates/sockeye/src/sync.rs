@@ -9,7 +9,8 @@ pub(crate) use std::sync::{Mutex, MutexGuard};
 
 use std::sync::PoisonError;
 
-/// Locks a mutex and ignores poisoning: every critical section keeps the data valid wherever it can panic.
+/// Locks a mutex and ignores poisoning: every critical section keeps the data valid wherever it can panic. With this
+/// function, the mutex of `std` is as simple to use as that of `parking_lot`, so the library has one dependency less.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -50,7 +50,7 @@ use crate::transport::blocking::{ReadMode, wait_for, with_read_mode};
 pub use server::Incoming;
 pub use split::{Receiver, Sender};
 
-/// How long a thread waits at most before it looks at the connection again.
+/// Maximum time a thread blocks before it polls the connection again.
 const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How long [`WebSocket::close`] waits for the end of TCP after the closing handshake.
@@ -115,8 +115,8 @@ impl std::error::Error for RecvTimeoutError {
 /// [`Timeouts::close`](crate::Timeouts::close), and receiving by the [keepalive](crate::Keepalive), which ends the
 /// connection if the peer is gone, and by [`recv_timeout`](Self::recv_timeout) if the peer is merely silent.
 ///
-/// What is received, and how the connection ends, is the same as for the async
-/// [`WebSocket`](crate::WebSocket#the-end). Dropping it closes TCP without a closing handshake.
+/// Messages and the end are reported as by the async [`WebSocket`](crate::WebSocket#the-end). Dropping it closes TCP
+/// without a closing handshake.
 #[derive(Debug)]
 pub struct WebSocket {
     ws: crate::websocket::WebSocket,
@@ -147,8 +147,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`RecvTimeoutError::Elapsed`] if no message arrived in time: the connection stays open, and a message that has
-    /// arrived in part is continued by the next call. Otherwise those of [`recv`](Self::recv).
+    /// [`RecvTimeoutError::Elapsed`] if no message arrived in time: the connection stays open, and the next call
+    /// continues a partly received message. Otherwise those of [`recv`](Self::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>, RecvTimeoutError> {
         let received = self.poll_until(deadline_after(timeout), Driver::poll_recv);
         Ok(received.ok_or(RecvTimeoutError::Elapsed)??)
@@ -233,7 +233,7 @@ impl WebSocket {
         self.ws.is_open()
     }
 
-    /// What was sent and received so far.
+    /// Counters of messages and bytes in both directions.
     pub fn stats(&self) -> ConnectionStats {
         self.ws.stats()
     }
@@ -258,7 +258,7 @@ impl WebSocket {
         self.tcp.local_addr().ok()
     }
 
-    /// Calls the connection until it is ready, which its own deadlines guarantee.
+    /// Polls the connection until it is ready. Its deadlines bound the wait.
     fn wait_for<R>(&mut self, mut poll: impl FnMut(&mut Driver, &mut Context<'_>) -> Poll<R>) -> R {
         loop {
             if let Some(result) = self.poll_until(None, &mut poll) {
@@ -267,7 +267,7 @@ impl WebSocket {
         }
     }
 
-    /// Calls the connection until it is ready or `until` has passed.
+    /// Polls the connection until it is ready or `until` has passed.
     fn poll_until<R>(
         &mut self,
         until: Option<Instant>,
@@ -293,7 +293,7 @@ impl WebSocket {
                 // The socket is full.
                 let deadline = deadline_of(self.ws.driver(), until);
                 let events = match self.ws.driver().has_input() {
-                    // Nothing more may be read ahead.
+                    // Input is waiting to be parsed, so poll only for writability.
                     true => PollFlags::OUT,
                     false => PollFlags::OUT | PollFlags::IN,
                 };
@@ -304,7 +304,7 @@ impl WebSocket {
     }
 }
 
-/// When the connection has to be called again, at the latest `until`.
+/// The earlier of the connection's next deadline and `until`.
 fn deadline_of(driver: &Driver, until: Option<Instant>) -> Instant {
     let own = driver.next_deadline().map(to_std);
     match (own, until) {

@@ -22,8 +22,8 @@ use crate::stats::ConnectionStats;
 use crate::sync::lock;
 use crate::transport::blocking::{ReadMode, wait_for, with_read_mode};
 
-/// How long a thread waits at most before it looks at the connection again: another thread may have sent a ping, whose
-/// deadline is earlier, or left something that could not be written.
+/// Maximum time a thread blocks before it polls the connection again: another thread may have sent a ping with an
+/// earlier deadline, or left output unwritten.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Sending half of a [split](super::WebSocket::split) connection. Clones send on the same connection from any thread;
@@ -126,7 +126,7 @@ impl Sender {
         self.0.lock().rtt()
     }
 
-    /// What was sent and received so far, by all halves.
+    /// Counters of messages and bytes in both directions, of all halves.
     pub fn stats(&self) -> ConnectionStats {
         self.0.lock().stats()
     }

@@ -24,17 +24,17 @@ pub(crate) struct Drain {
     sleep: Option<Sleep>,
     /// Start of the period in which the rate is measured: the time and the number of bytes sent before.
     period: Option<(Duration, f64)>,
-    /// When the rate was last looked at.
+    /// When the drain was last polled.
     polled_at: Option<Duration>,
-    /// The number of bytes sent at the last look.
+    /// The number of bytes sent at the last poll.
     sent: f64,
 }
 
-/// What is waited for.
+/// The condition that a [`Drain`] waits for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Until {
-    /// Room for a message of this length.
-    Room(usize),
+    /// Capacity for a message of this length.
+    Capacity(usize),
     /// Everything is sent.
     Empty,
 }
@@ -54,7 +54,7 @@ impl Drain {
 
     fn is_done(&self) -> bool {
         match self.until {
-            Until::Room(len) => self.connection.takes_messages() && self.connection.has_room_for(len),
+            Until::Capacity(len) => self.connection.takes_messages() && self.connection.has_room_for(len),
             Until::Empty => self.connection.queued_bytes() == 0,
         }
     }
@@ -63,7 +63,8 @@ impl Drain {
     fn is_stalled(&mut self) -> bool {
         let (limits, limit) = (self.connection.limits(), self.connection.timeouts().write);
         let (now, sent) = (timer::now(), self.connection.sent_bytes());
-        // Nobody has looked since then: the caller waited for something else, or the page was frozen.
+        // Not polled for a whole period: the caller awaited something else, or the page was frozen. Do not count it as
+        // a stall.
         let is_resumed = self
             .polled_at
             .is_some_and(|at| now.saturating_sub(at) >= limit + 2 * INTERVAL_MAX);

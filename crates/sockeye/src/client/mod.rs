@@ -156,7 +156,7 @@ impl Client {
     /// |---|---|
     /// | `InvalidInput` | the URL or a header is invalid |
     /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists the attempts |
-    /// | `Proxy` | the [proxy](ClientBuilder::proxy) cannot be reached or refuses: [`Error::proxy_error`] says why |
+    /// | `Proxy` | the [proxy](ClientBuilder::proxy) cannot be reached or rejects the request: [`Error::proxy_error`] says why |
     /// | `Tls` | invalid certificate, wrong host name, no common version |
     /// | `Rejected` | the server answered with another status: [`Error::response`] has its headers and body |
     /// | `Handshake` | the server violated the protocol or closed the connection |
@@ -571,7 +571,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the runtime. Default: tokio, of which a runtime must then be running wherever a connection is used.
+    /// Sets the runtime. Default: tokio. Connections must then be used inside a tokio runtime.
     ///
     /// With another one, open connections with [`connect_over`](RequestBuilder::connect_over). [`Client::connect`],
     /// [`RequestBuilder::connect`] and [`Reconnecting`](crate::Reconnecting) use sockets and timers of tokio.

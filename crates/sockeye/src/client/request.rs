@@ -158,9 +158,8 @@ impl RequestBuilder {
     }
 
     /// Limits opening the connection as a whole: name resolution, TCP, proxy, TLS, the opening handshake and redirects.
-    /// Default:
-    /// [`Timeouts::connect_total`](crate::Timeouts::connect_total) of the client. The timeouts of each phase, 10 s by
-    /// default, still apply.
+    /// Default: [`Timeouts::connect_total`](crate::Timeouts::connect_total) of the client. The timeouts of each phase,
+    /// 10 s by default, still apply.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -24,7 +24,7 @@ use crate::transport::tls::{ALPN, NoRootCertificates, certificates, invalid, pro
 /// share 256 sessions. For everything else that rustls can do, use
 /// [`ClientBuilder::tls_config`](crate::ClientBuilder::tls_config).
 ///
-/// [`ClientBuilder::build`](crate::ClientBuilder::build) reports what is invalid.
+/// Invalid settings are reported by [`ClientBuilder::build`](crate::ClientBuilder::build).
 ///
 /// ```no_run
 /// use sockeye::{Client, ClientTls};
@@ -93,7 +93,7 @@ impl ClientTls {
         self
     }
 
-    /// Trusts no root certificates but those of [`trust`](Self::trust) and [`trust_pem`](Self::trust_pem).
+    /// Trusts only the certificates added with [`trust`](Self::trust) and [`trust_pem`](Self::trust_pem).
     pub fn without_roots(mut self) -> Self {
         self.roots = Roots::None;
         self
@@ -115,8 +115,8 @@ impl ClientTls {
         self
     }
 
-    /// Sets the certificate chain, own certificate first, and the private key that the client shows to a server that
-    /// asks for them. Default: none.
+    /// Sets the client certificate (its chain, leaf first) and private key, for servers that request one. Default:
+    /// none.
     pub fn client_certificate(mut self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
         self.identity = Some((chain, key));
         self
@@ -144,7 +144,7 @@ impl ClientTls {
         self
     }
 
-    /// Offers no protocol (ALPN, RFC 7301). By default `http/1.1` is offered; some old servers fail if anything is.
+    /// Disables ALPN (RFC 7301). By default `http/1.1` is offered, but some old servers fail when a client uses ALPN.
     pub fn without_alpn(mut self) -> Self {
         self.offers_alpn = false;
         self

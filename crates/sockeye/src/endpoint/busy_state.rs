@@ -22,7 +22,7 @@ pub(super) struct BusyState {
     pub(super) drain_estimate: Option<Instant>,
     /// Messages received while a send waited.
     pub(super) ahead: ReadAhead,
-    /// When the queue became full: the time of the first message that was refused or delayed. Reset when a message is
+    /// When the queue became full: the time of the first message that was rejected or delayed. Reset when a message is
     /// accepted or the queue is empty.
     pub(super) full_since: Option<Instant>,
     pub(super) reservations: Reservations,

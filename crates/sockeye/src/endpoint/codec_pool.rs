@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// The pool of the current thread.
-pub(crate) const OF_THREAD: CodecPool = CodecPool {
+pub(crate) const THREAD_CODECS: CodecPool = CodecPool {
     take_deflater,
     return_deflater,
     take_inflater,

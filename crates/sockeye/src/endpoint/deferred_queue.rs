@@ -59,7 +59,7 @@ impl DeferredQueue {
         !self.undroppable.is_empty()
     }
 
-    /// Whether a message of `len` bytes fits into `cost_max`, of which `used_len` is in use elsewhere. One message of
+    /// Whether a message of `len` bytes fits into `cost_max` when `used_len` of it is in use elsewhere. One message of
     /// any length fits if nothing else is queued.
     pub(crate) fn has_capacity_for(&self, len: usize, used_len: usize, cost_max: usize) -> bool {
         let used_len = used_len.saturating_add(self.cost);

@@ -3,9 +3,10 @@
 //! Each has the same result as the general path, so removing one does not change behaviour. Each states its gain,
 //! measured by `cargo xtask count` or in `docs/performance.md`; remove it if the gain disappears.
 //!
-//! Shortcuts inside a larger function stay there, and each states its gain as well: the early return of
-//! `Driver::poll_drain`, the inlining of `Driver::poll_read`, and in `sockeye_proto` the inlining of
-//! `Connection::handle_bytes`.
+//! Shortcuts inside a larger function stay there, and each states its gain or reason: the start of
+//! `Driver::next_message`, the early return of `Driver::poll_drain`, the inlining of `Driver::poll_read`, and in
+//! `sockeye_proto` the inlining of `Connection::handle_bytes`. So do two representations: `InlineBytes` for small
+//! payloads, and the payloads of at least `BY_REFERENCE_MIN` bytes that the write queue does not copy.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -42,7 +43,7 @@ pub(super) fn take_whole_message(
 ///
 /// Saves one copy of each byte: 1.5 us per 64 KiB.
 #[inline(always)]
-pub(super) fn poll_read_into_message(
+pub(super) fn poll_direct_read(
     connection: &mut Connection,
     input: &mut Input,
     transport: &mut Transport,

@@ -83,7 +83,7 @@ impl Input {
             ready!(io.poll_read_ready(cx))?;
         }
         if !io.never_inspects_buffer() || len_max < buffer_pool::READ_BUFFER_LEN {
-            return self.poll_append(io, len_max, cx);
+            return self.poll_fill_empty(io, len_max, cx);
         }
         let mut buffer = buffer_pool::take_read();
         let read = io.poll_read(cx, &mut buffer);
@@ -99,7 +99,7 @@ impl Input {
     /// Reads into an empty buffer, so that the transport cannot see bytes of other connections. Keeps the buffer if
     /// anything was read.
     #[inline(always)]
-    fn poll_append(&mut self, io: &mut Transport, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill_empty(&mut self, io: &mut Transport, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let is_pooled = len_max >= buffer_pool::READ_BUFFER_LEN;
         let mut buffer = match is_pooled {
             true => buffer_pool::take_empty_read(),

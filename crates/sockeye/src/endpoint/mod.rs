@@ -24,7 +24,7 @@ mod state;
 mod wake_flags;
 mod write_queue;
 
-pub(crate) use codec_pool::OF_THREAD as CODECS;
+pub(crate) use codec_pool::THREAD_CODECS;
 pub(crate) use compress_job::PART_LEN;
 pub(crate) use deferred_queue::{DeferredMessage, DeferredQueue};
 pub(crate) use driver::{Driver, FlushTarget, LimitCheck, NotReceived, StreamFragment, StreamRead, WriteOutcome};

@@ -38,14 +38,14 @@ pub(super) struct PartialMessage {
     pub(super) is_complete: bool,
 }
 
-/// Who takes the bytes of a [`PartialMessage`].
+/// The reader of a [`PartialMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReaderState {
-    /// Nobody yet: the bytes are the beginning of the message.
+    /// No reader yet: `bytes` starts at the beginning of the message.
     None,
     /// A stream reader that took the beginning.
     Attached,
-    /// Nobody any more: the stream reader was dropped, and the rest of the message is discarded.
+    /// The reader was dropped: the rest of the message is discarded.
     Gone,
 }
 

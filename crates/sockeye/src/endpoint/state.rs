@@ -186,6 +186,6 @@ pub(super) enum EndStatus {
         /// Whether the end was an error that a stream has already returned.
         is_stream_terminated: bool,
     },
-    /// This driver finishes the connection in the background, without an application.
+    /// No application is attached: a background task finishes the connection.
     Background,
 }

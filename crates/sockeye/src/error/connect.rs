@@ -12,7 +12,7 @@ pub(crate) struct Attempt {
     pub(crate) error: Option<io::Error>,
 }
 
-/// The time to connect or for a handshake, and the setting that it is from.
+/// A timeout and the setting that defines it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeLimit {
     pub(crate) duration: Duration,
@@ -20,10 +20,10 @@ pub(crate) struct TimeLimit {
 }
 
 impl TimeLimit {
-    /// The setting of the time for the opening as a whole.
+    /// The settings that limit the total time of connecting and the handshake.
     pub(crate) const TOTAL: &'static str = "Timeouts::connect_total or RequestBuilder::timeout";
 
-    /// The time of a phase, or what is left of the total if that is less.
+    /// The timeout of a phase, or the rest of the total timeout if that is shorter.
     pub(crate) fn new(duration: Duration, setting: &'static str, total: Option<Duration>) -> Self {
         match total {
             Some(total) if total < duration => Self {

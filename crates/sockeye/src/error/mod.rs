@@ -41,7 +41,7 @@ pub struct Error(Arc<Kind>);
 ///
 /// | method | true for |
 /// |---|---|
-/// | [`is_closed`](Error::is_closed) | every open connection that has ended (`Closed`, `Io`, `Protocol`, and a peer that did not answer or read in time), an unreachable host (`Resolve`, `Connect`), a server that closed during the handshake |
+/// | [`is_closed`](Error::is_closed) | `Closed`, `Io`, `Protocol`, `Resolve`, `Connect`; `Timeout` after the connection was open; `Handshake` if the transport ended early |
 /// | [`is_protocol`](Error::is_protocol) | `Protocol`, and `Handshake` except a transport that ended early |
 /// | [`is_io`](Error::is_io) | `Io`, and those `Resolve`, `Connect` and `Proxy` that the operating system reported |
 /// | [`is_timeout`](Error::is_timeout), [`is_tls`](Error::is_tls), [`is_denied`](Error::is_denied), [`is_invalid_input`](Error::is_invalid_input) | exactly the kind of that name |
@@ -52,7 +52,7 @@ pub enum ErrorKind {
     Resolve,
     /// No address of the host accepted the connection.
     Connect,
-    /// The proxy could not be reached, or refused the connection: see [`Error::proxy_error`].
+    /// The proxy could not be reached, or rejected the connection: see [`Error::proxy_error`].
     Proxy,
     /// TLS failed: for example an invalid certificate, a wrong host name or no common version.
     Tls,
@@ -92,13 +92,14 @@ pub(crate) enum Kind {
     },
     /// The peer took less than `Limits::write_rate_min`.
     Stalled,
-    /// The same, while the messages received ahead filled `Limits::read_ahead_max`.
+    /// The peer took less than `Limits::write_rate_min`, and this side could not read because `Limits::read_ahead_max`
+    /// was reached.
     MutualStall,
     /// This side aborted the connection.
     Aborted,
     /// The send queue was full, so an outbox closed the connection: see `Overflow::Close`.
     Overflow,
-    /// The messages that waited for the application in a browser exceeded `Limits::read_ahead_max`.
+    /// Browser only: the messages not yet received by the application exceeded `Limits::read_ahead_max`.
     #[cfg_attr(
         not(any(target_arch = "wasm32", test)),
         expect(dead_code, reason = "only a browser cannot be told to read more slowly")
@@ -110,7 +111,7 @@ pub(crate) enum Kind {
     InvalidUrl(Box<dyn StdError + Send + Sync>),
     /// No connection to the host could be established.
     Connect(ConnectError),
-    /// The proxy gave no connection.
+    /// Connecting through the proxy failed.
     Proxy(ProxyError),
     /// The TLS handshake failed.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made by the feature"))]
@@ -338,7 +339,7 @@ impl Error {
         }
     }
 
-    /// Why a client got no connection through its [`Proxy`](crate::Proxy).
+    /// The error of a failed connection through a [`Proxy`](crate::Proxy).
     pub fn proxy_error(&self) -> Option<&ProxyError> {
         match &*self.0 {
             Kind::Proxy(error) => Some(error),
@@ -459,8 +460,8 @@ impl fmt::Display for Error {
                 "the peer reads too slowly: it took less than Limits::write_rate_min during Timeouts::write",
             ),
             Kind::MutualStall => f.write_str(
-                "both sides wait to send: the peer takes too little, and the messages received ahead fill \
-                 Limits::read_ahead_max",
+                "both sides are blocked sending: the peer reads too slowly, and received messages fill \
+                 Limits::read_ahead_max; receive more often or raise the limit",
             ),
             Kind::Aborted => f.write_str("this side aborted the connection"),
             Kind::Overflow => {

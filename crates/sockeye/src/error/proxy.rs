@@ -7,7 +7,7 @@ use sockeye_proto::handshake::HandshakeError;
 use crate::error::Error;
 use crate::error::connect::TimeLimit;
 
-/// Why a client got no connection through its proxy. Returned by [`Error::proxy_error`](crate::Error::proxy_error).
+/// The error of a failed connection through a proxy. Returned by [`Error::proxy_error`](crate::Error::proxy_error).
 ///
 /// `Display` names the proxy, without user name and password.
 #[derive(Debug)]
@@ -25,12 +25,12 @@ pub(crate) enum ProxyFailure {
     Connect(Error),
     /// TLS to the proxy, or reading or writing, failed.
     Transport(Error),
-    /// The answer to CONNECT.
-    Refused {
+    /// The HTTP proxy rejected CONNECT.
+    Rejected {
         response: http::Response<()>,
         has_credentials: bool,
     },
-    /// The answer to CONNECT is no valid HTTP response.
+    /// The response to CONNECT is not valid HTTP.
     Invalid(HandshakeError),
     /// The proxy sent bytes before the client did.
     EarlyBytes,
@@ -67,16 +67,16 @@ impl ProxyError {
         &self.target
     }
 
-    /// The response of an HTTP proxy that refused CONNECT, without its body.
+    /// The response of an HTTP proxy that rejected CONNECT, without its body.
     #[must_use]
     pub fn response(&self) -> Option<&http::Response<()>> {
         match &self.failure {
-            ProxyFailure::Refused { response, .. } => Some(response),
+            ProxyFailure::Rejected { response, .. } => Some(response),
             _ => None,
         }
     }
 
-    /// The reply code of a SOCKS5 proxy that refused (RFC 1928 §6), such as 2 for a rule of the proxy.
+    /// The reply code of a SOCKS5 proxy that rejected the request (RFC 1928 §6), such as 2 for a rule of the proxy.
     #[must_use]
     pub fn socks_reply(&self) -> Option<u8> {
         match &self.failure {
@@ -89,7 +89,7 @@ impl ProxyError {
     #[must_use]
     pub fn is_authentication(&self) -> bool {
         match &self.failure {
-            ProxyFailure::Refused { response, .. } => is_challenge(response.status()),
+            ProxyFailure::Rejected { response, .. } => is_challenge(response.status()),
             ProxyFailure::SocksMethods { .. } | ProxyFailure::SocksCredentials => true,
             _ => false,
         }
@@ -115,7 +115,7 @@ impl ProxyError {
     pub(crate) fn is_retryable(&self) -> bool {
         match &self.failure {
             ProxyFailure::Connect(error) | ProxyFailure::Transport(error) => error.is_retryable(),
-            ProxyFailure::Refused { response, .. } => super::is_status_retryable(response.status()),
+            ProxyFailure::Rejected { response, .. } => super::is_status_retryable(response.status()),
             ProxyFailure::Closed | ProxyFailure::TimedOut(_) => true,
             // RFC 1928 §6: general failure, network or host unreachable, refused, TTL expired.
             ProxyFailure::SocksReply(code) => matches!(code, 1 | 3..=6),
@@ -162,7 +162,7 @@ impl fmt::Display for ProxyError {
         match &self.failure {
             ProxyFailure::Connect(error) => write!(f, "proxy {proxy}: {error}"),
             ProxyFailure::Transport(error) => write!(f, "proxy {proxy} for {target}: {error}"),
-            ProxyFailure::Refused {
+            ProxyFailure::Rejected {
                 response,
                 has_credentials,
             } => {

@@ -67,8 +67,8 @@
 //!
 //! # HTTP/2
 //!
-//! WebSockets over HTTP/1.1 are supported; those over HTTP/2 (extended CONNECT, RFC 8441) will be accepted by the same
-//! types, so write `any` for the method of the route, because they use another than GET.
+//! Only HTTP/1.1 is supported. WebSockets over HTTP/2 (RFC 8441) use CONNECT instead of GET, so register the route with
+//! `any`; the same types will accept them.
 
 use std::fmt;
 
@@ -88,8 +88,8 @@ pub use super::upgrader::Upgrader;
 
 /// Extractor of a valid opening handshake, which [`on_upgrade`](Self::on_upgrade) accepts.
 ///
-/// It has been checked: the handshake is valid and its origin and host are allowed. To reject it for another reason,
-/// return another response and drop this.
+/// The handshake is valid, and its origin and host are allowed. To reject it for another reason, drop this value and
+/// return a response.
 #[must_use = "the client gets a 101 response only from `on_upgrade`"]
 pub struct WebSocketUpgrade {
     upgrader: Upgrader,

@@ -13,7 +13,7 @@ use sockeye_proto::RawMessage;
 /// niche of `Bytes`. One of the 24 bytes is the length.
 pub(crate) const INLINE_MAX: usize = InlineBytes::SIZE - 1;
 
-/// The capacity that appending a small payload needs, whatever its length.
+/// Spare capacity required to append an inline payload: it is copied at full width, then truncated.
 pub(crate) const APPENDED_LEN_MIN: usize = InlineBytes::SIZE;
 
 /// The payload of a message: stored inline up to 23 bytes, otherwise shared, so that a clone costs a reference count.
@@ -68,8 +68,8 @@ impl Payload {
 
 /// Up to 23 bytes, with their number in the last byte.
 ///
-/// Written in two stores of 16 and 8 bytes, which is also how it is moved. A load of another width than the store
-/// before it cannot use store forwarding; that stall was a quarter of the user-space cost of a 20-byte echo.
+/// Written as two stores of 16 and 8 bytes, because moves load it with these widths. A load wider than the preceding
+/// store defeats store forwarding; that stall was a quarter of the user-space cost of a 20-byte echo.
 #[derive(Clone, Copy)]
 pub(crate) struct InlineBytes([u8; InlineBytes::SIZE]);
 

@@ -27,14 +27,14 @@ pub fn describe_metrics() {
     describe_counter!(
         BYTES,
         Unit::Bytes,
-        "Bytes of frames that the transport has taken or delivered."
+        "Bytes of frames written to and read from the transport."
     );
     describe_counter!(CLOSES, "Connections that ended.");
     describe_histogram!(ROUND_TRIP, Unit::Seconds, "Round-trip times of answered pings.");
     describe_histogram!(
         QUEUE_WAIT,
         Unit::Seconds,
-        "Time from queuing a message until the transport has taken it."
+        "Time from queuing a message until it is written to the transport."
     );
 }
 

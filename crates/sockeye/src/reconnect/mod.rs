@@ -85,11 +85,11 @@ type RetryIf = Box<dyn Fn(&Error) -> bool + Send>;
 ///
 /// # What may be lost
 ///
-/// - Messages that were sent: [`ReconnectEvent::Disconnected`] lists those of which it is not known whether the server
-///   received them. They are not sent again, because the server may have received them: the application decides. To
-///   know, a ping is sent after a message unless one is unanswered, about one for each round trip, and its pong
-///   confirms what was sent before it. A pong shows that the server's WebSocket implementation has received the
-///   messages, not that its application has handled them.
+/// - Messages that were sent: [`ReconnectEvent::Disconnected`] lists those whose delivery is unconfirmed. They are not
+///   sent again, because the server may have received them: the application decides. To confirm deliveries, a ping is
+///   sent after a message unless one is unanswered, about one for each round trip, and its pong confirms what was sent
+///   before it. A pong shows that the server's WebSocket implementation has received the messages, not that its
+///   application has handled them.
 /// - Messages of the server while there is no connection, and those that were on the way. The protocol does not number
 ///   messages, so the number of lost ones is not known here. A feed that numbers its messages, or a snapshot that the
 ///   hook asks for, closes the gap.
@@ -158,7 +158,7 @@ pub enum ReconnectEvent {
     Disconnected {
         /// Why.
         error: Error,
-        /// The messages of which it is not known whether the server received them.
+        /// The messages whose delivery is unconfirmed: the server may or may not have received them.
         undelivered: Undelivered,
         /// Time between the loss and the next attempt.
         retry_in: Duration,
@@ -420,8 +420,8 @@ impl Reconnecting {
         Ok(())
     }
 
-    /// The messages sent on the current or last connection of which it is not known whether the server received them,
-    /// unless [`ReconnectEvent::Disconnected`] has reported them.
+    /// The messages sent on the current or last connection whose delivery is unconfirmed, unless
+    /// [`ReconnectEvent::Disconnected`] has reported them.
     #[must_use]
     pub fn undelivered(&self) -> Undelivered {
         self.unconfirmed.undelivered()

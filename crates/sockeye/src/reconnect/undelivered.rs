@@ -1,10 +1,10 @@
-//! The messages that were sent, but are not known to have arrived.
+//! Messages sent on a lost connection whose delivery is not confirmed.
 
 use std::collections::VecDeque;
 
 use crate::message::outbound::Outbound;
 
-/// Messages that were sent on a connection, and of which it is not known whether the peer received them.
+/// Messages sent on a connection whose delivery is unconfirmed: the peer may or may not have received them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undelivered {
@@ -40,7 +40,7 @@ pub(super) struct UnconfirmedMessages {
     size_max: usize,
     /// Number of messages sent on this connection.
     sent: u64,
-    /// The first so many messages are confirmed.
+    /// Number of messages, from the first, that are confirmed.
     confirmed: u64,
     /// The newest messages with their numbers.
     kept: VecDeque<(u64, Outbound)>,
@@ -90,8 +90,8 @@ impl UnconfirmedMessages {
 
     /// Handles a pong.
     pub(super) fn handle_pong(&mut self, payload: &[u8]) {
-        // Another pong may answer a later ping, after which ours is not answered any more (RFC 6455 §5.5.3). It
-        // confirms nothing, because it may also be unsolicited or answer an earlier one.
+        // A pong with another payload is unsolicited or answers another ping, so it confirms nothing. The peer may skip
+        // our ping after answering a later one (RFC 6455 §5.5.3), so stop waiting for its pong.
         let Some(ping_confirms) = self.ping_confirms.take() else {
             return;
         };

@@ -447,7 +447,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets the runtime. Default: tokio, of which a runtime must then be running wherever a connection is used.
+    /// Sets the runtime. Default: tokio. Connections must then be used inside a tokio runtime.
     ///
     /// With another one, accept connections with [`Server::accept`]. [`Server::serve`] and the integrations with HTTP
     /// servers spawn tasks on tokio.

@@ -27,7 +27,7 @@ const COARSE_WAIT_MIN: Duration = Duration::from_secs(2);
 pub(crate) enum ReadMode {
     /// The first read waits for the peer, until this time. It changes the mode to `HasWaited`.
     WaitUntil(Instant),
-    /// As `NonBlocking`. A read of this call has waited.
+    /// Non-blocking, because an earlier read of this call has already waited.
     HasWaited,
     /// Reads return what has arrived, without waiting.
     NonBlocking,

@@ -455,8 +455,8 @@ impl WebSocket {
         self.driver.is_open()
     }
 
-    /// What was sent and received so far. Costs a few loads; the connection keeps the counters anyway. Bytes that a
-    /// background task writes after the end was reported are not counted.
+    /// Counters of messages and bytes in both directions. Costs a few loads; the connection keeps the counters anyway.
+    /// Bytes that a background task writes after the end was reported are not counted.
     pub fn stats(&self) -> ConnectionStats {
         self.driver.stats()
     }

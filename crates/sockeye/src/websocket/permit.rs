@@ -44,8 +44,8 @@ impl Permit {
     /// [`TrySendError::Closed`]: the connection is closed or lost. A message that was queued while another task used
     /// the connection is dropped if the connection closes first; the next [`flush`](crate::Sender::flush) reports that.
     ///
-    /// A message of at most [`reserved_bytes`](Self::reserved_bytes) is never refused as [`TrySendError::Full`]. A
-    /// longer one is, if there is no capacity for the rest; the error returns it, and the reservation is released.
+    /// A message of at most [`reserved_bytes`](Self::reserved_bytes) never fails with [`TrySendError::Full`]. A longer
+    /// one does, if there is no capacity for the rest; the error returns it, and the reservation is released.
     pub fn send(mut self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
         let reserved = self.reserved.take().unwrap_or(0);
         self.shared.send_with_permit(message.into(), reserved)

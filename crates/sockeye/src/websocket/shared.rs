@@ -356,7 +356,7 @@ impl Shared {
         }
     }
 
-    /// As [`abort`](Self::abort), unless the closing handshake has begun.
+    /// Aborts the connection, unless the closing handshake has begun.
     pub(crate) fn abort_if_open(self: &Arc<Self>) {
         self.execute(|guard| guard.abort_if_open(), || Command::AbortIfOpen);
     }

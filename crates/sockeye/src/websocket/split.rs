@@ -451,8 +451,9 @@ impl Sender {
         self.shared.rtt()
     }
 
-    /// What was sent and received so far, by all halves: see [`WebSocket::stats`](crate::WebSocket::stats). Waits while
-    /// another task uses the connection, for the duration of one poll of that task.
+    /// Counters of messages and bytes in both directions, of all halves: see
+    /// [`WebSocket::stats`](crate::WebSocket::stats). Waits while another task uses the connection, for the duration of
+    /// one poll of that task.
     ///
     /// # Cancel safety
     ///
@@ -546,8 +547,9 @@ impl Receiver {
         self.shared.rtt()
     }
 
-    /// What was sent and received so far, by all halves: see [`WebSocket::stats`](crate::WebSocket::stats). Waits while
-    /// another task uses the connection, for the duration of one poll of that task.
+    /// Counters of messages and bytes in both directions, of all halves: see
+    /// [`WebSocket::stats`](crate::WebSocket::stats). Waits while another task uses the connection, for the duration of
+    /// one poll of that task.
     ///
     /// # Cancel safety
     ///
@@ -592,8 +594,8 @@ impl Receiver {
     }
 }
 
-/// Removes its waker, so that the connection does not keep the task alive. Then closes an open connection, because
-/// nobody would notice its end: see [`Receiver`].
+/// Removes its waker, so that the connection does not keep the task alive. Then closes an open connection, because its
+/// end would not be detected: see [`Receiver`].
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);

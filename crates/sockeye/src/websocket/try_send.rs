@@ -17,7 +17,7 @@ pub enum TrySendError {
         message: Outbound,
         /// The number of bytes that wait to be written: see [`Sender::queued_bytes`](crate::Sender::queued_bytes).
         queued_bytes: usize,
-        /// When the queue became full: the time of the first message that was refused or delayed, with a resolution of
+        /// When the queue became full: the time of the first message that was rejected or delayed, with a resolution of
         /// one millisecond. Reset when a message is accepted or the queue is empty.
         since: Instant,
     },

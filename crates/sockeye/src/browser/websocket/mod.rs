@@ -15,7 +15,7 @@ use sockeye_proto::{CloseCode, CloseInfo};
 
 use crate::browser::connection::{Connection, Owner};
 use crate::browser::drain::{Drain, Until};
-use crate::browser::websocket::sink::Room;
+use crate::browser::websocket::sink::CapacityWait;
 use crate::browser::websocket::split::{Receiver, Sender};
 use crate::browser::websocket::try_send::TrySendError;
 use crate::error::Error;
@@ -26,8 +26,7 @@ use crate::message::outbound::Outbound;
 /// An open WebSocket of the browser.
 ///
 /// The browser answers pings, and receives while no method is awaited: messages wait here for [`recv`](Self::recv), up
-/// to
-/// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max). To send and receive in different tasks,
+/// to [`Limits::read_ahead_max`](crate::Limits::read_ahead_max). To send and receive in different tasks,
 /// [`split`](Self::split) it. It is not `Send`: spawn tasks with `wasm_bindgen_futures::spawn_local`.
 ///
 /// Dropping it sends what was queued and then a close frame without a code (the peer sees 1005), without waiting. Its
@@ -62,14 +61,14 @@ use crate::message::outbound::Outbound;
 #[derive(Debug)]
 pub struct WebSocket {
     owner: Owner,
-    room: Room,
+    room: CapacityWait,
 }
 
 impl WebSocket {
     pub(crate) fn new(owner: Owner) -> Self {
         Self {
             owner,
-            room: Room::default(),
+            room: CapacityWait::default(),
         }
     }
 
@@ -212,7 +211,7 @@ impl WebSocket {
 
 /// Waits for room, and gives a message to the browser.
 async fn feed(connection: &Rc<Connection>, message: &Outbound) -> Result<(), Error> {
-    Drain::new(connection.clone(), Until::Room(message.len())).await?;
+    Drain::new(connection.clone(), Until::Capacity(message.len())).await?;
     connection.give(message)
 }
 

@@ -10,16 +10,16 @@ use crate::browser::connection::Connection;
 use crate::browser::drain::{Drain, Until};
 use crate::error::Error;
 
-/// The wait for room of one sink, between the polls of `poll_ready`.
+/// The wait of one sink for capacity, kept between the polls of `poll_ready`.
 #[derive(Debug, Default)]
-pub(crate) struct Room(Option<Box<Drain>>);
+pub(crate) struct CapacityWait(Option<Box<Drain>>);
 
-impl Room {
-    /// Waits until fewer bytes wait in the browser than may. The next message may exceed that by its length.
+impl CapacityWait {
+    /// Waits until the browser's send buffer is below the limit. The next message may exceed the limit by its length.
     pub(crate) fn poll(&mut self, connection: &Rc<Connection>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let drain = self
             .0
-            .get_or_insert_with(|| Box::new(Drain::new(connection.clone(), Until::Room(0))));
+            .get_or_insert_with(|| Box::new(Drain::new(connection.clone(), Until::Capacity(0))));
         let polled = Pin::new(&mut **drain).poll(cx);
         if polled.is_ready() {
             self.0 = None;

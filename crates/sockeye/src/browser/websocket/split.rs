@@ -11,7 +11,7 @@ use sockeye_proto::{CloseCode, CloseInfo};
 
 use crate::browser::connection::{Connection, Owner};
 use crate::browser::drain::{Drain, Until};
-use crate::browser::websocket::sink::{self, Room};
+use crate::browser::websocket::sink::{self, CapacityWait};
 use crate::browser::websocket::try_send::{self, TrySendError};
 use crate::browser::websocket::{feed, is_open};
 use crate::error::Error;
@@ -26,14 +26,14 @@ use crate::message::outbound::Outbound;
 #[derive(Debug)]
 pub struct Sender {
     connection: Rc<Connection>,
-    room: Room,
+    room: CapacityWait,
 }
 
 impl Clone for Sender {
     fn clone(&self) -> Self {
         Self {
             connection: self.connection.clone(),
-            room: Room::default(),
+            room: CapacityWait::default(),
         }
     }
 }
@@ -50,7 +50,7 @@ pub struct Receiver {
 pub(crate) fn split(owner: Owner) -> (Sender, Receiver) {
     let sender = Sender {
         connection: owner.connection().clone(),
-        room: Room::default(),
+        room: CapacityWait::default(),
     };
     (sender, Receiver { owner })
 }

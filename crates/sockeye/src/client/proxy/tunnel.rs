@@ -118,7 +118,7 @@ impl Proxy {
                 TunnelProgress::Open { read_buf } if read_buf.is_empty() => return Ok(()),
                 TunnelProgress::Open { .. } => return Err(ProxyFailure::EarlyBytes),
                 TunnelProgress::Refused(response) => {
-                    return Err(ProxyFailure::Refused {
+                    return Err(ProxyFailure::Rejected {
                         response: convert::response(&response).map(|_body| ()),
                         has_credentials: self.credentials.is_some(),
                     });

@@ -1,20 +1,20 @@
 //! The end of a connection: failures, the end of the transport, and the hand-over to a background task.
 //!
-//! What ends a connection, and what becomes of its parts:
+//! The functions that end a connection, and their effect on each part:
 //!
 //! | function | called when | state machine | transport | queued output |
 //! |---|---|---|---|---|
-//! | [`end_transport`](Driver::end_transport) | the peer ended TCP, reading failed, or a write failed and nothing is left to read | is told | closed; failed, unless the closing handshake was in order | dropped |
-//! | [`fail`](Driver::fail) | a deadline passed, or as a part of `end_transport` | is told, after it has parsed the input | failed | dropped |
-//! | [`close_transport`](Driver::close_transport) | the state machine requests it, or as a part of the two above | knows | closed or failed | dropped |
-//! | [`abort`](Driver::abort) | the application aborts an unsplit connection, which is then dropped | is not told | closed without the closing message of TLS | released when the driver is dropped |
-//! | [`abort_with`](Driver::abort_with) | the application aborts a split or blocking connection, or drops its receiver | is told | failed, unless it had ended | dropped |
+//! | [`end_transport`](Driver::end_transport) | the peer ended TCP, reading failed, or a write failed and nothing is left to read | notified | closed; failed, unless the closing handshake was in order | dropped |
+//! | [`fail`](Driver::fail) | a deadline passed, or as a part of `end_transport` | notified after parsing the input | failed | dropped |
+//! | [`close_transport`](Driver::close_transport) | the state machine requests it, or as a part of the two above | already notified | closed or failed | dropped |
+//! | [`abort`](Driver::abort) | the application aborts an unsplit connection, which is then dropped | not notified | closed without the closing message of TLS | released when the driver is dropped |
+//! | [`abort_with`](Driver::abort_with) | the application aborts a split or blocking connection, or drops its receiver | notified | failed, unless it had ended | dropped |
 //! | [`finish_in_background`](Driver::finish_in_background) | the end was reported before all of it was done, or a closing connection is dropped | moves to the background task, with the transport | a task closes it, within the deadlines | written by the task |
 //!
-//! How the application sees it: [`poll_recv`](Driver::poll_recv) and [`try_recv`](Driver::try_recv) report the end with
-//! `poll_end` and `try_end`. Both call [`poll_finish`](Driver::poll_finish) once, which performs what is left of the
-//! closing handshake, and otherwise [`finish_in_background`](Driver::finish_in_background), whose task goes on with
-//! `poll_finish`. [`poll_close`](Driver::poll_close) is `poll_recv` until the end.
+//! [`poll_recv`](Driver::poll_recv) and [`try_recv`](Driver::try_recv) report the end through `poll_end` and `try_end`.
+//! Both call [`poll_finish`](Driver::poll_finish) once to complete the closing handshake. If that is pending,
+//! [`finish_in_background`](Driver::finish_in_background) spawns a task that continues it.
+//! [`poll_close`](Driver::poll_close) is `poll_recv` until the end.
 
 use std::task::{Context, Waker};
 

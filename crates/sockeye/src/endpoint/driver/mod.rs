@@ -31,7 +31,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::{CloseCode, CloseFrame, CloseInfo, Connection, Role, State};
 
-use super::CODECS;
+use super::THREAD_CODECS;
 use super::budget::Budget;
 use super::busy_state::{BusyState, Stall};
 use super::compress_job::CompressJob;
@@ -120,7 +120,7 @@ impl Driver {
 
     /// Enables compression with the negotiated parameters.
     pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, negotiated: NegotiatedParams) {
-        self.connection.enable_deflate(config, negotiated, CODECS);
+        self.connection.enable_deflate(config, negotiated, THREAD_CODECS);
     }
 
     pub(crate) fn connection(&self) -> &Connection {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::{Compress, Fragment, Role, SendError, State};
 
 use super::Driver;
-use crate::endpoint::CODECS;
+use crate::endpoint::THREAD_CODECS;
 use crate::endpoint::compress_job::{CompressJob, PART_LEN};
 use crate::endpoint::write_queue::BY_REFERENCE_MIN;
 use crate::error::Error;
@@ -191,7 +191,7 @@ impl Driver {
             return self.queue_plain(&message);
         }
         self.check_writable()?;
-        let Frame { info, bytes } = prepared.frame_for(&self.connection, compress, CODECS);
+        let Frame { info, bytes } = prepared.frame_for(&self.connection, compress, THREAD_CODECS);
         let sent = self.connection.start_framed(prepared.message().data(), *info);
         sent.map_err(|error| self.send_error(error))?;
         if bytes.len() >= BY_REFERENCE_MIN {

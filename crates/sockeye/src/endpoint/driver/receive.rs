@@ -118,7 +118,7 @@ impl Driver {
             self.handle_control();
         }
         self.input.release();
-        self.take_appended_message()
+        self.take_direct_message()
     }
 
     /// Queues the answer to a control frame or to a protocol error.
@@ -133,8 +133,8 @@ impl Driver {
         self.queue_control();
     }
 
-    /// Takes the message that was [read into its own buffer](fast_path::poll_read_into_message).
-    fn take_appended_message(&mut self) -> Option<Message> {
+    /// Takes the message that was [read directly into its own buffer](fast_path::poll_direct_read).
+    fn take_direct_message(&mut self) -> Option<Message> {
         let Some(event) = self.connection.handle_direct_read(self.input.received_at) else {
             if self.connection.is_inflating() {
                 self.budget.exhaust();
@@ -152,8 +152,8 @@ impl Driver {
         Some(message)
     }
 
-    /// Reads once. Ready when input has arrived or the transport has ended. `is_flushed`: whether everything that was
-    /// queued has been written, which the caller knows.
+    /// Reads once. Ready when input has arrived or the transport has ended. `is_flushed` says whether all queued output
+    /// has been written.
     // Always inlined into its two callers: saves 70 instructions for a message that arrives alone.
     #[inline(always)]
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, is_flushed: bool) -> Poll<()> {
@@ -165,7 +165,7 @@ impl Driver {
                 Poll::Pending => return Poll::Pending,
             },
         };
-        let read = match fast_path::poll_read_into_message(&mut self.connection, &mut self.input, io, cx) {
+        let read = match fast_path::poll_direct_read(&mut self.connection, &mut self.input, io, cx) {
             Some(read) => {
                 let read = ready!(read);
                 self.budget.charge_direct_read(*read.as_ref().unwrap_or(&0));
