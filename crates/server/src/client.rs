@@ -28,7 +28,7 @@ use crate::protocol::{
 use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::request_id::{RequestContext, RequestId};
 use crate::session::{
-    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Stream, TokenKind, Unverified, Verified,
+    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Stream, TokenCheck, TokenKind, Verified,
 };
 
 /// A connected client. It is registered with the node from construction until it is dropped.
@@ -391,7 +391,7 @@ impl Client {
         &self.queue
     }
 
-    async fn verify(&mut self, unverified: Unverified) -> Result<Step, DisconnectCode> {
+    async fn verify(&mut self, unverified: TokenCheck) -> Result<Step, DisconnectCode> {
         let unix = unix_seconds();
         let verifiers = self.node.verifiers();
         let result = match unverified.kind {

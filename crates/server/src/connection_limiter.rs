@@ -25,12 +25,12 @@ pub(crate) struct Admission {
     addresses: Arc<Addresses>,
 }
 
-/// Why a connection is refused.
+/// Why a connection is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitReached {
-    /// As many connections are open as there may be.
+    /// The limit on open connections is reached.
     Connections,
-    /// As many connections of this address are open as there may be.
+    /// The limit on open connections per address is reached.
     Address,
 }
 
@@ -70,7 +70,7 @@ impl ConnectionLimiter {
     }
 
     /// Waits until no connection is open. Cancel-safe.
-    pub(crate) async fn empty(&self) {
+    pub(crate) async fn wait_until_idle(&self) {
         drop(self.permits.acquire_many(self.connections_max as u32).await);
     }
 }

@@ -1,4 +1,4 @@
-//! The log lines about calls to the engine that fail with nobody to tell: a client that has left, a join.
+//! Log lines for failed calls to the engine whose error no client receives: after a client has left, for a join.
 //!
 //! During an outage of Redis or NATS, such calls fail for every client that leaves. The first failure is logged, then
 //! [`report`](EngineFailures::report) logs their number while they go on, and once when they have ended.

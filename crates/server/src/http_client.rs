@@ -50,7 +50,7 @@ pub(crate) struct HttpClient {
 }
 
 impl HttpClient {
-    /// Checks an address; `https` uses `tls`, or else the platform's roots of trust.
+    /// Validates the URL. For `https`, uses `tls`, or the platform's root certificates.
     pub(crate) fn new(url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("is not a URL: {error}"))?;
         let authority = uri.authority().ok_or("is not a URL with a host")?;
@@ -237,7 +237,9 @@ fn platform_tls() -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.and_then(BuilderVerifierExt::with_platform_verifier);
-    let config = builder.map_err(|error| format!("needs TLS, and this machine has no root certificates: {error}"))?;
+    let config = builder.map_err(|error| {
+        format!("needs root certificates, which the platform does not provide: {error}; install ca-certificates")
+    })?;
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
@@ -253,7 +255,7 @@ pub(crate) enum HttpClientError {
 impl fmt::Display for HttpClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timeout(timeout) => write!(f, "no complete answer within {timeout:?}"),
+            Self::Timeout(timeout) => write!(f, "no complete response within {timeout:?}"),
             Self::TooLarge => write!(f, "the answer is larger than {BODY_SIZE_MAX} bytes"),
             Self::Status(status) if status.is_redirection() => {
                 write!(

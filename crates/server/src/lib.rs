@@ -32,8 +32,8 @@
 //!   channel only, except that all commands wait for `connect`, and a call or subscription beyond the limits of a
 //!   client blocks the commands behind it.
 //! - The `data` of the `connect` command is shown to others as `conn_info.unverified`, up to 4 KiB, if the token
-//!   contains no information about the client. The `data` for a backend that decides about the connection is shown to
-//!   nobody.
+//!   contains no information about the client. The `data` for a backend that decides about the connection is not shown
+//!   to others.
 //! - An invalid or unsupported command (maps, shared polls, `rpc` without a handler) gets an error reply, and the
 //!   connection stays open. A malformed frame, an invalid connection token or a flood of commands closes it
 //!   ([`codes::DisconnectCode`]).

@@ -12,7 +12,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// A number of events per second, at least one, of which as many may happen at once as on average in `burst`.
+    /// A number of events per second, at least one. The average number of events in `burst` may happen at once.
     pub(crate) fn per_second(max: u32, burst: Duration) -> Self {
         Self {
             interval: Duration::from_secs(1) / max.max(1),
@@ -20,7 +20,7 @@ impl Rate {
         }
     }
 
-    /// One event per interval, of which `count` may happen at once.
+    /// One event per interval on average; `count` may happen at once.
     pub(crate) const fn per_interval(interval: Duration, count: u32) -> Self {
         Self {
             interval,

@@ -3,8 +3,7 @@
 //! Operators need these lines: with a proxy that rewrites the Host header, the server otherwise just seems to be down.
 //! But clients cause them, so a client that retries a thousand times per second must not fill the disk. The limit
 //! allows a burst of [`BURST`] lines and one line per second. The number of suppressed lines is logged before the next
-//! line, or by
-//! [`report`](RefusalLog::report).
+//! line, or by [`report`](RefusalLog::report).
 
 use std::time::Duration;
 

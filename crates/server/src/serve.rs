@@ -279,7 +279,10 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
     }
     drop(accepting);
     drop(listener);
-    if timeout_at(deadline, node.connection_limiter().empty()).await.is_err() {
+    if timeout_at(deadline, node.connection_limiter().wait_until_idle())
+        .await
+        .is_err()
+    {
         let left = node.connection_limiter().connections();
         tracing::warn!(left, "dropped connections that did not close in time");
     }

@@ -24,7 +24,7 @@ use self::heartbeat::Heartbeat;
 pub(crate) use self::heartbeat::{PingDue, Pings};
 pub(crate) use self::refresh::Expired;
 use self::refresh::expiry;
-pub(crate) use self::token::{TokenKind, Unverified, Verified};
+pub(crate) use self::token::{TokenCheck, TokenKind, Verified};
 use crate::channel::{ChannelName, SubscriberOptions};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::config::{Config, NamespaceOptions};
@@ -122,7 +122,7 @@ pub(crate) enum Step {
     /// A call to execute, which produces the reply.
     Call(Call),
     /// A token to verify. The result goes to [`Session::handle_token`].
-    Verify(Box<Unverified>),
+    Verify(Box<TokenCheck>),
     /// An event to decide about. The decision goes to [`Session::handle_decision`], possibly after other commands.
     Ask(Event),
     /// A reply, if there is one, and the memberships whose information has changed.

@@ -5,8 +5,7 @@
 //! limited, and all of them in turn. The engine is asked for many positions at once.
 //!
 //! A publication that the engine has numbered may still be on its way. So a channel that is behind is examined again
-//! after
-//! [`GRACE`], and only then its subscribers are told to recover.
+//! after [`GRACE`], and its subscribers must recover only if it is still behind.
 
 use std::collections::VecDeque;
 use std::time::Duration;

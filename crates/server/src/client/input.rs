@@ -72,8 +72,7 @@ impl Input {
     }
 }
 
-/// Parses the next command of a message, of which `at` bytes are processed. Also returns the size of what will then be
-/// processed. `None` at the end.
+/// Parses the command at offset `at` of a message. Also returns the offset of the next one. `None` at the end.
 pub(super) fn next_command(
     encoding: Encoding,
     message: &Message,

@@ -26,7 +26,7 @@ const PART_INTERVAL: Duration = Duration::from_millis(100);
 /// A line is sent at least this often, so that a browser that is gone is noticed.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A subscriber that nobody sees. Dropping it ends the subscription.
+/// A subscriber that is hidden from presence, statistics and other clients. Dropping it ends the subscription.
 #[derive(Debug)]
 pub(super) struct Tap {
     node: Arc<Node>,

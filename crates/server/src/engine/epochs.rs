@@ -28,7 +28,7 @@ impl Epochs {
         Self { seed, era }
     }
 
-    /// The epoch of a channel that was evicted so many times.
+    /// The epoch of a channel after this number of evictions.
     pub(super) fn of(&self, channel: &str, evictions: u32) -> Epoch {
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         digest.update(&self.seed);

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use super::durable::{self, Log, PAYLOAD_BYTES_MAX};
 use super::epochs::Epochs;
 use super::idempotency::{Claim, Claimed, Keys};
-use super::streams::{Pending, Streams, Suppressed};
+use super::streams::{PendingChange, Streams, Suppressed};
 use super::{
     Broker, Content, Deliver, EngineError, EngineFuture, EngineStats, Epoch, Health, History, HistoryLimits,
     HistoryLimitsOf, HistoryQuery, JournalConfig, Position, PresenceStore, Publication, Publish, PublishOutcome,
@@ -254,13 +254,19 @@ struct Logging(Option<InLog>);
 struct InLog {
     shared: Arc<Shared>,
     channel: ChannelName,
-    pending: Pending,
+    pending: PendingChange,
     ack: Ack,
     claim: Option<Claim>,
 }
 
 impl Logging {
-    fn new(shared: &Arc<Shared>, channel: &ChannelName, pending: Pending, ack: Ack, claim: Option<Claim>) -> Self {
+    fn new(
+        shared: &Arc<Shared>,
+        channel: &ChannelName,
+        pending: PendingChange,
+        ack: Ack,
+        claim: Option<Claim>,
+    ) -> Self {
         Self(Some(InLog {
             shared: shared.clone(),
             channel: channel.clone(),

@@ -436,7 +436,7 @@ pub(crate) trait ChannelPositions: Deliver {
 /// How a publication relates to the newest one of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Continuity {
-    /// Nobody on this node receives it.
+    /// The channel has no subscribers on this node.
     NoSubscribers,
     /// It is the next one, or the first one of another epoch, or the position of the channel is not known.
     Next,

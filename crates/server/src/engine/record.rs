@@ -105,7 +105,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
     })
 }
 
-/// The fields of a payload, of which each may be missing.
+/// The fields of a payload. Each may be missing.
 struct Fields {
     data: Option<Data>,
     client: Option<Arc<ClientInfo>>,

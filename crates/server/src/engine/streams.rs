@@ -107,8 +107,7 @@ impl Streams {
     }
 
     /// Numbers a publication, and has it logged by `log`, which gets the epoch in the log and the offset. It is pending
-    /// until
-    /// [`commit`](Self::commit) or [`abort`](Self::abort).
+    /// until [`commit`](Self::commit) or [`abort`](Self::abort).
     pub(super) fn begin<T>(
         &self,
         channel: &ChannelName,
@@ -117,14 +116,14 @@ impl Streams {
         time_ms: u64,
         limits: HistoryLimits,
         log: impl FnOnce(&str, u64) -> T,
-    ) -> Result<(Pending, T), Suppressed> {
+    ) -> Result<(PendingChange, T), Suppressed> {
         self.with_new(channel, limits, Instant::now(), |shared, stream| {
             if version.as_ref().is_some_and(|version| stream.has_version(version)) {
                 return Err(Suppressed(stream.top()));
             }
             let (serial, offset) = stream.begin(content, version, time_ms);
             let logged = log(epochs::logged(stream.epoch()), offset);
-            Ok((Pending::new(shared, stream, serial, offset), logged))
+            Ok((PendingChange::new(shared, stream, serial, offset), logged))
         })
     }
 
@@ -134,17 +133,17 @@ impl Streams {
         &self,
         channel: &ChannelName,
         log: impl FnOnce(&str, u64) -> T,
-    ) -> Option<(Pending, T)> {
+    ) -> Option<(PendingChange, T)> {
         self.with_existing(channel, |shared, stream| {
             let (serial, offset) = stream.begin_removal();
             let logged = log(epochs::logged(stream.epoch()), offset);
-            (Pending::new(shared, stream, serial, offset), logged)
+            (PendingChange::new(shared, stream, serial, offset), logged)
         })
         .ok()
     }
 
     /// Applies a pending change that is in the log, and all before it. Then enforces the budget.
-    pub(super) fn commit(&self, pending: &Pending, deliver: impl FnMut(&Publication, &Epoch)) {
+    pub(super) fn commit(&self, pending: &PendingChange, deliver: impl FnMut(&Publication, &Epoch)) {
         {
             // Streams with pending changes are not evicted.
             let mut stream = pending.stream.lock();
@@ -156,7 +155,7 @@ impl Streams {
     }
 
     /// Takes back a pending change that is not in the log.
-    pub(super) fn abort(&self, pending: &Pending) {
+    pub(super) fn abort(&self, pending: &PendingChange) {
         pending.stream.lock().abort(pending.serial);
     }
 
@@ -478,14 +477,14 @@ impl Streams {
 
 /// A change of a stream that is not in the log yet.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingChange {
     stream: SharedStream,
     serial: Serial,
     /// Where the stream is after the change.
     pub(super) position: Position,
 }
 
-impl Pending {
+impl PendingChange {
     fn new(shared: &SharedStream, stream: &Stream, serial: Serial, offset: u64) -> Self {
         Self {
             stream: shared.clone(),

@@ -1,7 +1,7 @@
 //! Decimal numbers compared as text, exactly and without allocation.
 //!
-//! The grammar is the one of the decimal type that Centrifugo uses: a sign or none, digits, and after a point 1 to 19
-//! digits; at most 200 bytes. No exponent, no spaces, no digit left out on either side of the point.
+//! The grammar is the one of the decimal type that Centrifugo uses: an optional sign, digits, and optionally a point
+//! with 1 to 19 digits; at most 200 bytes. Exponents, spaces, `.5` and `5.` are invalid.
 
 use std::cmp::Ordering;
 

@@ -5,8 +5,7 @@
 //! a backend that is down. Only the headers of an allow-list are forwarded.
 //!
 //! The session of a client asks, and its [`Client`](crate::client::Client) sends the calls, without waiting for the
-//! answer.
-//! [`Backend`] is what they are sent to, so that tests need no HTTP.
+//! answer. [`Backend`] is what they are sent to, so that tests need no HTTP.
 
 mod backend;
 mod breaker;
@@ -52,8 +51,7 @@ options! {
         pub rpc_url: Option<String> = None,
         /// Time for the answer of the backend, or of a handler of the embedding program; after that, the command of the
         /// client fails with error 100, and may be retried. With [`connect_url`](Self::connect_url), it must be shorter
-        /// than
-        /// [`connect`](crate::Timeouts::connect).
+        /// than [`connect`](crate::Timeouts::connect).
         pub timeout: Duration = Duration::from_secs(1),
         /// Maximum number of calls to the backend at the same time, for each hook. Further ones wait, within the
         /// timeout.

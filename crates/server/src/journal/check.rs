@@ -23,7 +23,7 @@ pub enum JournalCheck {
 }
 
 /// Checks that [`Journal::open`](super::Journal::open) would succeed. Reads the whole log, unless another process uses
-/// the folder. A process that opens the log in the meantime waits for a part of a second, and then fails.
+/// the folder. While this runs, another process that opens the log fails after 500 ms.
 pub(super) fn check(options: &JournalOptions) -> Result<JournalCheck, OpenError> {
     let folder = &options.folder;
     let io = |error| OpenError::Io {
@@ -50,7 +50,7 @@ pub(super) fn check(options: &JournalOptions) -> Result<JournalCheck, OpenError>
     }
     let storage = ReadOnly(Disk::unlocked(folder));
     if options.repair == JournalRepair::KeepValid {
-        // Damage is no error.
+        // Repair is enabled, so damage is not an error. The log is not read.
         return Ok(JournalCheck::Usable { records: 0 });
     }
     let recovered = recover::recover(&storage, JournalRepair::Refuse, &mut |_| {})?;
@@ -87,7 +87,7 @@ fn check_writable(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// A folder that stays as it is: the removal of what an interrupted rewrite left behind has no effect.
+/// Read-only view of a folder. Removing leftovers of an interrupted rewrite does nothing.
 #[derive(Debug)]
 struct ReadOnly(Disk);
 

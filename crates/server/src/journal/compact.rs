@@ -1,8 +1,8 @@
-//! Compaction: rewrites sealed segments without the records that nobody needs.
+//! Compaction: rewrites sealed segments without obsolete records.
 //!
-//! Each segment is rewritten in its place, so records stay in order. A record may only be dropped if nothing older of
-//! its channel comes back to life by that: the newest record of a channel in a segment is therefore replaced by a
-//! [`RecordKind::Position`], unless no older segment exists.
+//! Each segment is rewritten in its place, so records stay in order. Dropping a record must not make an older record of
+//! the same channel valid again. The newest record of a channel in a segment is therefore replaced by a
+//! [`RecordKind::Position`], unless the segment is the oldest.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +21,7 @@ pub(super) struct Compactor {
     retain: Arc<dyn Retain>,
     segment_bytes: u64,
     interval: Duration,
-    /// Number from which on segments are examined next.
+    /// Number of the first segment to examine next.
     cursor: u64,
 }
 
@@ -77,7 +77,7 @@ impl Compactor {
     pub(super) fn examine_next(&mut self) -> io::Result<()> {
         let segments = self.shared.sealed.lock().segments.clone();
         let index = segments.partition_point(|segment| segment.first < self.cursor);
-        // Behind the newest, it begins again with the oldest.
+        // Wrap around to the oldest segment.
         let index = if index < segments.len() { index } else { 0 };
         let Some(segment) = segments.get(index) else {
             return Ok(());
@@ -88,7 +88,7 @@ impl Compactor {
     }
 
     fn examine(&self, segment: Segment, previous: Option<Segment>, index: usize) -> io::Result<()> {
-        let content = Content::read(&*self.storage, segment)?;
+        let content = LoadedSegment::read(&*self.storage, segment)?;
         let plan = Plan::new(&[&content], &*self.retain, index == 0);
         if index == 0 && plan.is_empty() {
             return self.replace(&[segment], &plan, true);
@@ -97,7 +97,7 @@ impl Compactor {
         let is_small = segment.len_bytes < self.segment_bytes / 4;
         match previous {
             Some(previous) if (is_sparse || is_small) && previous.len_bytes + plan.bytes() <= self.segment_bytes => {
-                let before = Content::read(&*self.storage, previous)?;
+                let before = LoadedSegment::read(&*self.storage, previous)?;
                 let plan = Plan::new(&[&before, &content], &*self.retain, index == 1);
                 self.replace(&[previous, segment], &plan, index == 1)
             }
@@ -145,12 +145,12 @@ impl Compactor {
 }
 
 /// A segment in memory.
-struct Content {
+struct LoadedSegment {
     bytes: Vec<u8>,
     header: Header,
 }
 
-impl Content {
+impl LoadedSegment {
     fn read(storage: &dyn Storage, segment: Segment) -> io::Result<Self> {
         let bytes = storage.read(&segment.name())?;
         let header = Header::decode(&bytes).ok_or_else(|| damaged(storage, segment))?;
@@ -200,7 +200,7 @@ struct Channel {
 }
 
 impl<'a> Plan<'a> {
-    fn new(contents: &[&'a Content], retain: &dyn Retain, is_oldest: bool) -> Self {
+    fn new(contents: &[&'a LoadedSegment], retain: &dyn Retain, is_oldest: bool) -> Self {
         let records: Vec<Record<'a>> = contents.iter().flat_map(|content| content.records()).collect();
         let mut channels: HashMap<&str, Channel> = HashMap::new();
         for (index, record) in records.iter().enumerate() {
@@ -312,7 +312,7 @@ mod tests {
             record.encode(&mut body).unwrap();
             format::encode_frame(&mut bytes, HEADER.magic, 0, &body);
         }
-        let content = Content { bytes, header: HEADER };
+        let content = LoadedSegment { bytes, header: HEADER };
         let retain = move |_: &str, epoch: &str| oldest_kept.filter(|kept| kept.0 == epoch).map(|kept| kept.1);
         assert_eq!(
             Plan::new(&[&content], &retain, true).records,
@@ -354,7 +354,7 @@ mod tests {
 
     /// The stream was replaced between the two questions.
     #[test]
-    fn newest_record_is_kept_behind_one_that_is() {
+    fn position_of_the_newest_record_is_kept_after_a_kept_record() {
         let records = [publication("old", 1), publication("new", 1)];
         let expected = [publication("old", 1), position("new", 1)];
         check(&records, Some(("old", 1)), &expected, &expected);

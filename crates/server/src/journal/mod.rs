@@ -20,8 +20,8 @@
 //!   each epoch that clients see, so that no client recovers across the loss.
 //! - [`Journal::close`] makes everything durable whatever the policy, then writes a frame that marks a clean end. After
 //!   that, a power cut costs nothing.
-//! - `kill -9` and power cuts are told apart by the boot id of the operating system, which each segment contains. Where
-//!   it is unknown (everywhere but on Linux), an end without `close` counts as a power cut.
+//! - `kill -9` and power cuts are distinguished by the boot id of the operating system, which each segment contains.
+//!   Where it is unknown (everywhere but on Linux), an end without `close` counts as a power cut.
 //! - A folder that was restored from an old copy looks like one that was shut down in order. The first start after that
 //!   needs [`JournalRepair::KeepValid`], which begins a new era.
 //!

@@ -45,7 +45,7 @@ pub(super) fn write_all(file: &mut dyn SegmentFile, mut bytes: &[u8]) -> io::Res
     Ok(())
 }
 
-/// Whether an error goes away when somebody makes room.
+/// Whether an error means that the disk or quota is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -148,7 +148,7 @@ impl Storage for Disk {
     }
 
     fn boot_id(&self) -> Option<[u8; 16]> {
-        // Only Linux tells. Elsewhere every end without a clean shutdown counts as a power cut.
+        // Available on Linux only. Elsewhere, every unclean shutdown is treated as a power cut.
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let digits = text.trim().replace('-', "");
         u128::from_str_radix(&digits, 16)

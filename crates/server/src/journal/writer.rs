@@ -236,7 +236,7 @@ pub(super) struct Writer {
     unsealed: Option<Unsealed>,
     active: Option<Active>,
     health: Health,
-    /// Streams of which a record could not be stored: channel, and what failed first.
+    /// Streams with a record that could not be stored, by channel, with the first failure.
     blocked: HashMap<Box<str>, Blocked>,
     buffer: Vec<u8>,
 }
@@ -652,7 +652,7 @@ impl Writer {
             }
             Ending::Abandon => {
                 if self.fsync != Fsync::Never && self.health != Health::Poisoned {
-                    // Nobody is left to hear of an error, and the next start assumes the worst.
+                    // No caller is left to receive an error, and the next start finds no clean end.
                     let _ = self.sync();
                 }
             }
@@ -721,7 +721,7 @@ impl Fatal {
     }
 }
 
-/// Poisons the log if the writer panics, so that nobody waits for it.
+/// Poisons the log if the writer panics, so that no caller waits forever.
 struct PanicGuard(Arc<Shared>);
 
 impl Drop for PanicGuard {

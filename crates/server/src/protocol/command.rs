@@ -1,10 +1,10 @@
 //! Commands of clients, in a form that does not depend on the encoding. The JSON encoding is parsed directly into it;
 //! [`protobuf`](super::protobuf) converts.
 //!
-//! A command that is valid JSON but an invalid command (a field of a wrong type, two requests) becomes
-//! [`Request::Invalid`], so that only this command fails. Absent fields are zero. Unknown fields are ignored, because SDKs
-//! add optional ones. All fields of the current schema that change the meaning of a request are parsed, so that the
-//! session can refuse what it does not support.
+//! A command that is valid JSON but breaks the schema (a field of the wrong type, two requests) becomes
+//! [`Request::Invalid`], so that only this command fails. Absent fields are zero. Unknown fields are ignored, because
+//! SDKs add optional ones. All fields of the current schema that change the meaning of a request are parsed, so that
+//! the session can refuse what it does not support.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

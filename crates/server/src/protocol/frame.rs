@@ -6,7 +6,7 @@ use super::command::Command;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// Parses the first command of the rest of a frame. Also returns the size of its line with the separators around it.
+/// Parses the next command of a frame. Also returns the number of bytes consumed, including separators.
 pub(super) fn next_command(rest: &[u8]) -> Option<(Result<Command<'_>, Malformed>, usize)> {
     let mut at = 0;
     loop {

@@ -7,7 +7,7 @@
 //!   protocol are raw JSON: they are validated and forwarded unchanged.
 //! - In Protobuf, a binary frame contains one or more messages, each behind its length as a varint.
 //!
-//! Session, hub and engine use neither: [`Encoding`] is known to the queue of a client and to its transport.
+//! Only the client's queue and transport know the [`Encoding`]; session, hub and engine do not depend on it.
 
 mod command;
 mod data;

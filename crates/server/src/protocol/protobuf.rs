@@ -17,8 +17,8 @@ use super::reply::{
 };
 use crate::filter::{self, FilterNode};
 
-/// Decodes the first command of the rest of a frame. Also returns the size of its encoding, which is that of the whole
-/// rest if it is malformed.
+/// Decodes the next command of a frame. Also returns the number of bytes consumed: all of them if the command is
+/// malformed.
 pub(super) fn next_command(rest: &[u8]) -> Option<(Result<Command<'static>, Malformed>, usize)> {
     if rest.is_empty() {
         return None;

@@ -1,7 +1,7 @@
 //! Replies and pushes to clients, independent of the encoding, and their JSON encoding.
 //!
-//! Most fields are omitted if they are zero or false, because client libraries treat absent fields so. A few are always
-//! written, to make frames easier to read.
+//! Most fields are omitted if they are zero or false, because client libraries treat absent fields as zero or false. A
+//! few are always written, to make frames easier to read.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -66,7 +66,9 @@ async fn a_client_whose_upgrade_is_not_complete_is_part_of_the_drain() {
     drop(client);
     draining.await.unwrap();
     serving.await.unwrap();
-    timeout(TIMEOUT, node.connection_limiter().empty()).await.unwrap();
+    timeout(TIMEOUT, node.connection_limiter().wait_until_idle())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]

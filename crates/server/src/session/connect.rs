@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::event::{ConnectEvent, Event};
 use super::grant::{self, Grant, RequestedOptions};
-use super::token::{Pending, TokenKind, verify};
+use super::token::{TokenKind, UnverifiedCommand, verify};
 use super::{Clock, CommandError, Heartbeat, Pings, Session, State, Step, Subscribe, expiry};
 use crate::auth::{ConnectionClaims, SubscriptionGrant};
 use crate::codes::{DisconnectCode, ErrorCode};
@@ -93,7 +93,11 @@ impl Session {
                 self.lacks_token = true;
                 Err(CommandError::Disconnect(DisconnectCode::BadRequest))
             }
-            token => Ok(verify(token, TokenKind::Connection, Pending::Connect(connect.into()))),
+            token => Ok(verify(
+                token,
+                TokenKind::Connection,
+                UnverifiedCommand::Connect(connect.into()),
+            )),
         }
     }
 

@@ -92,7 +92,7 @@ impl Event {
         }
     }
 
-    /// Whether this is a call or a message, of which a limited number is in progress at the same time.
+    /// Whether this is a call or a message: a client may have only a limited number of them in progress.
     pub(crate) fn is_call(&self) -> bool {
         matches!(self, Self::Rpc(..) | Self::Message(_))
     }

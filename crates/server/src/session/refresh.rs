@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::token::{Pending, TokenKind, verify};
+use super::token::{TokenKind, UnverifiedCommand, verify};
 use super::{Clock, CommandError, Event, Session, State, Step, Subscribed, grant};
 use crate::auth::{ConnectionClaims, SubscriptionClaims};
 use crate::channel::ChannelName;
@@ -144,7 +144,7 @@ impl Session {
                 Err(CommandError::Disconnect(DisconnectCode::BadRequest))
             }
             "" => Err(ErrorCode::BadRequest.into()),
-            token => Ok(verify(token, TokenKind::Connection, Pending::Refresh)),
+            token => Ok(verify(token, TokenKind::Connection, UnverifiedCommand::Refresh)),
         }
     }
 
@@ -183,7 +183,7 @@ impl Session {
         if request.token.is_empty() {
             return Err(ErrorCode::BadRequest.into());
         }
-        let command = Pending::SubRefresh(channel);
+        let command = UnverifiedCommand::SubRefresh(channel);
         Ok(verify(&request.token, TokenKind::Subscription, command))
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::event::{Event, SubscribeEvent};
 use super::grant::{self, AccessContext, Grant, RequestedOptions};
-use super::token::{Pending, TokenKind, verify};
+use super::token::{TokenKind, UnverifiedCommand, verify};
 use super::{Call, Clock, CommandError, Session, Step, Subscribe, Subscribed, expiry};
 use crate::auth::{Subscriber, SubscriptionClaims, SubscriptionGrant};
 use crate::channel::ChannelName;
@@ -114,7 +114,7 @@ impl Session {
             return Err(ErrorCode::PermissionDenied.into());
         }
         if !request.token.is_empty() {
-            let command = Pending::Subscribe(channel, requested.into());
+            let command = UnverifiedCommand::Subscribe(channel, requested.into());
             return Ok(verify(&request.token, TokenKind::Subscription, command));
         }
         if asks {

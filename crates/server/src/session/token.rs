@@ -10,10 +10,10 @@ use crate::protocol::{ExpiryResult, ReplyBody};
 
 /// A command whose token must be verified.
 #[derive(Debug)]
-pub(crate) struct Unverified {
+pub(crate) struct TokenCheck {
     pub(crate) token: String,
     pub(crate) kind: TokenKind,
-    pub(super) command: Pending,
+    pub(super) command: UnverifiedCommand,
 }
 
 /// The kind of a token.
@@ -25,7 +25,7 @@ pub(crate) enum TokenKind {
 
 /// A command without its token.
 #[derive(Debug)]
-pub(super) enum Pending {
+pub(super) enum UnverifiedCommand {
     Connect(Box<Connect>),
     Subscribe(ChannelName, Box<RequestedOptions>),
     Refresh,
@@ -46,7 +46,7 @@ impl Session {
     /// Returns the code with which to disconnect the client, such as for an invalid connection token.
     pub(crate) fn handle_token(
         &mut self,
-        unverified: Unverified,
+        unverified: TokenCheck,
         result: Result<Verified, TokenError>,
         clock: Clock,
     ) -> Result<Step, DisconnectCode> {
@@ -56,18 +56,18 @@ impl Session {
         let step = match (unverified.command, result) {
             // SDKs give up a subscription whose refresh fails. Without an error they keep it until it expires, and then
             // subscribe again with a new token. Centrifugo answers in the same way.
-            (Pending::SubRefresh(_), Err(TokenError::Expired | TokenError::NotYetValid)) => {
+            (UnverifiedCommand::SubRefresh(_), Err(TokenError::Expired | TokenError::NotYetValid)) => {
                 Ok(Step::Reply(ReplyBody::SubRefresh(ExpiryResult::default())))
             }
             (command, Err(error)) => Err(self.refuse_token(&command, error)),
-            (Pending::Connect(connect), Ok(Verified::Connection(token))) => {
+            (UnverifiedCommand::Connect(connect), Ok(Verified::Connection(token))) => {
                 self.connect_with_token(*connect, token, clock)
             }
-            (Pending::Subscribe(channel, requested), Ok(Verified::Subscription(token))) => {
+            (UnverifiedCommand::Subscribe(channel, requested), Ok(Verified::Subscription(token))) => {
                 self.subscribe_with_token(channel, *requested, token, clock)
             }
-            (Pending::Refresh, Ok(Verified::Connection(token))) => self.refresh(token, clock),
-            (Pending::SubRefresh(channel), Ok(Verified::Subscription(token))) => {
+            (UnverifiedCommand::Refresh, Ok(Verified::Connection(token))) => self.refresh(token, clock),
+            (UnverifiedCommand::SubRefresh(channel), Ok(Verified::Subscription(token))) => {
                 self.refresh_subscription(&channel, token, clock)
             }
             _ => Err(ErrorCode::Internal.into()),
@@ -75,30 +75,31 @@ impl Session {
         self.finish(step)
     }
 
-    pub(super) fn refuse_token(&mut self, command: &Pending, error: TokenError) -> CommandError {
+    pub(super) fn refuse_token(&mut self, command: &UnverifiedCommand, error: TokenError) -> CommandError {
         tracing::debug!(%error, client = %self.client, "refused a token");
         let code = match (command, error) {
             (_, TokenError::KeysUnavailable) => ErrorCode::Internal,
-            (Pending::Connect(_) | Pending::Subscribe(..), TokenError::Expired | TokenError::NotYetValid) => {
-                ErrorCode::TokenExpired
-            }
-            (Pending::Refresh, TokenError::Expired | TokenError::NotYetValid) => {
+            (
+                UnverifiedCommand::Connect(_) | UnverifiedCommand::Subscribe(..),
+                TokenError::Expired | TokenError::NotYetValid,
+            ) => ErrorCode::TokenExpired,
+            (UnverifiedCommand::Refresh, TokenError::Expired | TokenError::NotYetValid) => {
                 return CommandError::Disconnect(DisconnectCode::Expired);
             }
-            (Pending::Connect(_) | Pending::Refresh, _) => {
+            (UnverifiedCommand::Connect(_) | UnverifiedCommand::Refresh, _) => {
                 return CommandError::Disconnect(DisconnectCode::InvalidToken);
             }
-            (Pending::Subscribe(..) | Pending::SubRefresh(_), _) => ErrorCode::PermissionDenied,
+            (UnverifiedCommand::Subscribe(..) | UnverifiedCommand::SubRefresh(_), _) => ErrorCode::PermissionDenied,
         };
         match command {
-            Pending::Connect(_) => self.refuse(code),
+            UnverifiedCommand::Connect(_) => self.refuse(code),
             _ => code.into(),
         }
     }
 }
 
-pub(super) fn verify(token: &str, kind: TokenKind, command: Pending) -> Step {
-    Step::Verify(Box::new(Unverified {
+pub(super) fn verify(token: &str, kind: TokenKind, command: UnverifiedCommand) -> Step {
+    Step::Verify(Box::new(TokenCheck {
         token: token.to_owned(),
         kind,
         command,
