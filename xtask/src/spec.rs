@@ -48,22 +48,22 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if !options.brief {
         ledgers.print();
     }
-    let mut faults = ledgers.faults();
+    let mut problems = ledgers.problems();
     let path = workspace.root.join(page::PATH);
     let page = page::render(&ledgers);
     if options.write {
         fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     } else if fs::read_to_string(&path).ok() != Some(page) {
-        faults.push(format!("{} is out of date: run `cargo xtask spec --write`", page::PATH));
+        problems.push(format!("{} is out of date: run `cargo xtask spec --write`", page::PATH));
     }
     for ledger in &ledgers.all {
         println!("    RFC {}: {}", ledger.rfc, ledgers.count(ledger));
     }
-    for fault in &faults {
-        eprintln!("    {fault}");
+    for problem in &problems {
+        eprintln!("    {problem}");
     }
-    if !faults.is_empty() {
-        bail!("{} problems found", faults.len());
+    if !problems.is_empty() {
+        bail!("{} problems found", problems.len());
     }
     Ok(())
 }
@@ -108,48 +108,48 @@ impl Ledgers {
         }
     }
 
-    fn faults(&self) -> Vec<String> {
-        let mut faults = self.markers.faults.clone();
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.markers.problems.clone();
         let mut ids = BTreeSet::new();
         for ledger in &self.all {
             for section in &ledger.sections {
                 for requirement in &section.requirements {
                     let id = &requirement.id;
                     if !id.starts_with(&format!("{}-{}-", ledger.rfc, section.number)) {
-                        faults.push(format!("{id} stands in section {} of {}", section.number, ledger.rfc));
+                        problems.push(format!("{id} stands in section {} of {}", section.number, ledger.rfc));
                     }
                     if !ids.insert(id.as_str()) {
-                        faults.push(format!("{id} is listed twice"));
+                        problems.push(format!("{id} is listed twice"));
                     }
                 }
             }
         }
         for requirement in self.requirements() {
             let Requirement { id, level, text, .. } = requirement;
-            let faults_of_it = self.faults_of(requirement);
-            faults.extend(
-                faults_of_it
+            let problems_of_it = self.problems_of(requirement);
+            problems.extend(
+                problems_of_it
                     .into_iter()
-                    .map(|fault| format!("{id} {fault}: {level} {text}")),
+                    .map(|problem| format!("{id} {problem}: {level} {text}")),
             );
         }
         for marker in &self.markers.found {
             if !ids.contains(marker.id.as_str()) {
-                faults.push(format!("{marker}: unknown requirement {}", marker.id));
+                problems.push(format!("{marker}: unknown requirement {}", marker.id));
             }
         }
-        faults
+        problems
     }
 
     /// The problems of one requirement.
-    fn faults_of(&self, requirement: &Requirement) -> Vec<&'static str> {
+    fn problems_of(&self, requirement: &Requirement) -> Vec<&'static str> {
         let (id, level) = (&requirement.id, requirement.level);
         let is_must = matches!(level, Level::Must | Level::MustNot);
         let (is_obeyed, is_checked) = (self.has(id, Purpose::Obeys), self.has(id, Purpose::Checks));
         let is_excepted = requirement.exception.is_some();
         let is_untested = requirement.untested.is_some();
         let reasons = [&requirement.exception, &requirement.untested];
-        let faults = [
+        let problems = [
             (!is_obeyed && !is_excepted, "has no marker in the code"),
             (
                 !is_checked && !is_excepted && !is_untested && level != Level::May,
@@ -166,10 +166,10 @@ impl Ledgers {
                 "has no reason",
             ),
         ];
-        faults
+        problems
             .into_iter()
             .filter(|(is, _)| *is)
-            .map(|(_, fault)| fault)
+            .map(|(_, problem)| problem)
             .collect()
     }
 
@@ -238,13 +238,13 @@ mod tests {
     use super::*;
 
     /// The problems of one section with these requirements, given a source file and a test file.
-    fn faults(requirements: &str, source: &str, test: &str) -> Vec<String> {
+    fn problems(requirements: &str, source: &str, test: &str) -> Vec<String> {
         let ledger = format!("rfc = 1234\ntitle = \"T\"\n[[section]]\nnumber = \"5.1\"\ntitle = \"S\"\n{requirements}");
         let mut markers = Markers::default();
         markers.read_source(Path::new("crates/a/src/lib.rs"), source);
         markers.read_source(Path::new("crates/a/tests/a.rs"), test);
         let all = vec![toml::from_str(&ledger).expect("a ledger")];
-        Ledgers { all, markers }.faults()
+        Ledgers { all, markers }.problems()
     }
 
     fn requirement(id: &str, level: &str, more: &str) -> String {
@@ -255,10 +255,10 @@ mod tests {
 
     #[track_caller]
     fn check(level: &str, more: &str, source: &str, test: &str, expected: &[&str]) {
-        let found = faults(&requirement("1234-5.1-1", level, more), source, test);
+        let found = problems(&requirement("1234-5.1-1", level, more), source, test);
         let expected: Vec<_> = expected
             .iter()
-            .map(|fault| format!("1234-5.1-1 {fault}: {level} It is."))
+            .map(|problem| format!("1234-5.1-1 {problem}: {level} It is."))
             .collect();
         assert_eq!(found, expected);
     }
@@ -304,11 +304,14 @@ mod tests {
     #[test]
     fn ids_are_unique_and_known() {
         let one = requirement("1234-5.1-1", "MUST", "");
-        assert_eq!(faults(&one.repeat(2), OBEYED, CHECKED), ["1234-5.1-1 is listed twice"]);
+        assert_eq!(
+            problems(&one.repeat(2), OBEYED, CHECKED),
+            ["1234-5.1-1 is listed twice"]
+        );
         let elsewhere = requirement("1234-5-1", "MAY", "");
-        let found = faults(&elsewhere, "// [1234-5-1]", "");
+        let found = problems(&elsewhere, "// [1234-5-1]", "");
         assert_eq!(found, ["1234-5-1 stands in section 5.1 of 1234"]);
-        let found = faults(&one, "// [1234-5.1-1]\n// [1234-5.1-2]", CHECKED);
+        let found = problems(&one, "// [1234-5.1-1]\n// [1234-5.1-2]", CHECKED);
         assert_eq!(found, ["crates/a/src/lib.rs:2: unknown requirement 1234-5.1-2"]);
     }
 }

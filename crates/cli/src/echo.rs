@@ -126,8 +126,8 @@ async fn finish(mut ws: WebSocket, error: Error) -> Result<(), Error> {
     Err(error)
 }
 
-/// Logs the origin and host of a refused web page, which ones are allowed, and the option that changes it. The browser
-/// does not show the author of the page why it was refused.
+/// Logs the origin and host of a rejected web page, which ones are allowed, and the option that changes it. The browser
+/// does not show the author of the page why it was rejected.
 fn log_denial(denial: &Denial) {
     let (host, allowed) = (denial.host(), denial.allowed());
     let origin = denial.origin().unwrap_or("none");

@@ -589,10 +589,10 @@ async fn cacert_still_checks_names_and_validity() {
     });
     let plain = Certificate::with(&["b.example"], |_| {});
     for (certificate, message) in [
-        (elsewhere, "it is for a.example, 10.0.0.1, not for 127.0.0.1;"),
+        (elsewhere, "it is valid for a.example, 10.0.0.1, not for 127.0.0.1;"),
         (expired, " days ago; renew it"),
         (early, "not valid yet"),
-        (plain, "it is for b.example, not for 127.0.0.1;"),
+        (plain, "it is valid for b.example, not for 127.0.0.1;"),
     ] {
         let url = secure_echo_server(&certificate).await;
         let outcome = run(&["connect", &url, "--cacert", &certificate.cert()], b"").await;

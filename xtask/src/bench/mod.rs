@@ -136,7 +136,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             machine: machine.clone(),
             rows,
         };
-        print!("{}", table::of(&results));
+        print!("{}", table::render(&results));
         if !options.is_full() {
             // Two short rounds are not enough for a verdict.
             continue;

@@ -7,7 +7,7 @@ use super::{
     workload::Metric,
 };
 
-pub(super) fn of(results: &Results) -> String {
+pub(super) fn render(results: &Results) -> String {
     match results.metric {
         Metric::Memory => memory(results),
         Metric::Latency => latency(results),

@@ -14,7 +14,7 @@ use super::wire;
 const COUNT: usize = 20;
 
 /// Maximum time for a reply before the server counts as hung.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Payload of their messages.
 const TEXT: &[u8] = b"twenty bytes of text";
@@ -37,7 +37,7 @@ impl Neighbours {
         })
     }
 
-    /// Echoes for this time and returns the 99th percentile of the round-trip times.
+    /// Sends echoes for `window` and returns the 99th percentile of the round-trip times.
     pub(super) fn p99(&mut self, window: Duration) -> Result<Duration> {
         let began_at = Instant::now();
         let mut times = Vec::new();
@@ -79,8 +79,8 @@ fn read_frame(stream: &mut TcpStream) -> Result<(u8, Vec<u8>)> {
 fn connect(address: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
     stream.write_all(&wire::request())?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -90,7 +90,7 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
     }
     ensure!(
         answer.starts_with(b"HTTP/1.1 101 "),
-        "the server refuses a valid request"
+        "the server rejected a valid request"
     );
     Ok(stream)
 }

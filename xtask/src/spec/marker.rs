@@ -35,7 +35,7 @@ pub(super) enum Purpose {
 #[derive(Debug, Default)]
 pub(super) struct Markers {
     pub(super) found: Vec<Marker>,
-    pub(super) faults: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 impl Markers {
@@ -66,13 +66,13 @@ impl Markers {
                 let place = format!("{}:{}", path.display(), idx + 1);
                 let purpose = bracket.purpose;
                 match (purpose, is_test) {
-                    (Purpose::Obeys, true) => self.faults.push(format!("{place}: in a test, write `checks [...]`")),
-                    (Purpose::Checks, false) => self.faults.push(format!("{place}: `checks` is for tests only")),
+                    (Purpose::Obeys, true) => self.problems.push(format!("{place}: in a test, write `checks [...]`")),
+                    (Purpose::Checks, false) => self.problems.push(format!("{place}: `checks` is for tests only")),
                     (Purpose::Obeys, false) | (Purpose::Checks, true) => {}
                 }
                 for id in bracket.ids.split(", ") {
                     if !is_id(id) {
-                        self.faults.push(format!("{place}: `{id}` is not a requirement id"));
+                        self.problems.push(format!("{place}: `{id}` is not a requirement id"));
                         continue;
                     }
                     self.found.push(Marker {
@@ -100,10 +100,10 @@ fn brackets(line: &str) -> impl Iterator<Item = Bracket<'_>> {
     comment.match_indices('[').filter_map(|(start, _)| {
         let (ids, _) = comment[start + 1..].split_once(']')?;
         let (rfc, _) = ids.split_once('-')?;
-        let is_ours = rfc.len() == 4 && is_number(rfc);
+        let is_marker = rfc.len() == 4 && is_number(rfc);
         let is_check = comment[..start].trim_end().ends_with("checks");
         let purpose = if is_check { Purpose::Checks } else { Purpose::Obeys };
-        is_ours.then_some(Bracket { purpose, ids })
+        is_marker.then_some(Bracket { purpose, ids })
     })
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn other_brackets_are_none_of_ours() {
+    fn other_brackets_are_ignored() {
         check("/// See [`Limits`](crate::Limits) and [1-2], buf[6455], [6455", &[]);
         check("// [64-bit] [12345-1-1] [] [", &[]);
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn each_id_has_its_line_and_a_misspelt_one_is_a_fault() {
+    fn each_id_has_its_line_and_a_misspelt_one_is_a_problem() {
         let markers = read("crates/a/src/b.rs", "\n// Rule. [6455-3-1, 6455-3-2]\n// [6455-3.1]\n");
         let found: Vec<_> = markers
             .found
@@ -207,7 +207,7 @@ mod tests {
             .collect();
         assert_eq!(found, [("6455-3-1", 2), ("6455-3-2", 2)]);
         assert_eq!(
-            markers.faults,
+            markers.problems,
             ["crates/a/src/b.rs:3: `6455-3.1` is not a requirement id"]
         );
     }
@@ -216,12 +216,12 @@ mod tests {
     fn code_obeys_and_tests_check() {
         let source = "// [6455-3-1]\n#[cfg(test)]\nfn seen() {}\n// [6455-3-2]\n\
             #[cfg(test)]\nmod tests {\n// checks [6455-3-1]\n}";
-        assert!(read("crates/a/src/b.rs", source).faults.is_empty());
+        assert!(read("crates/a/src/b.rs", source).problems.is_empty());
         for path in ["crates/a/tests/b.rs", "crates/a/src/b/tests.rs", "tests/src/b.rs"] {
-            let faults = read(path, source).faults;
-            assert_eq!(faults.len(), 2, "{faults:?}");
+            let problems = read(path, source).problems;
+            assert_eq!(problems.len(), 2, "{problems:?}");
         }
-        let faults = read("crates/a/src/b.rs", "// checks [6455-3-1]").faults;
-        assert_eq!(faults, ["crates/a/src/b.rs:1: `checks` is for tests only"]);
+        let problems = read("crates/a/src/b.rs", "// checks [6455-3-1]").problems;
+        assert_eq!(problems, ["crates/a/src/b.rs:1: `checks` is for tests only"]);
     }
 }

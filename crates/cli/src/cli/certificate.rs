@@ -12,11 +12,10 @@ pub(super) fn explain(error: &CertificateError) -> String {
     use CertificateError as E;
     match error {
         E::UnknownIssuer => {
-            "its issuer is not trusted; --cacert trusts the certificates in a file, -k trusts any certificate"
-                .into()
+            "its issuer is not trusted; --cacert trusts the certificates in a file, -k trusts any certificate".into()
         }
         E::BadSignature => {
-            "it is not signed by the trusted certificate with the name of its issuer; --cacert trusts the certificates in a \
+            "its signature does not match the trusted certificate of its issuer; --cacert trusts the certificates in a \
              file, -k trusts any certificate"
                 .into()
         }
@@ -25,10 +24,10 @@ pub(super) fn explain(error: &CertificateError) -> String {
         }
         E::NotValidForNameContext { expected, presented } => wrong_name(&expected.to_str(), presented),
         E::NotValidForName => wrong_name("this host", &[]),
-        E::ExpiredContext { time, not_after } => expired(&format!(" {} ago", between(*not_after, *time))),
+        E::ExpiredContext { time, not_after } => expired(&format!(" {} ago", duration_text(*not_after, *time))),
         E::Expired => expired(""),
         E::NotValidYetContext { time, not_before } => {
-            too_early(&format!("; it will be in {}", between(*time, *not_before)))
+            too_early(&format!("; it will be in {}", duration_text(*time, *not_before)))
         }
         E::NotValidYet => too_early(""),
         E::Revoked => "it was revoked by its issuer; do not connect".into(),
@@ -51,7 +50,7 @@ fn wrong_name(expected: &str, presented: &[String]) -> String {
     match names.as_slice() {
         [] => format!("it contains no host name, and {expected} is required; -k trusts any certificate"),
         names => format!(
-            "it is for {}, not for {expected}; use a name of the certificate in the URL, or -k trusts any certificate",
+            "it is valid for {}, not for {expected}; use one of these names in the URL, or -k to trust any certificate",
             names.join(", ")
         ),
     }
@@ -71,8 +70,8 @@ fn too_early(until: &str) -> String {
     format!("it is not valid yet{until}; check the clock of this machine; -k trusts any certificate")
 }
 
-/// Formats the time between two points, in the largest unit of which there are at least two.
-fn between(from: UnixTime, to: UnixTime) -> String {
+/// Formats the time between two points in the largest unit that gives at least 2.
+fn duration_text(from: UnixTime, to: UnixTime) -> String {
     let seconds = Duration::from_secs(to.as_secs().saturating_sub(from.as_secs())).as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),

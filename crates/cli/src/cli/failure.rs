@@ -46,7 +46,7 @@ pub(crate) enum Failure {
         reason: String,
         advice: &'static str,
     },
-    /// The proxy cannot be reached, or refuses.
+    /// The proxy cannot be reached, or rejects the request.
     Proxy {
         /// The number of curl.
         exit_code: u8,
@@ -56,8 +56,8 @@ pub(crate) enum Failure {
     TooLate { uri: String, reason: String },
     /// The peer stopped responding.
     Silent(Error),
-    /// The server refused the WebSocket.
-    Refused {
+    /// The server rejected the WebSocket.
+    Rejected {
         uri: String,
         status: StatusCode,
         /// The first line of the response body, and what to do.
@@ -108,7 +108,7 @@ impl Failure {
             Self::Unresolved { .. } => 6,
             Self::Unreachable { .. } => 7,
             Self::Proxy { exit_code, .. } => *exit_code,
-            Self::Refused { .. } => 22,
+            Self::Rejected { .. } => 22,
             Self::TooLate { .. } | Self::Silent(_) => 28,
             Self::Tls(_) | Self::NoTls(_) | Self::NoRoots => 35,
             Self::TooFew { .. } => 52,
@@ -151,7 +151,7 @@ impl Failure {
                 };
                 format!("{}{advice}", without_setting(error))
             }
-            Self::Refused { uri, status, detail } => {
+            Self::Rejected { uri, status, detail } => {
                 let reason = status.canonical_reason().unwrap_or_default();
                 format!("{uri} refused the WebSocket with {} {reason}{detail}", status.as_u16())
             }
@@ -206,7 +206,7 @@ impl Failure {
             return Self::connecting(uri, error);
         }
         if let Some(response) = error.response() {
-            return Self::Refused {
+            return Self::Rejected {
                 uri: uri.to_string(),
                 status: response.status(),
                 // With `-v` the response was already printed.
@@ -471,7 +471,7 @@ mod tests {
                 exit_code: 97,
                 reason: String::new(),
             },
-            Failure::Refused {
+            Failure::Rejected {
                 uri: String::new(),
                 status: StatusCode::NOT_FOUND,
                 detail: String::new(),

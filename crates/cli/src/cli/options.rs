@@ -126,8 +126,7 @@ pub(crate) struct ConnectOptions {
     pub(crate) ping_interval: Timer,
 
     /// After the end of the input, close when no message has arrived for this time; `forever` waits for the server to
-    /// close
-    /// [default: 1s, or 5s while fewer messages were received than sent]
+    /// close [default: 1s, or 5s while fewer messages were received than sent]
     ///
     /// With an input that is empty from the start, or with --count, the default is `forever`; on a terminal it is 1s. A
     /// feed that never pauses for this time is never closed: use --count, Ctrl-C, or a reader that exits, such as `|

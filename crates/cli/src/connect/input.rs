@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_at_hand_are_handed_over_together() {
+    fn available_lines_are_sent_in_one_batch() {
         let input: String = (0..100_000).map(|number| format!("{number}\n")).collect();
         let batches = std::cell::RefCell::new(Vec::new());
         read_all(BufReader::with_capacity(BUFFER_BYTES, input.as_bytes()), |batch| {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Result;
 
-/// How often a thread looks whether the network is cut.
+/// How often a thread checks whether the network is cut.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Forwards connections to an address. Ends when dropped.
@@ -25,7 +25,7 @@ pub(super) struct Proxy {
 #[derive(Default)]
 struct Shared {
     is_cut: AtomicBool,
-    is_over: AtomicBool,
+    is_stopped: AtomicBool,
 }
 
 impl Proxy {
@@ -37,7 +37,7 @@ impl Proxy {
             let shared = shared.clone();
             move || {
                 for stream in listener.incoming() {
-                    if shared.is_over.load(Ordering::Acquire) {
+                    if shared.is_stopped.load(Ordering::Acquire) {
                         return;
                     }
                     if let Ok(stream) = stream {
@@ -50,7 +50,7 @@ impl Proxy {
         Ok(Self { address, shared })
     }
 
-    /// While the network is cut, nothing arrives and nobody is told.
+    /// While the network is cut, data is held back, and neither side gets an error.
     pub(super) fn cut(&self, is_cut: bool) {
         self.shared.is_cut.store(is_cut, Ordering::Release);
     }
@@ -58,7 +58,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Release);
+        self.shared.is_stopped.store(true, Ordering::Release);
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(self.address);
     }
@@ -92,7 +92,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if shared.is_over.load(Ordering::Acquire) {
+                if shared.is_stopped.load(Ordering::Acquire) {
                     break;
                 }
             }
@@ -105,7 +105,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
 
 impl Shared {
     fn wait(&self) {
-        while self.is_cut.load(Ordering::Acquire) && !self.is_over.load(Ordering::Acquire) {
+        while self.is_cut.load(Ordering::Acquire) && !self.is_stopped.load(Ordering::Acquire) {
             thread::sleep(TICK);
         }
     }
