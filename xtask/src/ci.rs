@@ -38,7 +38,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     step("fuzz targets", || fuzz::check(workspace))?;
     step("load generator", || bench::check(workspace))?;
     skipped.extend(step("sockeye-proto and sockeye for wasm32", || wasm(workspace))?);
-    skipped.extend(step("sockeye-proto for a microcontroller", || {
+    skipped.extend(step("sockeye-proto and a client for a microcontroller", || {
         microcontroller(workspace)
     })?);
     for package in ["sockeye-proto", "sockeye"] {
@@ -130,14 +130,16 @@ fn wasm(workspace: &Workspace) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Builds the protocol crate without `std`. Without the target, returns how to install it.
+/// Builds the protocol crate and a client that uses it, without `std`. Without the target, returns how to install it.
 fn microcontroller(workspace: &Workspace) -> Result<Option<String>> {
     if let Err(error) = install_target(MICROCONTROLLER) {
         let reason = format!("microcontroller: rustup target add {MICROCONTROLLER}");
         return Ok(Some(skip(&reason, &error)));
     }
     let build = ["build", "-p", "sockeye-proto", "--no-default-features", "--target"];
-    call(workspace.cargo(build).arg(MICROCONTROLLER)).map(|()| None)
+    call(workspace.cargo(build).arg(MICROCONTROLLER))?;
+    let client = ["build", "--locked", "--target", MICROCONTROLLER];
+    call(&mut workspace.separate_cargo("embedded", client)).map(|()| None)
 }
 
 /// Checks a package without features, with each feature alone, and with all features.

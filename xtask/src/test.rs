@@ -35,8 +35,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
     if options.only.is_empty() {
         let name = "tests that need Rust alone";
         total.add(name, judged_step(name, || rust_tests(workspace), TestCounts::is_good)?);
-        let name = "frameworks";
-        total.add(name, judged_step(name, || frameworks(workspace), TestCounts::is_good)?);
+        for name in ["embedded", "frameworks"] {
+            let run = || separate_tests(workspace, name);
+            total.add(name, judged_step(name, run, TestCounts::is_good)?);
+        }
     }
 
     let mut environment = Environment::new(workspace)?;
@@ -90,19 +92,14 @@ impl Options {
     }
 }
 
-/// The programs in `tests/frameworks`, a workspace of its own.
-fn frameworks(workspace: &Workspace) -> Result<TestCounts> {
-    let cargo = |arguments: [&str; 2]| {
-        let mut command = workspace.cargo(arguments);
-        command.current_dir(workspace.root.join("tests/frameworks"));
-        command.env("CARGO_TARGET_DIR", workspace.target.join("frameworks"));
-        command
-    };
+/// The tests of a workspace of its own in the folder `tests`.
+fn separate_tests(workspace: &Workspace, name: &str) -> Result<TestCounts> {
+    let cargo = |arguments: [&str; 2]| workspace.separate_cargo(name, arguments);
     call(&mut cargo(["fmt", "--check"]))?;
     let mut counts = TestCounts::default();
     let ok = watch(&mut cargo(["test", "--locked"]), |line| counts.add_line(line))?;
     if !ok && counts.failed == 0 {
-        bail!("the tests in tests/frameworks do not build");
+        bail!("the tests in tests/{name} do not build");
     }
     Ok(counts)
 }

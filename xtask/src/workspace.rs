@@ -49,6 +49,14 @@ impl Workspace {
         command
     }
 
+    /// A `cargo` command that runs in a folder of `tests` that is a workspace of its own.
+    pub(crate) fn separate_cargo<const N: usize>(&self, name: &str, arguments: [&str; N]) -> Command {
+        let mut command = self.cargo(arguments);
+        command.current_dir(self.root.join("tests").join(name));
+        command.env("CARGO_TARGET_DIR", self.target.join(name));
+        command
+    }
+
     /// The folder with the source code of the test peers.
     pub(crate) fn peer_sources(&self) -> PathBuf {
         self.root.join("tests/peers")

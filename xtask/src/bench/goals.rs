@@ -12,6 +12,8 @@ use super::{
 struct Goal {
     workload: &'static str,
     bound: Bound,
+    /// A server other than that with the library.
+    server: Option<&'static str>,
 }
 
 #[derive(Clone, Copy)]
@@ -27,28 +29,41 @@ enum Bound {
 }
 
 const fn goal(workload: &'static str, bound: Bound) -> Goal {
-    Goal { workload, bound }
+    Goal {
+        workload,
+        bound,
+        server: None,
+    }
+}
+
+/// A goal of the program `sockeye echo`.
+const fn echo_goal(workload: &'static str, bound: Bound) -> Goal {
+    Goal {
+        server: Some("sockeye-echo"),
+        ..goal(workload, bound)
+    }
 }
 
 const GOALS: &[Goal] = &[
-    goal("20b-1", Bound::Of("raw-epoll", 0.97)),
-    goal("20b-1", Bound::OfBestRival(1.03)),
+    goal("20b-1", Bound::Of("raw-epoll", 0.95)),
+    goal("20b-1", Bound::OfBestRival(1.0)),
     goal("20b-1", Bound::SystemCalls(2.05)),
-    goal("1k-1", Bound::Of("raw-epoll", 0.96)),
-    goal("1k-1", Bound::OfBestRival(1.15)),
+    goal("1k-1", Bound::Of("raw-epoll", 0.95)),
+    goal("1k-1", Bound::OfBestRival(1.0)),
     goal("1k-1", Bound::SystemCalls(2.05)),
     goal("16k-1", Bound::Of("raw-epoll", 0.90)),
-    goal("16k-1", Bound::OfBestRival(1.15)),
+    goal("16k-1", Bound::OfBestRival(1.0)),
     goal("16k-1", Bound::SystemCalls(2.05)),
-    goal("20b-16", Bound::Of("raw-epoll", 0.95)),
-    goal("20b-16", Bound::OfBestRival(1.7)),
-    goal("1k-text-16", Bound::Of("raw-epoll", 0.82)),
-    goal("1k-text-16", Bound::OfBestRival(1.8)),
-    goal("1k-64", Bound::Of("raw-epoll", 0.78)),
-    goal("1k-64", Bound::OfBestRival(1.9)),
+    goal("20b-16", Bound::Of("raw-epoll", 0.90)),
+    goal("20b-16", Bound::OfBestRival(1.0)),
+    goal("1k-text-16", Bound::Of("raw-epoll", 0.80)),
+    goal("1k-text-16", Bound::OfBestRival(1.0)),
+    goal("1k-64", Bound::Of("raw-epoll", 0.75)),
+    goal("1k-64", Bound::OfBestRival(1.3)),
     goal("1k-64", Bound::SystemCalls(0.035)),
     goal("20b-256", Bound::Of("raw-epoll", 0.70)),
-    goal("20b-256", Bound::OfBestRival(5.0)),
+    goal("20b-256", Bound::OfBestRival(1.3)),
+    echo_goal("20b-256", Bound::Of("sockeye", 0.95)),
     goal("1m-1", Bound::Of("raw-epoll", 0.50)),
     goal("1m-1", Bound::OfBestRival(1.1)),
     goal("16m-1", Bound::Of("raw-epoll", 0.65)),
@@ -61,6 +76,7 @@ const GOALS: &[Goal] = &[
     goal("fanout-16", Bound::Of("fanout-raw", 0.91)),
     goal("fanout-16", Bound::Of("fanout-tungstenite", 12.0)),
     goal("idle", Bound::Memory(1.2 * 1024.0)),
+    echo_goal("idle", Bound::Memory(1.2 * 1024.0)),
     goal("idle-tls", Bound::OfBestRival(1.0)),
     goal("idle-deflate", Bound::OfBestRival(1.0)),
 ];
@@ -75,18 +91,31 @@ struct Outcome {
 
 /// The goals of a workload with their outcomes. An outcome is `None` if Sockeye failed or there is nothing to compare
 /// with.
-fn outcomes(results: &Results, server: &str) -> Vec<(Bound, Option<Outcome>)> {
+///
+/// With `instead`, the outcomes of that server.
+fn outcomes(results: &Results, instead: Option<&str>) -> Vec<(&'static Goal, Option<Outcome>)> {
     let goals = GOALS.iter().filter(|goal| goal.workload == results.workload);
-    let row = results.row(server).filter(|row| row.failure().is_none());
-    goals
-        .map(|goal| (goal.bound, row.and_then(|row| goal.bound.judge(results, row))))
-        .collect()
+    let outcome = |goal: &Goal| {
+        let server = instead.or(goal.server).unwrap_or(sockeye(results));
+        let row = results.row(server).filter(|row| row.failure().is_none())?;
+        goal.bound.judge(results, row)
+    };
+    goals.map(|goal| (goal, outcome(goal))).collect()
 }
 
 /// Name of the Sockeye server in a workload.
 fn sockeye(results: &Results) -> &str {
     let row = results.rows.iter().find(|row| is_sockeye(&row.server));
     row.map_or("", |row| &row.server)
+}
+
+impl Goal {
+    fn title(&self) -> String {
+        match self.server {
+            Some(server) => format!("{} by `{server}`", self.bound.title()),
+            None => self.bound.title(),
+        }
+    }
 }
 
 impl Bound {
@@ -184,8 +213,9 @@ pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
     );
     for results in all {
         let bare = bare.iter().find(|name| results.row(name).is_some());
-        let beside = outcomes(results, bare.unwrap_or(&""));
-        for ((bound, outcome), (_, beside)) in outcomes(results, sockeye(results)).into_iter().zip(beside) {
+        let beside = outcomes(results, Some(bare.unwrap_or(&"")));
+        for ((goal, outcome), (_, beside)) in outcomes(results, None).into_iter().zip(beside) {
+            let bound = goal.bound;
             let (value, verdict) = verdict(bound, outcome.as_ref());
             count += 1;
             reached += usize::from(outcome.is_some_and(|outcome| outcome.is_reached));
@@ -193,7 +223,7 @@ pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
                 text,
                 "| {} | {} | {} | {value} | {verdict} | {} |",
                 short(&results.title),
-                bound.title(),
+                goal.title(),
                 bound.limit(),
                 beside.map_or_else(|| "–".into(), |beside| bound.format(beside.value)),
             );
@@ -205,11 +235,11 @@ pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
 
 /// The goals of one workload, for the terminal.
 pub(super) fn lines(results: &Results) -> String {
-    let line = |(bound, outcome): (Bound, Option<Outcome>)| {
-        let (value, verdict) = verdict(bound, outcome.as_ref());
-        format!("    goal {} {}: {value}, {verdict}\n", bound.limit(), bound.title())
+    let line = |(goal, outcome): (&Goal, Option<Outcome>)| {
+        let (value, verdict) = verdict(goal.bound, outcome.as_ref());
+        format!("    goal {} {}: {value}, {verdict}\n", goal.bound.limit(), goal.title())
     };
-    outcomes(results, sockeye(results)).into_iter().map(line).collect()
+    outcomes(results, None).into_iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -222,7 +252,11 @@ mod tests {
         for goal in GOALS {
             let is_of = WORKLOADS.iter().any(|workload| workload.name == goal.workload);
             assert!(is_of, "{}", goal.workload);
-            if let Bound::Of(name, _) = goal.bound {
+            let other = match goal.bound {
+                Bound::Of(other, _) => Some(other),
+                _ => None,
+            };
+            for name in goal.server.into_iter().chain(other) {
                 assert!(SERVERS.iter().any(|server| server.name == name), "{name}");
             }
         }
