@@ -18,7 +18,7 @@ pub(crate) struct ConnectionClaims {
     /// `sub`: the user; empty for an anonymous one.
     pub(crate) user: String,
     /// When the connection expires unless it is refreshed, in seconds since the Unix epoch: `expire_at` if present (0
-    /// means never), else `exp`. It may lie in the past if `expire_at` does.
+    /// means never), else `exp` and the leeway. It may lie in the past if `expire_at` does.
     pub(crate) expire_at: Option<u64>,
     /// `info` or `b64info`: shown to other clients in presence, join and leave messages and publications.
     pub(crate) info: Option<Payload>,
@@ -143,11 +143,13 @@ impl RegisteredClaims {
         self.channel.as_ref().is_some_and(|channel| !channel.is_empty())
     }
 
-    fn expire_at(&self) -> Option<u64> {
+    /// When the connection or subscription expires. The leeway applies to `exp`, as in the check of the token: a token
+    /// that is accepted after its `exp` must not be refused as expired afterwards.
+    fn expire_at(&self, leeway: u64) -> Option<u64> {
         match self.expire_at {
             Some(NumericDate(0)) => None,
             Some(NumericDate(expire_at)) => Some(expire_at),
-            None => self.exp.map(|exp| exp.0),
+            None => self.exp.map(|exp| exp.0.saturating_add(leeway)),
         }
     }
 }
@@ -200,7 +202,11 @@ struct BoolValue {
     value: bool,
 }
 
-pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> Result<ConnectionClaims, InvalidToken> {
+pub(super) fn connect_token(
+    registered: RegisteredClaims,
+    claims: &RawValue,
+    leeway: u64,
+) -> Result<ConnectionClaims, InvalidToken> {
     let claims: ConnectClaims = parse(claims)?;
     let mut subscriptions = BTreeMap::new();
     for (channel, options) in claims.subs.unwrap_or_default() {
@@ -213,7 +219,7 @@ pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> 
             .collect();
     }
     Ok(ConnectionClaims {
-        expire_at: registered.expire_at(),
+        expire_at: registered.expire_at(leeway),
         user: registered.sub.unwrap_or_default(),
         info: payload(claims.info, claims.b64info)?,
         meta: claims.meta,
@@ -224,10 +230,11 @@ pub(super) fn connect_token(registered: RegisteredClaims, claims: &RawValue) -> 
 pub(super) fn subscribe_token(
     registered: RegisteredClaims,
     claims: &RawValue,
+    leeway: u64,
 ) -> Result<SubscriptionClaims, InvalidToken> {
     let mut claims: SubscribeClaims = parse(claims)?;
     Ok(SubscriptionClaims {
-        expire_at: registered.expire_at(),
+        expire_at: registered.expire_at(leeway),
         user: registered.sub.unwrap_or_default(),
         channel: registered.channel.unwrap_or_default(),
         client: claims.client.take().filter(|client| !client.is_empty()),

@@ -39,7 +39,8 @@ options! {
         pub audience: Option<String> = None,
         /// Issuer that the `iss` claim must equal. By default `iss` is not checked.
         pub issuer: Option<String> = None,
-        /// Allowed clock skew for `exp` and `nbf`, in seconds. 0 by default.
+        /// Allowed clock skew for `exp` and `nbf`, in seconds. 0 by default. Connections and subscriptions also expire this
+        /// much later than `exp`.
         pub leeway_seconds: u64 = 0,
         /// Longest token in bytes; 16 KiB by default. A longer one is invalid, and is not decoded.
         pub size_max: usize as ByteSize = 16 * 1024,

@@ -150,7 +150,7 @@ impl Rules {
                 return Err(InvalidToken::HasChannel.into());
             }
             self.check_time(&registered, now)?;
-            Ok(claims::connect_token(registered, claims)?)
+            Ok(claims::connect_token(registered, claims, self.leeway)?)
         })
     }
 
@@ -162,7 +162,7 @@ impl Rules {
                 return Err(InvalidToken::NoChannel.into());
             }
             self.check_time(&registered, now)?;
-            Ok(claims::subscribe_token(registered, claims)?)
+            Ok(claims::subscribe_token(registered, claims, self.leeway)?)
         })
     }
 

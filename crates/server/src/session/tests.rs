@@ -107,8 +107,16 @@ fn with_options(change: impl FnOnce(&mut NamespaceOptions)) -> Config {
 
 /// The claims of a token, verified by a real verifier with a signature that is not checked.
 fn verify(claims: &str) -> (Result<Verified, TokenError>, Result<Verified, TokenError>) {
+    verify_with_leeway(claims, 0)
+}
+
+fn verify_with_leeway(
+    claims: &str,
+    leeway_seconds: u64,
+) -> (Result<Verified, TokenError>, Result<Verified, TokenError>) {
     use base64::Engine;
     let config = crate::auth::TokenConfig {
+        leeway_seconds,
         insecure_skip_signature_check: true,
         ..Default::default()
     };
@@ -259,6 +267,35 @@ fn a_connection_expires_25_seconds_after_its_token_unless_it_is_refreshed() {
     assert!(reply == r#"{"id":2,"refresh":{"expires":true,"ttl":60}}"#, "{reply}");
     client.wait(60 + 24).unwrap();
     assert_eq!(client.wait(1), Err(DisconnectCode::Expired));
+}
+
+#[test]
+fn a_token_within_the_leeway_connects_subscribes_and_refreshes() {
+    let leeway = 10;
+    let connection = format!(r#"{{"sub":"ada","exp":{}}}"#, UNIX - 5);
+    let subscription = format!(r#"{{"sub":"ada","channel":"$c","exp":{}}}"#, UNIX - 5);
+    let mut client = Client::opening();
+    let mut check = |frame: &str, token: Result<Verified, TokenError>, expect: &str| {
+        let reply = client.handle_token(frame, token).unwrap();
+        assert!(reply.starts_with(expect), "{frame}: {reply}");
+    };
+    let connect_token = || verify_with_leeway(&connection, leeway).0;
+    let subscribe_token = || verify_with_leeway(&subscription, leeway).1;
+    check(CONNECT, connect_token(), r#"{"id":1,"connect":{"client":"#);
+    let subscribe = r#"{"id":2,"subscribe":{"channel":"$c","token":"t"}}"#;
+    check(subscribe, subscribe_token(), "Subscribe");
+    let refresh = r#"{"id":3,"refresh":{"token":"t"}}"#;
+    check(refresh, connect_token(), r#"{"id":3,"refresh":{"expires":true,"ttl":5"#);
+    let refresh = r#"{"id":4,"sub_refresh":{"channel":"$c","token":"t"}}"#;
+    check(
+        refresh,
+        subscribe_token(),
+        r#"{"id":4,"sub_refresh":{"expires":true,"ttl":5"#,
+    );
+    // The claim `expire_at` is exact.
+    let claims = format!(r#"{{"sub":"ada","expire_at":{}}}"#, UNIX - 5);
+    let reply = Client::opening().handle_token(CONNECT, verify_with_leeway(&claims, leeway).0);
+    assert_eq!(reply.unwrap(), r#"{"id":1,"error":{"code":110,"message":"expired"}}"#);
 }
 
 #[test]

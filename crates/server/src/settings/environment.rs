@@ -105,9 +105,11 @@ fn path(name: &str, names: &[(String, String)]) -> Option<String> {
     // A namespace that is not in the file.
     let rest = lower.strip_prefix("namespaces_")?;
     let options = NamespaceOptions::default().options();
-    let mut parts = options
+    let parts = options
         .iter()
         .filter_map(|option| Some((rest.strip_suffix(option.name)?.strip_suffix('_')?, option.name)));
-    let (namespace, option) = parts.next().filter(|(namespace, _)| !namespace.is_empty())?;
+    // The longest: `recovery` is also the end of `force_recovery`.
+    let longest = parts.max_by_key(|(_, option)| option.len());
+    let (namespace, option) = longest.filter(|(namespace, _)| !namespace.is_empty())?;
     Some(format!("namespaces.{namespace}.{option}"))
 }

@@ -288,6 +288,27 @@ fn every_option_is_a_variable() {
 }
 
 #[test]
+fn a_variable_sets_every_option_of_a_namespace_that_the_file_does_not_have() {
+    let example = crate::config::NamespaceOptions {
+        publication_size_max: Some(1024),
+        publication_rate_max: Some(5),
+        ..crate::config::NamespaceOptions::open()
+    };
+    for option in example.options() {
+        let value = example
+            .get(option.name)
+            .unwrap_or_else(|| panic!("{} has no example", option.name));
+        let variable = format!("SOCKEYE_NAMESPACES_NEWS_{}", option.name.to_ascii_uppercase());
+        let mut settings = Settings::closed();
+        let applied = settings.apply_environment([(variable.clone(), value.trim_matches('"').to_owned())]);
+        assert_eq!(applied, Ok(()), "{variable}");
+        let names: Vec<_> = settings.namespaces.keys().collect();
+        assert_eq!(names, ["news"], "{variable}");
+        assert_eq!(settings.namespaces["news"].get(option.name), Some(value), "{variable}");
+    }
+}
+
+#[test]
 fn the_default_file_has_the_settings_without_a_file() {
     let file = Settings::default().to_toml();
     let mut settings = Settings::parse(&file).unwrap_or_else(|error| panic!("{error}\n{file}"));
