@@ -237,8 +237,11 @@ impl Node {
         {
             *self.hooks.write() = hooks.with_metrics(self.metrics.clone());
         }
-        // Also forgets the cached JWK sets.
-        *self.verifiers.write() = Arc::new(Verifiers::new(&config));
+        let tokens = |config: &Config| (config.tokens.clone(), config.subscription_tokens.clone());
+        // New verifiers have to fetch their JWK sets, which fails while the identity provider is not reachable.
+        if tokens(&config) != tokens(&self.config()) {
+            *self.verifiers.write() = Arc::new(Verifiers::new(&config));
+        }
         let config = Arc::new(config);
         let old = std::mem::replace(&mut *self.current.write(), config.clone());
         self.generation.fetch_add(1, Ordering::Release);

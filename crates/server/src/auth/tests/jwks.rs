@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::super::key_set::KeySet;
 use super::super::test_keys::*;
 use super::*;
+use crate::node::Node;
 
 /// A server of one answer, which counts requests.
 struct Provider {
@@ -161,6 +162,27 @@ async fn keys_are_fetched_once_and_kept() {
     let forged = check(&verifier, &format!("{message}.{signature}")).await;
     assert_eq!(forged, Err(InvalidToken::Signature.into()));
     assert_eq!(provider.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_keys_unless_the_settings_of_tokens_change() {
+    let set = ok(&json!({"keys": [jwk(RSA_JWK, json!({"kid": "r1"}))]}).to_string());
+    // The provider answers once, and is down afterwards.
+    let provider = Provider::start(move |count| (count == 0).then(|| set.clone())).await;
+    let mut settings = crate::Config {
+        tokens: config(&provider.url),
+        ..crate::Config::default()
+    };
+    let node = Node::new(settings.clone());
+    let check = async || check(node.verifiers().connections(), &token(Algorithm::RS256, "r1")).await;
+    assert_eq!(check().await, user());
+
+    settings.namespaces.clear();
+    node.reload(settings.clone());
+    assert_eq!((check().await, provider.requests()), (user(), 1));
+    settings.tokens.leeway_seconds = 5;
+    node.reload(settings);
+    assert_eq!((check().await, provider.requests()), (UNAVAILABLE, 2));
 }
 
 #[tokio::test]
