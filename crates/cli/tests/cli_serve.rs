@@ -194,7 +194,10 @@ async fn a_hangup_reloads_the_file_and_logs_what_changed() {
         response[9..12].to_owned()
     };
     assert_eq!(info("first").await, "200");
-    write("second", "drain = '7s'\n[namespaces.news]\nhistory_size = 3\n");
+    let certificate = Certificate::new();
+    let (cert, key) = (certificate.cert(), certificate.key());
+    let rest = format!("drain = '7s'\ntls_cert = '{cert}'\ntls_key = '{key}'\n[namespaces.news]\nhistory_size = 3\n");
+    write("second", &rest);
     server.signal(Signal::HUP);
     while info("second").await != "200" {
         tokio::task::yield_now().await;
@@ -211,6 +214,7 @@ async fn a_hangup_reloads_the_file_and_logs_what_changed() {
         "\"message\":\"reloaded: api_keys: changed\"",
         "\"message\":\"reloaded: added [namespaces.news]\"",
         "takes effect after a restart: drain: ",
+        "takes effect after a restart: tls_cert: unset -> ",
         "line 4: unknown key nonsense",
     ] {
         assert!(log.contains(part), "{part}: {log}");

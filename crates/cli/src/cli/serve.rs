@@ -1,5 +1,6 @@
 //! `sockeye serve`: the server of `sockeye-server`, configured by a file, environment variables and flags.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::options::Compression;
 use super::tls::server_config;
 use super::values::parse_listen;
 use super::{ConfigCommand, Failure, ServeOptions, announce, bind};
+use crate::escape::escape;
 use crate::platform::{Reloads, Signals};
 
 /// Serves until a signal arrives.
@@ -51,7 +53,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
             tokio::select! {
                 result = &mut serving => return Ok(result?),
                 _ = signals.next() => break,
-                () = reloads.next() => reload(options, &mut settings, &handle),
+                () = reloads.next() => reload(options, &mut settings, &handle, scheme == "https"),
             }
         }
         drop(stop);
@@ -97,8 +99,8 @@ pub(crate) fn log_format(options: &ServeOptions) -> LogFormat {
     load(options).map_or(LogFormat::Text, |settings| settings.program.log_format)
 }
 
-/// The beginnings of settings that a running server does not apply.
-const RESTART: [&str; 14] = [
+/// Settings that a running server does not apply. A `.` at the end stands for all settings of a table.
+const RESTART: [&str; 15] = [
     "allow_hosts",
     "allow_origins",
     "compression",
@@ -112,11 +114,34 @@ const RESTART: [&str; 14] = [
     "limits.message_size_max",
     "listen",
     "log_format",
+    "repair_journal",
     "timeouts.",
 ];
 
-/// Reads the settings again and applies them. If they are not valid, the old ones stay.
-fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_server::ServerHandle) {
+/// When a change takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Now,
+    /// For clients that connect from now on.
+    NewClients,
+    Restart,
+}
+
+/// Returns when a change of [`Settings::changes`] takes effect. A listener cannot change between TLS and plain TCP.
+fn effect(change: &str, changes_scheme: bool) -> Effect {
+    let path = change.split_once(": ").map_or("", |(path, _)| path);
+    let is_of = |setting: &&str| path == *setting || setting.ends_with('.') && path.starts_with(*setting);
+    match path {
+        "tls_cert" | "tls_key" if changes_scheme => Effect::Restart,
+        _ if RESTART.iter().any(is_of) => Effect::Restart,
+        "limits.queue_bytes_max" | "limits.connections_per_user_max" => Effect::NewClients,
+        _ => Effect::Now,
+    }
+}
+
+/// Reads the settings again and applies them. If they are not valid, the old ones stay. `is_tls` is whether the server
+/// was started with TLS.
+fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_server::ServerHandle, is_tls: bool) {
     let reloaded = load(options).and_then(|new| {
         let config = new.config().map_err(|error| failure(options, &error))?;
         let warnings = new.warnings(&config);
@@ -124,32 +149,34 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
         handle
             .reload(config)
             .map_err(|error| invalid(options, error.to_string()))?;
-        let has_tls = tls.is_some();
-        if let Some(tls) = tls {
+        let changes_scheme = tls.is_some() != is_tls;
+        if let Some(tls) = tls.filter(|_| is_tls) {
             handle.set_tls_config(tls);
         }
-        Ok((new, warnings, has_tls))
+        Ok((new, warnings, changes_scheme))
     });
     match reloaded {
         Err(error) => {
             let reason = error.message().unwrap_or_default();
             tracing::error!("the settings stay as they were: {reason}");
         }
-        Ok((new, warnings, has_tls)) => {
+        Ok((new, warnings, changes_scheme)) => {
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
             let changes = settings.changes(&new);
-            if has_tls {
+            let has_read_certificate = is_tls && !changes_scheme;
+            if has_read_certificate {
                 tracing::info!("reloaded: read the certificate again");
             }
             for change in &changes {
-                match RESTART.iter().any(|setting| change.starts_with(setting)) {
-                    true => tracing::warn!("takes effect after a restart: {change}"),
-                    false => tracing::info!("reloaded: {change}"),
+                match effect(change, changes_scheme) {
+                    Effect::Now => tracing::info!("reloaded: {change}"),
+                    Effect::NewClients => tracing::info!("reloaded for new clients: {change}"),
+                    Effect::Restart => tracing::warn!("takes effect after a restart: {change}"),
                 }
             }
-            if changes.is_empty() && !has_tls {
+            if changes.is_empty() && !has_read_certificate {
                 tracing::info!("reloaded: nothing changed");
             }
             *settings = new;
@@ -174,10 +201,8 @@ fn load(options: &ServeOptions) -> Result<Settings, Failure> {
             Settings::parse(&text).map_err(|error| failure(options, &error))?
         }
     };
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     settings
-        .apply_environment(variables)
+        .apply_environment(variables(std::env::vars_os())?)
         .map_err(|error| invalid_flag(&error))?;
     apply_flags(&mut settings, options).map_err(|error| invalid_flag(&error))?;
     settings.program.listen = parse_listen(&settings.program.listen).map_err(|advice| {
@@ -185,6 +210,26 @@ fn load(options: &ServeOptions) -> Result<Settings, Failure> {
         failure(options, &settings.error("listen", problem))
     })?;
     Ok(settings)
+}
+
+/// The variables that are text. Fails if one for this program is not.
+fn variables(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, Failure> {
+    let mut variables = Vec::new();
+    for (name, value) in all {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if !name.starts_with("SOCKEYE_") => {}
+            (Err(name), _) if !name.as_encoded_bytes().starts_with(b"SOCKEYE_") => {}
+            (name, _) => {
+                let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                return Err(Failure::Settings {
+                    source: String::new(),
+                    reason: format!("the variable {} is not valid UTF-8", escape(&name)),
+                });
+            }
+        }
+    }
+    Ok(variables)
 }
 
 fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), SettingsError> {
@@ -201,28 +246,33 @@ fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), Se
         }
     }
     let program = &mut settings.program;
-    for (setting, path) in [
-        (&mut program.data, &options.data),
-        (&mut program.tls_cert, &options.tls_cert),
-        (&mut program.tls_key, &options.tls_key),
+    let mut overridden = Vec::new();
+    for (name, setting, path) in [
+        ("data", &mut program.data, &options.data),
+        ("tls_cert", &mut program.tls_cert, &options.tls_cert),
+        ("tls_key", &mut program.tls_key, &options.tls_key),
     ] {
         if let Some(path) = path {
             *setting = Some(path.clone());
+            overridden.push(name);
         }
     }
     if !options.api_keys.is_empty() {
         program.api_keys = options.api_keys.iter().map(|key| key.as_str().into()).collect();
+        overridden.push("api_keys");
     }
-    for (setting, values) in [
-        (&mut program.allow_origins, &options.origins),
-        (&mut program.allow_hosts, &options.hosts),
+    for (name, setting, values) in [
+        ("allow_origins", &mut program.allow_origins, &options.origins),
+        ("allow_hosts", &mut program.allow_hosts, &options.hosts),
     ] {
         if !values.is_empty() {
             setting.clone_from(values);
+            overridden.push(name);
         }
     }
     if let Some(drain) = options.drain {
         program.drain = drain;
+        overridden.push("drain");
     }
     if let Some(compression) = options.compression {
         let mode = match compression {
@@ -237,12 +287,18 @@ fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), Se
         settings.limits.client_info_size_max = size(bytes);
         let publication_size_max = settings.limits.publication_size_max;
         settings.limits.set_publication_size_max(publication_size_max);
+        overridden.push("limits.client_info_size_max");
     }
     if let Some(bytes) = options.max_publication_size {
         settings.limits.set_publication_size_max(size(bytes));
+        overridden.push("limits.publication_size_max");
     }
     if let Some(bytes) = options.max_message_size {
         settings.limits.message_size_max = size(bytes);
+        overridden.push("limits.message_size_max");
+    }
+    for name in overridden {
+        settings.overridden(name);
     }
     Ok(())
 }
@@ -290,16 +346,18 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn config_of(options: &[&str]) -> Result<Config, String> {
+    fn options(options: &[&str]) -> ServeOptions {
         let line = [&["sockeye", "serve"], options].concat();
         match CommandLine::try_parse_from(line).unwrap().command {
-            Command::Serve(options) => {
-                let mut settings = Settings::default();
-                apply_flags(&mut settings, &options).map_err(|error| error.to_string())?;
-                settings.config().map_err(|error| error.to_string())
-            }
+            Command::Serve(options) => *options,
             other => panic!("not serve: {other:?}"),
         }
+    }
+
+    fn config_of(flags: &[&str]) -> Result<Config, String> {
+        let mut settings = Settings::default();
+        apply_flags(&mut settings, &options(flags)).map_err(|error| error.to_string())?;
+        settings.config().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -329,6 +387,82 @@ mod tests {
         }
         let small = config_of(&["--max-message-size=32KiB"]).unwrap_err();
         assert!(small.contains("limits.publication_size_max"), "{small}");
+    }
+
+    #[test]
+    fn an_error_in_a_flag_does_not_name_the_line_of_the_file_that_it_overrides() {
+        let file = "allow_origins = ['https://a.example']\nallow_hosts = ['a.example']\n\
+                    [limits]\nmessage_size_max = '1MiB'";
+        for (option, expect) in [
+            ("--allow-origin=nonsense", "allow_origins has"),
+            ("--allow-host=a b", "allow_hosts has"),
+            ("--max-message-size=1", "limits.publication_size_max is"),
+        ] {
+            let mut settings = Settings::parse(file).unwrap();
+            apply_flags(&mut settings, &options(&[option])).unwrap();
+            let error = settings.config().unwrap_err();
+            assert!(
+                error.line().is_none() && error.to_string().starts_with(expect),
+                "{option}: {error}"
+            );
+        }
+        let mut settings = Settings::parse("engine = 'redis://127.0.0.1'\ndata = '/here'").unwrap();
+        apply_flags(&mut settings, &options(&["--data=/elsewhere"])).unwrap();
+        let error = settings.config().unwrap_err();
+        assert!(error.line().is_none(), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_not_text_is_an_error_only_for_this_program() {
+        use std::os::unix::ffi::OsStringExt;
+        let text = |text: &[u8]| OsString::from_vec(text.to_vec());
+        let read = |name: &[u8], value: &[u8]| {
+            let all = [(text(b"PATH"), text(b"/bin")), (text(name), text(value))];
+            variables(all.into_iter()).map_err(|failure| failure.message().unwrap_or_default().to_string())
+        };
+        assert_eq!(read(b"OTHER", b"\xff").unwrap().len(), 1);
+        assert_eq!(read(b"\xff", b"1").unwrap().len(), 1);
+        assert_eq!(read(b"SOCKEYE_DATA", b"/srv").unwrap().len(), 2);
+        assert_eq!(
+            read(b"SOCKEYE_DATA", b"/srv/\xff").unwrap_err(),
+            "the variable SOCKEYE_DATA is not valid UTF-8"
+        );
+        assert!(read(b"SOCKEYE_\xff", b"1").is_err());
+    }
+
+    #[test]
+    fn the_log_of_a_reload_says_when_a_change_takes_effect() {
+        let effect_of = |from: &str, to: &str, changes_scheme| {
+            let changes = Settings::parse(from).unwrap().changes(&Settings::parse(to).unwrap());
+            assert_eq!(changes.len(), 1, "{changes:?}");
+            effect(&changes[0], changes_scheme)
+        };
+        for (from, to, expect) in [
+            ("engine = 'redis://a'", "engine = 'redis://b'", Effect::Restart),
+            ("", "repair_journal = true", Effect::Restart),
+            ("", "[timeouts]\npong = '7s'", Effect::Restart),
+            ("", "[limits]\nqueue_bytes_max = '2MiB'", Effect::NewClients),
+            ("", "[limits]\nchannels_per_client_max = 5", Effect::Now),
+            ("", "[namespaces.drain]", Effect::Now),
+            ("api_keys = ['a']", "api_keys = ['b']", Effect::Now),
+        ] {
+            assert_eq!(effect_of(from, to, false), expect, "{from:?} -> {to:?}");
+        }
+        for (from, to) in [("", "tls_cert = 'a'"), ("tls_cert = 'a'", "")] {
+            assert_eq!(effect_of(from, to, true), Effect::Restart);
+        }
+        assert_eq!(effect_of("tls_cert = 'a'", "tls_cert = 'b'", false), Effect::Now);
+    }
+
+    #[test]
+    fn the_documentation_lists_what_needs_a_restart() {
+        let page = include_str!("../../../../docs/server/operating.md");
+        let (_, section) = page.split_once("\n## Changing settings").unwrap();
+        let (_, list) = section.split_once("These take effect after a restart: ").unwrap();
+        let (list, _) = list.split_once(";").unwrap();
+        let documented: Vec<_> = list.split('`').skip(1).step_by(2).collect();
+        assert_eq!(documented, RESTART.map(|setting| setting.trim_end_matches('.')));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Options with a name: read from TOML, from environment variables and from flags, and described for the reference.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub(crate) struct OptionInfo {
 }
 
 /// A group of options: a table of the configuration file.
-pub(crate) trait Options {
+pub(crate) trait Options: Any {
     /// The descriptions of all options.
     fn options(&self) -> &'static [OptionInfo];
 
@@ -31,6 +32,10 @@ pub(crate) trait Options {
 
     /// The value of an option in TOML; `None` if it has none.
     fn get(&self, name: &str) -> Option<String>;
+
+    /// Whether the option has the same value in another group of the same type. Compares secrets, which
+    /// [`get`](Self::get) does not show.
+    fn is_same(&self, name: &str, other: &dyn Options) -> bool;
 }
 
 /// The value of an option, before it is interpreted.
@@ -497,6 +502,17 @@ macro_rules! options {
                 match name {
                     $(stringify!($field) => <options!(@format $($format)?) as Format<$type>>::write(&self.$field),)*
                     _ => None,
+                }
+            }
+
+            fn is_same(&self, name: &str, other: &dyn $crate::config::options::Options) -> bool {
+                let other: &dyn std::any::Any = other;
+                let Some(other) = other.downcast_ref::<Self>() else {
+                    return false;
+                };
+                match name {
+                    $(stringify!($field) => self.$field == other.$field,)*
+                    _ => true,
                 }
             }
         }

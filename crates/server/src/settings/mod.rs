@@ -128,6 +128,12 @@ impl Settings {
         self.set_value(path, Value::Text(value), None)
     }
 
+    /// Forgets the line of the file that set an option, such as `limits.connections_max`, because a flag has overridden
+    /// its field: an error in it does not name the line any more.
+    pub fn overridden(&mut self, path: &str) {
+        self.lines.remove(path);
+    }
+
     /// Returns the configuration of the library.
     ///
     /// # Errors

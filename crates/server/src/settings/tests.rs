@@ -318,10 +318,11 @@ fn the_default_file_has_the_settings_without_a_file() {
 
 #[test]
 fn changes_are_listed_without_secrets() {
-    let old = "api_keys = ['old']\n[limits]\nconnections_max = 5\n[console]\npassword='old'\n[namespaces.a]";
+    let old = "api_keys = ['old']\nengine = 'redis://old'\n[limits]\nconnections_max = 5\n[console]\npassword='old'\n[namespaces.a]\n\
+               [subscription_tokens]\nhmac_secret='old'";
     let old = Settings::parse(old).unwrap();
-    let new = "api_keys = ['new']\n[limits]\nconnections_max = 6\n[console]\npassword='new'\n[namespaces.b]\n\
-               [tokens]\nhmac_secret='s'";
+    let new = "api_keys = ['new']\nengine = 'redis://new'\n[limits]\nconnections_max = 6\n[console]\npassword='new'\n[namespaces.b]\n\
+               [tokens]\nhmac_secret='new'\n[subscription_tokens]\nhmac_secret='new'";
     let new = Settings::parse(new).unwrap();
     let changes = old.changes(&new);
     for expect in [
@@ -329,7 +330,9 @@ fn changes_are_listed_without_secrets() {
         "limits.connections_max: 5 -> 6",
         "added [namespaces.b]",
         "removed [namespaces.a]",
-        "tokens: the secrets changed",
+        "tokens.hmac_secret: unset -> \"...\"",
+        "subscription_tokens.hmac_secret: changed",
+        "engine: changed",
         "console.password: changed",
     ] {
         assert!(changes.contains(&expect.to_owned()), "{expect}: {changes:?}");
