@@ -166,10 +166,40 @@ async fn the_api_takes_the_key_of_a_flag() {
 async fn check_reads_the_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sockeye.toml");
-    std::fs::write(&path, "tls_cert = '/none.pem'\ntls_key = '/none.key'\n").unwrap();
-    let outcome = cli_support::run(&["serve", "--config", path.to_str().unwrap(), "--check"], b"").await;
-    assert_ne!(outcome.code, Some(0));
-    assert!(outcome.stderr.contains("/none"), "{}", outcome.stderr);
+    let (first, second) = (Certificate::new(), Certificate::new());
+    let none = "/none.pem".to_owned();
+    for (cert, key, expect) in [
+        (
+            &none,
+            &first.key(),
+            "sockeye.toml: line 2: tls_cert /none.pem: ".to_owned(),
+        ),
+        (
+            &first.cert(),
+            &none,
+            "sockeye.toml: line 3: tls_key /none.pem: ".to_owned(),
+        ),
+        (
+            &first.cert(),
+            &second.key(),
+            format!(
+                "sockeye.toml: line 2: tls_cert {}: does not match the key in ",
+                first.cert()
+            ),
+        ),
+    ] {
+        std::fs::write(&path, format!("\ntls_cert = '{cert}'\ntls_key = '{key}'\n")).unwrap();
+        let outcome = cli_support::run(&["serve", "--config", path.to_str().unwrap(), "--check"], b"").await;
+        assert_eq!(outcome.code, Some(1));
+        assert!(outcome.stderr.contains(&expect), "{}", outcome.stderr);
+    }
+    let options = ["serve", "--check", "--tls-cert", "/none.pem", "--tls-key", "/none.key"];
+    let outcome = cli_support::run(&options, b"").await;
+    assert!(
+        outcome.stderr.contains("/none.pem: ") && !outcome.stderr.contains("line"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     let mut settings = load(options)?;
     let config = settings.config().map_err(|error| failure(options, &error))?;
     if options.check {
-        tls_config(&settings)?;
+        tls_config(options, &settings)?;
         return check(options, &settings, &config);
     }
     for warning in settings.warnings(&config) {
@@ -34,7 +34,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
         let mut reloads = Reloads::new()?;
         let listener = TcpListener::from_std(listener)?;
         let mut builder = Server::builder().config(config);
-        let tls = tls_config(&settings)?;
+        let tls = tls_config(options, &settings)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         if let Some(tls) = tls {
             builder = builder.tls_config(tls);
@@ -145,7 +145,7 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
     let reloaded = load(options).and_then(|new| {
         let config = new.config().map_err(|error| failure(options, &error))?;
         let warnings = new.warnings(&config);
-        let tls = tls_config(&new)?;
+        let tls = tls_config(options, &new)?;
         handle
             .reload(config)
             .map_err(|error| invalid(options, error.to_string()))?;
@@ -184,12 +184,22 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
     }
 }
 
-/// Reads the certificate and its key.
-fn tls_config(settings: &Settings) -> Result<Option<Arc<rustls::ServerConfig>>, Failure> {
-    match (&settings.program.tls_cert, &settings.program.tls_key) {
-        (Some(cert), Some(key)) => server_config(cert, key).map(Some),
-        _ => Ok(None),
-    }
+/// Reads the certificate and its key. An error names the line of the file, if the file sets the path.
+fn tls_config(options: &ServeOptions, settings: &Settings) -> Result<Option<Arc<rustls::ServerConfig>>, Failure> {
+    let (Some(cert), Some(key)) = (&settings.program.tls_cert, &settings.program.tls_key) else {
+        return Ok(None);
+    };
+    server_config(cert, key).map(Some).map_err(|failure| match failure {
+        Failure::TlsFile { path, reason } => {
+            let option = if path == *cert { "tls_cert" } else { "tls_key" };
+            let error = settings.error(option, format_args!("{}: {reason}", path.display()));
+            match error.line() {
+                Some(_) => invalid(options, error.to_string()),
+                None => Failure::TlsFile { path, reason },
+            }
+        }
+        other => other,
+    })
 }
 
 /// Reads the file, the environment and the flags.
