@@ -239,7 +239,14 @@ impl HttpService {
         if let Err(refusal) = self.dry_run_handshake(&request, origin.as_ref()) {
             return (self.refuse(&refusal, context).map(Body::Left), false);
         }
-        let (mut response, is_stream) = self.node.sessions().respond(request, &self.node, context, permit).await;
+        let admitted = match transports::opens_session(&request) {
+            true => self.admit_handshake(context),
+            false => Ok(()),
+        };
+        let (mut response, is_stream) = match admitted {
+            Err(after) => (too_many_handshakes(after).map(Body::Left), false),
+            Ok(()) => self.node.sessions().respond(request, &self.node, context, permit).await,
+        };
         if let Some(origin) = origin {
             let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -345,23 +352,26 @@ impl HttpService {
         response
     }
 
-    fn upgrade<B>(&self, request: &mut ::http::Request<B>, context: &RequestContext, permit: &Permit) -> Response {
-        let Some(arrival) = self.node.arrive() else {
-            return self.refuse_draining(context);
-        };
+    /// Admits a new client within the rate of handshakes.
+    ///
+    /// # Errors
+    /// Returns the time after which it would be admitted.
+    fn admit_handshake(&self, context: &RequestContext) -> Result<(), Duration> {
         let rate_max = self.node.config().limits.handshakes_per_second_max;
-        if let Err(after) = self.node.admit_handshake(rate_max) {
+        self.node.admit_handshake(rate_max).inspect_err(|_| {
             self.node.metrics().refusal("rate");
             self.log_refusal(context, StatusCode::SERVICE_UNAVAILABLE, || {
                 format!("limits.handshakes_per_second_max ({rate_max}) is exceeded")
             });
-            let mut response = text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many handshakes; try again later\n",
-            );
-            let seconds = after.as_secs() + 1;
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-            return response;
+        })
+    }
+
+    fn upgrade<B>(&self, request: &mut ::http::Request<B>, context: &RequestContext, permit: &Permit) -> Response {
+        let Some(arrival) = self.node.arrive() else {
+            return self.refuse_draining(context);
+        };
+        if let Err(after) = self.admit_handshake(context) {
+            return too_many_handshakes(after);
         }
         let (server, pinged_by) = match wants_ping_frames(request.uri().query()) {
             true => (&self.pinging_server, PingedBy::Frames),
@@ -609,6 +619,17 @@ fn bad_host() -> Response {
     // A body is not read.
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+/// The response to a client over the rate of handshakes.
+fn too_many_handshakes(after: Duration) -> Response {
+    let mut response = text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many handshakes; try again later\n",
+    );
+    let seconds = after.as_secs() + 1;
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     response
 }
 

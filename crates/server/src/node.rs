@@ -346,7 +346,7 @@ impl Node {
         &self.connection_limiter
     }
 
-    /// Admits a WebSocket handshake within a number per second.
+    /// Admits a new client, over WebSocket or another transport, within a number per second.
     ///
     /// # Errors
     /// Returns the time after which it would be admitted.

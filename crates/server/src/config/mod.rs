@@ -452,8 +452,8 @@ options! {
         /// Maximum number of open connections of one IP address. Further connections are answered with 503 and closed.
         /// Behind a proxy, all clients have the address of the proxy.
         pub connections_per_address_max: usize = 100_000,
-        /// Maximum number of WebSocket handshakes per second; bursts of two seconds' worth are allowed. Beyond it,
-        /// clients get 503 with `Retry-After`.
+        /// Maximum number of new clients per second: WebSocket handshakes, and requests that open SSE or HTTP
+        /// streaming. Bursts of two seconds' worth are allowed. Beyond it, clients get 503 with `Retry-After`.
         pub handshakes_per_second_max: u32 = 10_000,
         /// Maximum number of connections of one user; further clients are disconnected with 3504. Anonymous clients are
         /// not limited by it.

@@ -129,6 +129,14 @@ async fn a_handshake_over_the_rate_gets_503_with_retry_after() {
     let after = response.headers().get("retry-after").unwrap();
     let after: u64 = after.to_str().unwrap().parse().unwrap();
     assert!((1..=2).contains(&after), "{after}");
+    // The other transports open sessions, too.
+    for path in ["/connection/sse?cf_connect=%7B%7D", "/connection/http_stream"] {
+        let response = server.get(path).await;
+        assert_eq!(status(&response), "503", "{path}");
+        assert!(response.contains("retry-after: "), "{response}");
+    }
+    let commands = server.get("/emulation").await;
+    assert_eq!(status(&commands), "405", "{commands}");
     // Other requests are not handshakes.
     assert_eq!(status(&server.get("/health/live").await), "200");
 }

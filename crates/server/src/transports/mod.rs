@@ -66,6 +66,11 @@ pub(crate) fn is_path(path: &str) -> bool {
     matches!(path, SSE | HTTP_STREAM | EMULATION)
 }
 
+/// Whether a request for a path of this module opens a session, unless it is refused.
+pub(crate) fn opens_session(request: &Request) -> bool {
+    request.uri().path() != EMULATION && request.method() != Method::OPTIONS
+}
+
 impl Sessions {
     /// Responds to a request whose origin is allowed. Returns whether the response is a stream.
     pub(crate) async fn respond(
