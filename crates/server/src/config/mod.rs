@@ -190,7 +190,8 @@ impl Config {
     }
 
     /// Lists what [`check`](Self::check) allows although it is probably a mistake: secrets that are short enough to be
-    /// guessed, and values without effect.
+    /// guessed, values without effect, and
+    /// authentication that is switched off.
     ///
     /// ```
     /// let mut config = sockeye_server::Config::default();
@@ -200,7 +201,27 @@ impl Config {
     /// ```
     pub fn warnings(&self) -> Vec<ConfigError> {
         let mut warnings = Vec::new();
+        for (field, is_set, effect) in [
+            ("insecure_api", self.insecure_api, "may call the HTTP API"),
+            (
+                "insecure_clients",
+                self.insecure_clients,
+                "may do everything in every channel",
+            ),
+        ] {
+            if is_set {
+                let problem = format!("is true: everyone who can reach the server {effect}; for development only");
+                warnings.push(ConfigError::new(field, problem));
+            }
+        }
         for (table, tokens) in self.token_tables() {
+            if tokens.insecure_skip_signature_check {
+                let problem = "is true: everyone can impersonate every user; for development only";
+                warnings.push(ConfigError::new(
+                    format!("{table}.insecure_skip_signature_check"),
+                    problem,
+                ));
+            }
             for (option, secret) in [
                 ("hmac_secret", &tokens.hmac_secret),
                 ("hmac_previous_secret", &tokens.hmac_previous_secret),
@@ -264,30 +285,102 @@ impl Config {
         without_name.chain(named.map(|(name, options)| (format!("namespaces.{name}"), options)))
     }
 
-    /// Checks that no limit is zero that would exclude everybody.
+    /// Checks that no limit or timeout is zero with which clients could not connect or nothing would work.
     fn check_minima(&self) -> Result<(), ConfigError> {
-        let limits = &self.limits;
+        // Without `..`, so that every new field is decided on.
+        let Limits {
+            connections_max,
+            connections_per_address_max,
+            handshakes_per_second_max,
+            connections_per_user_max,
+            api_request_size_max,
+            // At least as large as a publication: see `check_sizes`.
+            message_size_max: _,
+            publication_size_max,
+            commands_per_second_max,
+            channels_per_client_max,
+            // Zero is valid: clients send no information about themselves.
+            client_info_size_max: _,
+            // At least twice as large as a publication: see `check_sizes`.
+            queue_bytes_max: _,
+            // Larger than the history of a channel, if there are histories: see `check_sizes`.
+            reply_size_max: _,
+            // Zero is valid: no channel lists its clients.
+            presence_clients_max: _,
+            history_bytes_per_channel_max,
+            history_bytes_max,
+        } = self.limits;
+        let has_history = self.channel_tables().any(|(_, options)| options.has_history());
+        let history = |bytes| if has_history { bytes } else { 1 };
+        let hooks = &self.hooks;
         for (field, value) in [
-            ("limits.connections_max", limits.connections_max),
-            ("limits.connections_per_address_max", limits.connections_per_address_max),
-            ("limits.connections_per_user_max", limits.connections_per_user_max),
+            ("limits.connections_max", connections_max),
+            ("limits.connections_per_address_max", connections_per_address_max),
+            ("limits.connections_per_user_max", connections_per_user_max),
+            ("limits.handshakes_per_second_max", handshakes_per_second_max as usize),
+            ("limits.commands_per_second_max", commands_per_second_max as usize),
+            ("limits.api_request_size_max", api_request_size_max),
+            ("limits.publication_size_max", publication_size_max),
+            ("limits.channels_per_client_max", channels_per_client_max),
             (
-                "limits.handshakes_per_second_max",
-                limits.handshakes_per_second_max as usize,
+                "limits.history_bytes_per_channel_max",
+                history(history_bytes_per_channel_max),
             ),
-            (
-                "limits.commands_per_second_max",
-                limits.commands_per_second_max as usize,
-            ),
+            ("limits.history_bytes_max", history(history_bytes_max)),
+            ("hooks.concurrency_max", hooks.concurrency_max),
+            ("hooks.rpc_per_client_max", hooks.rpc_per_client_max),
+            ("hooks.failures_max", hooks.failures_max as usize),
         ] {
             if value == 0 {
                 return Err(ConfigError::new(field, "is 0, but must be at least 1"));
             }
         }
+        for (table, tokens) in self.token_tables() {
+            if tokens.size_max == 0 {
+                let problem = "is 0, but must be at least 1";
+                return Err(ConfigError::new(format!("{table}.size_max"), problem));
+            }
+        }
+        self.check_times()?;
         for (path, options) in self.channel_tables() {
             if options.publication_rate_max == Some(0) {
                 let problem = "is 0, but must be at least 1; allow_publish = \"nobody\" forbids publishing";
                 return Err(ConfigError::new(format!("{path}.publication_rate_max"), problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that no timeout expires at once.
+    fn check_times(&self) -> Result<(), ConfigError> {
+        let Timeouts {
+            request_head,
+            http_connection,
+            connect,
+            ping_interval,
+            pong,
+            position_check,
+            write,
+            close,
+            // Zero is valid: all clients are disconnected at once.
+            drain: _,
+            // Longer than `drain`: see `check`.
+            shutdown: _,
+        } = self.timeouts;
+        for (field, time) in [
+            ("timeouts.request_head", request_head),
+            ("timeouts.http_connection", http_connection),
+            ("timeouts.connect", connect),
+            ("timeouts.ping_interval", ping_interval),
+            ("timeouts.pong", pong),
+            ("timeouts.position_check", position_check),
+            ("timeouts.write", write),
+            ("timeouts.close", close),
+            ("hooks.timeout", self.hooks.timeout),
+            ("console.session_lifetime", self.console.session_lifetime),
+        ] {
+            if time.is_zero() {
+                return Err(ConfigError::new(field, "is 0, but must be longer"));
             }
         }
         Ok(())
@@ -708,6 +801,51 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_or_timeout_of_zero_is_an_error_where_nothing_would_work() {
+        use options::{OptionInfo, Options, Value};
+        let names = |options: &'static [OptionInfo]| options.iter().map(|option| option.name);
+        let sizes = ["client_info_size_max", "presence_clients_max"];
+        // Their error names another option: the relation to it.
+        let related = ["message_size_max", "queue_bytes_max", "reply_size_max"];
+        for name in names(Limits::default().options()) {
+            let mut config = Config::default();
+            config.limits.set(name, Value::Text("0")).unwrap();
+            match config.check() {
+                Ok(()) => assert!(sizes.contains(&name), "{name}"),
+                Err(error) if related.contains(&name) => {
+                    assert!(error.field().starts_with("limits."), "{name}: {error}")
+                }
+                Err(error) => assert_eq!(error.to_string(), format!("limits.{name} is 0, but must be at least 1")),
+            }
+        }
+        for name in names(Timeouts::default().options()) {
+            let mut config = Config::default();
+            config.timeouts.set(name, Value::Text("0")).unwrap();
+            let error = config.check().unwrap_err().to_string();
+            assert_eq!(error, format!("timeouts.{name} is 0, but must be longer"));
+        }
+        for name in ["timeout", "concurrency_max", "rpc_per_client_max", "failures_max"] {
+            let mut config = Config::default();
+            config.hooks.set(name, Value::Text("0")).unwrap();
+            assert_eq!(config.check().unwrap_err().field(), format!("hooks.{name}"));
+        }
+        let set_size = |config: &mut Config| {
+            config.subscription_tokens = Some(TokenConfig {
+                size_max: 0,
+                ..TokenConfig::default()
+            });
+        };
+        check(
+            set_size,
+            Err("subscription_tokens.size_max is 0, but must be at least 1"),
+        );
+        check(
+            |config| config.console.session_lifetime = Duration::ZERO,
+            Err("console.session_lifetime is 0, but must be longer"),
+        );
+    }
+
+    #[test]
     fn probable_mistakes_are_reported() {
         let warnings = |change: &dyn Fn(&mut Config)| {
             let mut config = Config::default();
@@ -719,6 +857,20 @@ mod tests {
         let secret = |len: usize| move |config: &mut Config| config.tokens.hmac_secret = Some("s".repeat(len).into());
         assert_eq!(warnings(&secret(32)), Vec::<String>::new());
         assert!(warnings(&secret(31))[0].starts_with("tokens.hmac_secret has 31 bytes; RFC 7518"));
+        let insecure = |config: &mut Config| {
+            config.insecure_api = true;
+            config.insecure_clients = true;
+            config.tokens.insecure_skip_signature_check = true;
+        };
+        assert_eq!(
+            warnings(&insecure),
+            [
+                "insecure_api is true: everyone who can reach the server may call the HTTP API; for development only",
+                "insecure_clients is true: everyone who can reach the server may do everything in every channel; for \
+                 development only",
+                "tokens.insecure_skip_signature_check is true: everyone can impersonate every user; for development only",
+            ]
+        );
         let password = |config: &mut Config| config.console.password = Some("open sesame".into());
         assert_eq!(
             warnings(&password),

@@ -154,13 +154,16 @@ async fn a_reload_applies_to_connected_clients() {
 
     handle
         .reload(config(|config| {
-            config.limits.channels_per_client_max = 0;
+            config.limits.channels_per_client_max = 1;
             config.namespaces.clear();
         }))
         .unwrap();
-    client.send(r#"{"id":2,"subscribe":{"channel":"room"}}"#).await.unwrap();
-    let reply = timeout(TIMEOUT, client.recv()).await.unwrap().unwrap().unwrap();
-    assert!(reply.as_text().unwrap().contains("\"code\":106"), "{reply:?}");
+    for (id, channel, expect) in [(2, "room", "\"subscribe\":"), (3, "room2", "\"code\":106")] {
+        let subscribe = format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}"}}}}"#);
+        client.send(subscribe).await.unwrap();
+        let reply = timeout(TIMEOUT, client.recv()).await.unwrap().unwrap().unwrap();
+        assert!(reply.as_text().unwrap().contains(expect), "{reply:?}");
+    }
     let publication = crate::PublishOptions::new("1");
     let error = handle.publish("chat:x", publication).await.unwrap_err();
     assert_eq!(error, crate::codes::ErrorCode::UnknownChannel);

@@ -239,11 +239,17 @@ fn an_error_of_a_variable_has_no_line_of_the_file() {
 
 #[test]
 fn warnings_have_the_line_of_the_file() {
-    let settings = Settings::parse("[tokens]\nhmac_secret = 'short'\n[namespaces.a]\nhistory_size = 5000").unwrap();
+    let settings = Settings::parse(
+        "insecure_api = true\n[tokens]\nhmac_secret = 'short'\ninsecure_skip_signature_check = true\n\
+         [namespaces.a]\nhistory_size = 5000",
+    )
+    .unwrap();
     let warnings = settings.warnings(&settings.config().unwrap());
     let starts = [
-        "line 2: tokens.hmac_secret has 5 bytes",
-        "line 4: namespaces.a.history_size is 5000",
+        "line 1: insecure_api is true",
+        "line 4: tokens.insecure_skip_signature_check is true",
+        "line 3: tokens.hmac_secret has 5 bytes",
+        "line 6: namespaces.a.history_size is 5000",
     ];
     assert_eq!(warnings.len(), starts.len());
     for (warning, start) in warnings.iter().zip(starts) {
