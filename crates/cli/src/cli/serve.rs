@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sockeye_server::settings::{LogFormat, Settings, SettingsError};
@@ -45,7 +46,11 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
             _ => error.into(),
         })?;
         let handle = server.handle();
-        announce(&format!("{scheme}://{}/", listener.local_addr()?));
+        let address = listener.local_addr()?;
+        if let Some(warning) = open_to_all(options, &settings, address) {
+            tracing::warn!("{warning}");
+        }
+        announce(&format!("{scheme}://{address}/"));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = server.with_shutdown(async { drop(stopped.await) }).serve(listener);
         let mut serving = std::pin::pin!(serving);
@@ -71,6 +76,11 @@ fn check(options: &ServeOptions, settings: &Settings, config: &Config) -> Result
     for warning in settings.warnings(config) {
         let _ = writeln!(report, "{source}: warning: {warning}");
     }
+    if let Ok(address) = settings.program.listen.parse()
+        && let Some(warning) = open_to_all(options, settings, address)
+    {
+        let _ = writeln!(report, "{source}: warning: {warning}");
+    }
     if let Some(journal) = &config.journal {
         let found = journal
             .check()
@@ -85,6 +95,16 @@ fn check(options: &ServeOptions, settings: &Settings, config: &Config) -> Result
     }
     let _ = writeln!(report, "{source}: no errors");
     print(&report)
+}
+
+/// The warning about a server without a file that others can reach, as in a container.
+fn open_to_all(options: &ServeOptions, settings: &Settings, address: SocketAddr) -> Option<String> {
+    let is_open = options.config.is_none() && settings.program.anonymous;
+    (is_open && !address.ip().is_loopback()).then(|| {
+        format!(
+            "without a file everything is open to everyone who can reach {address}; a file (--config) sets permissions"
+        )
+    })
 }
 
 /// Executes `sockeye config`.
@@ -439,6 +459,19 @@ mod tests {
             "the variable SOCKEYE_DATA is not valid UTF-8"
         );
         assert!(read(b"SOCKEYE_\xff", b"1").is_err());
+    }
+
+    #[test]
+    fn a_server_without_a_file_warns_if_others_can_reach_it() {
+        let warns = |flags: &[&str], anonymous: &str, address: &str| {
+            let mut settings = Settings::default();
+            settings.set("anonymous", anonymous).unwrap();
+            open_to_all(&options(flags), &settings, address.parse().unwrap()).is_some()
+        };
+        assert!(warns(&[], "true", "0.0.0.0:8080") && warns(&[], "true", "[2001:db8::1]:80"));
+        assert!(!warns(&[], "true", "127.0.0.1:8080") && !warns(&[], "true", "[::1]:8080"));
+        assert!(!warns(&[], "false", "0.0.0.0:8080"));
+        assert!(!warns(&["--config=sockeye.toml"], "true", "0.0.0.0:8080"));
     }
 
     #[test]

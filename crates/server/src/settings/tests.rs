@@ -380,6 +380,27 @@ fn the_log_has_a_folder_and_a_policy() {
     assert!(error.to_string().starts_with("line 2: fsync"), "{error}");
 }
 
+#[test]
+fn the_unit_and_the_image_keep_a_log_that_an_engine_replaces() {
+    let data = ("SOCKEYE_DATA".to_owned(), "/var/lib/sockeye".to_owned());
+    for file in [
+        include_str!("../../../../docs/server/sockeye.service"),
+        include_str!("../../../../Dockerfile"),
+    ] {
+        assert!(file.contains(&format!("{}={}\n", data.0, data.1)), "{file}");
+        assert!(file.contains("SOCKEYE_DATA= "), "{file}");
+    }
+    let config = |variables: &[(String, String)]| {
+        let mut settings = Settings::parse("engine = 'redis://127.0.0.1'").unwrap();
+        settings.apply_environment(variables.iter().cloned()).unwrap();
+        settings.config()
+    };
+    assert!(config(std::slice::from_ref(&data)).is_err());
+    // A later value of the same variable replaces an earlier one.
+    let none = (data.0, String::new());
+    assert!(config(&[none]).is_ok());
+}
+
 /// The file of the quick start passes the check, and systemd accepts the unit where systemd is installed.
 #[test]
 fn the_files_of_the_documentation_are_valid() {
@@ -397,6 +418,8 @@ fn the_files_of_the_documentation_are_valid() {
     assert!(count >= 3, "{count} files");
 
     let unit = include_str!("../../../../docs/server/sockeye.service");
+    // The user of DynamicUser=yes could read neither a file with secrets nor the key of the certificate.
+    assert!(unit.contains("\nUser=sockeye\nGroup=sockeye\n") && !unit.contains("DynamicUser"));
     // The program is not installed here.
     let unit = unit.replace("/usr/local/bin/sockeye", "/bin/true");
     let folder = tempfile::tempdir().unwrap();
