@@ -184,7 +184,7 @@ impl Config {
         drop(tables);
         if pong >= ping_interval {
             let problem = format!("is {pong:?}, but must be shorter than timeouts.ping_interval, {ping_interval:?}");
-            return Err(ConfigError::new("timeouts.pong", problem).caused_by("timeouts.ping_interval"));
+            return Err(ConfigError::new("timeouts.pong", problem).caused_by(&["timeouts.ping_interval"]));
         }
         Ok(())
     }
@@ -253,7 +253,7 @@ impl Config {
                     options.history_size
                 );
                 let warning = ConfigError::new(format!("{path}.history_size"), problem);
-                warnings.push(warning.caused_by("limits.history_bytes_per_channel_max"));
+                warnings.push(warning.caused_by(&["limits.history_bytes_per_channel_max"]));
             }
         }
         warnings
@@ -397,9 +397,9 @@ impl Config {
             history_bytes_per_channel_max,
             ..
         } = self.limits;
-        let too_large = |field, value: usize, limit: String, cause| {
+        let too_large = |field, value: usize, limit: String, causes: &[&'static str]| {
             let problem = format!("is {value}, but must be at most {limit}");
-            Err(ConfigError::new(field, problem).caused_by(cause))
+            Err(ConfigError::new(field, problem).caused_by(causes))
         };
         let publication_limit = message_size_max.saturating_sub(PUSH_FRAME_BYTES);
         if publication_size_max > publication_limit {
@@ -408,7 +408,7 @@ impl Config {
                 "limits.publication_size_max",
                 publication_size_max,
                 limit,
-                "limits.message_size_max",
+                &["limits.message_size_max"],
             );
         }
         let around = client_info_size_max.saturating_add(PUSH_FRAME_BYTES);
@@ -422,19 +422,24 @@ impl Config {
                 "limits.publication_size_max",
                 publication_size_max,
                 limit,
-                "limits.queue_bytes_max",
+                &["limits.client_info_size_max", "limits.queue_bytes_max"],
             );
         }
         if reply_size_max > queue_bytes_max / 2 {
             let limit = format!("half of limits.queue_bytes_max, {}", queue_bytes_max / 2);
-            return too_large("limits.reply_size_max", reply_size_max, limit, "limits.queue_bytes_max");
+            return too_large(
+                "limits.reply_size_max",
+                reply_size_max,
+                limit,
+                &["limits.queue_bytes_max"],
+            );
         }
         let has_history = self.channel_tables().any(|(_, options)| options.has_history());
         let history_bytes_limit = reply_size_max.saturating_sub(REPLY_FRAME_BYTES);
         if has_history && history_bytes_per_channel_max > history_bytes_limit {
             let limit = format!("limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
             let field = "limits.history_bytes_per_channel_max";
-            return too_large(field, history_bytes_per_channel_max, limit, "limits.reply_size_max");
+            return too_large(field, history_bytes_per_channel_max, limit, &["limits.reply_size_max"]);
         }
         Ok(())
     }
@@ -457,7 +462,7 @@ impl Config {
         let (timeout, connect) = (self.hooks.timeout, self.timeouts.connect);
         if timeout >= connect && self.hooks.has(Hook::Connect) {
             let problem = format!("is {timeout:?}, but must be shorter than timeouts.connect, {connect:?}");
-            return Err(ConfigError::new("hooks.timeout", problem).caused_by("timeouts.connect"));
+            return Err(ConfigError::new("hooks.timeout", problem).caused_by(&["timeouts.connect"]));
         }
         for (path, options) in self.channel_tables() {
             let wanted = [
@@ -497,8 +502,8 @@ const PUSH_FRAME_BYTES: usize = 2 << 10;
 pub struct ConfigError {
     field: String,
     problem: String,
-    /// The other field of a relation.
-    cause: Option<&'static str>,
+    /// The other fields of a relation.
+    causes: Vec<&'static str>,
 }
 
 impl ConfigError {
@@ -507,12 +512,12 @@ impl ConfigError {
         Self {
             field,
             problem,
-            cause: None,
+            causes: Vec::new(),
         }
     }
 
-    fn caused_by(mut self, cause: &'static str) -> Self {
-        self.cause = Some(cause);
+    fn caused_by(mut self, causes: &[&'static str]) -> Self {
+        self.causes = causes.to_vec();
         self
     }
 
@@ -521,9 +526,9 @@ impl ConfigError {
         &self.field
     }
 
-    /// The path of another field that contradicts the first, if there is one.
-    pub(crate) fn cause(&self) -> Option<&'static str> {
-        self.cause
+    /// The paths of the other fields that contradict the first, if there are any.
+    pub(crate) fn causes(&self) -> &[&'static str] {
+        &self.causes
     }
 }
 

@@ -212,7 +212,7 @@ impl Settings {
     fn config_error(&self, error: &ConfigError) -> SettingsError {
         let line = |path: &str| self.lines.get(path).copied();
         SettingsError {
-            line: line(error.field()).or_else(|| line(error.cause()?)),
+            line: line(error.field()).or_else(|| error.causes().iter().find_map(|cause| line(cause))),
             message: error.to_string(),
         }
     }

@@ -155,6 +155,11 @@ fn errors_name_the_line_and_the_nearest_key() {
         "[timeouts]\nping_interval = '5s'",
         "line 2: timeouts.pong is 8s, but must be shorter than timeouts.ping_interval, 5s",
     );
+    check(
+        "[limits]\nclient_info_size_max = '600KiB'",
+        "line 2: limits.publication_size_max is 65536, but must be at most half of limits.queue_bytes_max less \
+         limits.client_info_size_max and 2048, 0",
+    );
     check("api_keys = ['']", "line 1: api_keys must not contain an empty key");
     check(
         "[timeouts]\npong = '30s'",
