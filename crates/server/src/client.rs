@@ -415,7 +415,15 @@ impl Client {
                     self.subscribe_by_server(call).await?;
                 }
             }
-            ServerCommand::CancelSubscribe(channel) => self.cancel_subscribe(channel.as_ref()),
+            ServerCommand::CancelSubscribe(channel) => self.cancel_subscribe(Some(&channel)),
+            ServerCommand::UnsubscribeAll => {
+                self.cancel_subscribe(None);
+                for channel in self.session.channels() {
+                    self.node
+                        .hub()
+                        .end_subscription(channel, self.id, UnsubscribeCode::Server);
+                }
+            }
             ServerCommand::CheckSubscriptions(count) => {
                 self.update_config();
                 let revoked = self.session.revoked();

@@ -104,8 +104,10 @@ impl Eq for Answer {}
 pub(crate) enum ServerCommand {
     /// Subscribes the client to a channel.
     Subscribe(ServerSubscribe),
-    /// Cancels subscriptions to a channel that wait for the backend, or to all channels.
-    CancelSubscribe(Option<ChannelName>),
+    /// Cancels subscriptions to a channel that wait for the backend.
+    CancelSubscribe(ChannelName),
+    /// Ends all subscriptions, and cancels those that wait for the backend.
+    UnsubscribeAll,
     /// Changes the expiry of the connection.
     Refresh(ServerRefresh),
     /// Ends the subscriptions that the configuration does not allow any more.
@@ -478,7 +480,7 @@ impl ServerCommand {
             + match self {
                 Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
                 Self::Refresh(refresh) => len(&refresh.info),
-                Self::CancelSubscribe(_) | Self::CheckSubscriptions(_) => 0,
+                Self::CancelSubscribe(_) | Self::UnsubscribeAll | Self::CheckSubscriptions(_) => 0,
             }
     }
 }

@@ -163,7 +163,8 @@ impl ServerHandle {
 
     /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty,
     /// on all nodes. The clients receive 2000 and do not subscribe again by themselves. A subscription that waits for
-    /// the decision of the backend fails with 103.
+    /// the decision of the backend fails with 103. With an empty name, each client ends its subscriptions itself, shortly
+    /// after this call.
     ///
     /// # Errors
     /// See [`ServerHandle`]. Fails with the temporary error 100 if a node does not confirm the command within 3 s; the
@@ -180,20 +181,21 @@ impl ServerHandle {
     }
 
     fn unsubscribe_here(&self, target: &Target, channel: &str) -> Result<(), ErrorCode> {
-        let hub = self.node.hub();
-        let channels = match channel {
-            "" => hub.subscriber_counts().into_iter().map(|(name, _)| name).collect(),
-            name => vec![self.channel(name)?.0],
-        };
+        if channel.is_empty() {
+            // Each client knows its channels; to look for it in all channels of the node would take long.
+            self.command(target, &ServerCommand::UnsubscribeAll);
+            return Ok(());
+        }
+        let channel = self.channel(channel)?.0;
         let asks_backend = self.node.config().hooks.has(Hook::Subscribe);
         for (client, queue) in self.clients(target) {
             if asks_backend {
-                let pending = (!channel.is_empty()).then(|| channels[0].clone());
-                queue.push(Item::Command(Box::new(ServerCommand::CancelSubscribe(pending))));
+                let cancel = ServerCommand::CancelSubscribe(channel.clone());
+                queue.push(Item::Command(Box::new(cancel)));
             }
-            for channel in &channels {
-                hub.end_subscription(channel, client, UnsubscribeCode::Server);
-            }
+            self.node
+                .hub()
+                .end_subscription(&channel, client, UnsubscribeCode::Server);
         }
         Ok(())
     }

@@ -80,6 +80,11 @@ impl Session {
         revoked.collect()
     }
 
+    /// The channels that the client is subscribed to.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &ChannelName> {
+        self.subscriptions.iter().map(Subscribed::channel)
+    }
+
     fn is_still_allowed(&self, known: &Subscribed, options: &NamespaceOptions) -> bool {
         let channel = known.channel();
         let access_context = AccessContext {

@@ -158,6 +158,40 @@ async fn an_unsubscribe_of_the_server_cancels_a_subscription_that_waits_for_the_
 }
 
 #[tokio::test]
+async fn an_unsubscribe_from_all_channels_ends_those_of_the_user_and_no_others() {
+    let node = Node::new(Config::default());
+    let handle = crate::ServerHandle::new(node.clone());
+    let (mut ada, mut bob) = (client(&node).await, client(&node).await);
+    for peer in [&mut ada, &mut bob] {
+        peer.feed(&[subscribe(2, "a"), subscribe(3, "b")].join("\n")).await;
+    }
+    let mut target = crate::Target::user("");
+    target.client = Some(ada.0.id.to_string());
+    // The client has not executed this command yet when it gets the next one.
+    let options = crate::SubscribeOptions::default();
+    handle.subscribe(target.clone(), "c", options).await.unwrap();
+    handle.unsubscribe(target, "").await.unwrap();
+    let heard = ada.settle().await.unwrap();
+    for channel in ["a", "b", "c"] {
+        let ended = format!(r#"{{"push":{{"channel":"{channel}","unsubscribe":{{"code":2000"#);
+        assert!(
+            heard.iter().any(|push| push.starts_with(&ended)),
+            "{channel}: {heard:?}"
+        );
+    }
+    assert!(!has_subscribers(&node, "c"));
+    assert!(
+        bob.settle()
+            .await
+            .unwrap()
+            .iter()
+            .all(|push| !push.contains("unsubscribe"))
+    );
+    let counts = node.hub().subscriber_counts();
+    assert_eq!(counts.iter().map(|(_, count)| count).sum::<usize>(), 2, "{counts:?}");
+}
+
+#[tokio::test]
 async fn a_pending_decision_delays_only_its_own_channel() {
     let (node, script) = asking(|_| {});
     let mut ada = client(&node).await;
