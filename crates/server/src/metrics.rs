@@ -310,7 +310,8 @@ impl Metrics {
         );
         to.add(
             "ready",
-            "1 if the last check of `/health/ready` succeeded",
+            "1 if the last readiness check succeeded: a request to `/health/ready`, or without requests the server's own \
+             check, every 15 s",
             &values.ready,
         );
         to.add(

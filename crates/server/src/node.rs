@@ -69,6 +69,8 @@ pub(crate) struct Node {
     handshakes: Mutex<RateLimiter>,
     /// Whether the last readiness check succeeded.
     is_ready: AtomicBool,
+    /// When the last readiness check ended.
+    ready_checked_at: Mutex<Option<Instant>>,
     /// A random id of this run of the server.
     uid: Arc<str>,
     /// Questions to other nodes.
@@ -93,6 +95,12 @@ const PROBE_CHANNEL: &str = "$sockeye:probe";
 
 /// Time for the publication of the readiness check to arrive.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Without requests for it, the readiness check runs this often, so that its metric is not stale.
+const READY_MAX_AGE: Duration = Duration::from_secs(15);
+
+/// How often the age of the last readiness check is compared with [`READY_MAX_AGE`].
+const READY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Size of the queue of the readiness check.
 const PROBE_BYTES_MAX: usize = 64 << 10;
@@ -201,6 +209,7 @@ impl Node {
             connection_limiter,
             handshakes: Mutex::default(),
             is_ready: AtomicBool::new(false),
+            ready_checked_at: Mutex::new(None),
             uid,
             questions: Questions::default(),
             sessions: Arc::default(),
@@ -388,6 +397,7 @@ impl Node {
                 .map_err(str::to_owned),
         };
         self.is_ready.store(result.is_ok(), Ordering::Relaxed);
+        *self.ready_checked_at.lock() = Some(Instant::now());
         result
     }
 
@@ -616,8 +626,8 @@ impl Node {
         }
     }
 
-    /// Periodically evicts expired history, and logs the number of suppressed refusals and of failed calls to the
-    /// engine. Never returns.
+    /// Periodically evicts expired history, checks the readiness if nobody else does, and logs the number of suppressed
+    /// refusals and of failed calls to the engine. Never returns.
     pub(crate) async fn run_maintenance(&self) {
         let every = |period| {
             let mut interval = tokio::time::interval(period);
@@ -625,11 +635,21 @@ impl Node {
             interval
         };
         let (mut sweeps, mut reports) = (every(SWEEP_INTERVAL), every(engine_failures::REPORT_INTERVAL));
+        let mut checks = every(READY_POLL_INTERVAL);
         loop {
             tokio::select! {
                 _ = sweeps.tick() => {}
                 _ = reports.tick() => {
                     self.engine_failures.report();
+                    continue;
+                }
+                _ = checks.tick() => {
+                    let checked_at = *self.ready_checked_at.lock();
+                    if checked_at.is_none_or(|at| at.elapsed() >= READY_MAX_AGE)
+                        && let Err(reason) = self.check_ready().await
+                    {
+                        tracing::debug!(reason, "not ready");
+                    }
                     continue;
                 }
             }

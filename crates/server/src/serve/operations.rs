@@ -260,12 +260,13 @@ async fn the_log_and_the_hub_have_metrics() {
             .parse()
             .unwrap()
     };
-    // The publication, and the seed of the epochs.
-    assert_eq!(value("sockeye_journal_records_total"), 2.0);
+    // The seed of the epochs, the readiness check at the start, and the publication.
+    assert_eq!(value("sockeye_journal_records_total"), 3.0);
     assert_eq!(value("sockeye_journal_segments"), 1.0);
     assert!(value("sockeye_journal_written_bytes_total") > 50.0);
     assert!(value("sockeye_journal_size_bytes") > value("sockeye_journal_written_bytes_total"));
-    assert_eq!(value("sockeye_journal_sync_duration_seconds_count"), 2.0);
+    // Records that wait at the same time share an fdatasync.
+    assert!((2.0..=3.0).contains(&value("sockeye_journal_sync_duration_seconds_count")));
     for zero in [
         "journal_failures_total",
         "journal_full",

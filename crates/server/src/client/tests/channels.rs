@@ -142,6 +142,23 @@ async fn a_subscriber_that_missed_a_publication_is_told_so_and_recovers_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn readiness_is_known_without_requests_for_it() {
+    let (node, lossy) = lossy(Config::default());
+    let maintenance = node.clone();
+    let maintenance = tokio::spawn(async move { maintenance.run_maintenance().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(node.is_known_ready());
+    // The probe does not receive its publication.
+    lossy.is_losing.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(22)).await;
+    assert!(!node.is_known_ready());
+    lossy.is_losing.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(22)).await;
+    assert!(node.is_known_ready());
+    maintenance.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_step_of_the_check_is_limited_and_all_channels_have_their_turn() {
     let (node, lossy) = lossy(Config::default());
     let mut config = Config::default();
