@@ -110,13 +110,14 @@ async fn serve(listener: TcpListener, server: Server, shutdown: CancellationToke
 /// because `recv` flushes what `feed` has queued before it waits.
 async fn echo(incoming: Incoming) -> Result<(), Error> {
     let mut ws = incoming.accept().await?;
-    while let Some(message) = ws.recv().await? {
+    let error = loop {
+        let Some(message) = ws.recv().await? else { return Ok(()) };
         if let Err(error) = ws.feed(message).await {
-            // Boxed, because it is needed at most once: the memory of each connection would include it.
-            return Box::pin(finish(ws, error)).await;
+            break error;
         }
-    }
-    Ok(())
+    };
+    // Boxed, because it is needed at most once: the memory of each connection would include it.
+    Box::pin(finish(ws, error)).await
 }
 
 /// The server stops while the client still sends. Finishes the closing handshake, because the end of the process would
