@@ -22,6 +22,10 @@ use crate::protocol::{PresenceResult, encode};
 /// Time for all calls of a request together.
 const CALL_TIMEOUT: Duration = Duration::from_secs(9);
 
+/// Maximum size of the results of a batch together: a short request can ask for many long histories. The results beyond
+/// it are replaced by error 106.
+const BATCH_REPLIES_MAX: usize = 16 << 20;
+
 /// A call with its arguments.
 enum Call<'a> {
     Publish(types::Publish<'a>),
@@ -66,14 +70,18 @@ async fn batch(handle: &ServerHandle, body: &str) -> Result<String, Malformed> {
     }
     let deadline = Instant::now() + CALL_TIMEOUT;
     let mut replies = Vec::with_capacity(calls.len());
+    let mut room = BATCH_REPLIES_MAX;
     for call in calls {
         let reply = match call {
             None => Err(ErrorCode::MethodNotFound),
-            Some((method, call)) => {
-                let result = call.execute_until(deadline, handle).await;
-                result.map(|result| (method.name(), result))
-            }
+            Some((method, call)) => match call.execute_until(deadline, handle).await {
+                Ok(result) if result.get().len() > room => Err(ErrorCode::LimitExceeded),
+                result => result.map(|result| (method.name(), result)),
+            },
         };
+        if let Ok((_, result)) = &reply {
+            room -= result.get().len();
+        }
         replies.push(match reply {
             Ok((name, result)) => BatchReply::Result(name, result),
             Err(code) => BatchReply::Error(code),

@@ -454,6 +454,30 @@ async fn a_batch_has_a_reply_for_each_command() {
 }
 
 #[tokio::test]
+async fn the_results_of_a_batch_are_limited_together() {
+    let api = Fixture::start().await;
+    for _ in 0..5 {
+        api.call("publish", json!({"channel": "room", "data": "x".repeat(50_000)}))
+            .await;
+    }
+    let history = json!({"history": {"channel": "room", "limit": -1}});
+    let mut commands = vec![history; 100];
+    commands.push(json!({"publish": {"channel": "room", "data": 1}}));
+    let response = api.call("batch", json!({"commands": commands})).await;
+    let replies = response["replies"].as_array().unwrap();
+    assert_eq!(replies.len(), 101);
+    let is_complete = |reply: &serde_json::Value| reply["history"]["publications"].is_array();
+    let complete = replies.iter().take_while(|reply| is_complete(reply)).count();
+    assert_eq!(
+        complete,
+        (16 << 20) / 250_000 - 1,
+        "each is a little longer than 250,000 bytes"
+    );
+    assert!(replies[complete..100].iter().all(|reply| *reply == Fixture::error(106)));
+    assert!(replies[100]["publish"]["offset"].is_u64(), "small results follow");
+}
+
+#[tokio::test]
 async fn malformed_requests_are_400() {
     let api = Fixture::start().await;
     for body in [

@@ -67,7 +67,11 @@ options! {
         pub allow_history: Access = Access::Nobody,
         /// Who may read presence.
         pub allow_presence: Access = Access::Nobody,
-        /// What happens to a subscriber that reads more slowly than its channels publish.
+        /// What happens to a subscriber that reads more slowly than its channels publish. `disconnect`: its connection is
+        /// closed with 3008, and it recovers when it is back. `drop_oldest`: the oldest publications that wait for it
+        /// are dropped. `latest`: only the newest publication of each channel waits; `latest:TAG`: the newest one for
+        /// each value of this tag, such as `latest:symbol`. The offset of the next publication shows that some were
+        /// dropped. They are counted in `sockeye_dropped_publications_total`.
         pub slow_consumer: SlowConsumerPolicy = SlowConsumerPolicy::Disconnect,
         /// How long a publication waits if Redis or NATS is not reachable; then it fails with the temporary error 100.
         /// The publisher waits for the answer. At most 5 s, and 16 MiB on each node. By default a publication fails at

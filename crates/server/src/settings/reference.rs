@@ -104,9 +104,9 @@ of bytes, or have a unit: `\"64KiB\"`, `\"1MB\"`.
 --check` checks the settings, the certificate and the `data` folder, without changing anything, and exits. It also prints
 warnings, which a server logs when it starts: options that switch authentication off (`insecure_…`), an HMAC secret of less
 than 32 bytes, a console password of less than 16 characters, and a `history_size` that
-`limits.history_bytes_per_channel_max` cannot hold. Empty keys and passwords are errors, and so are limits and timeouts of zero
-with which nothing would work. On SIGHUP, the server rereads the file and logs what changed; variables stay as they were at
-the start.
+`limits.history_bytes_per_channel_max` cannot hold. Empty keys and passwords are errors (an empty variable is not set), and so
+are limits and timeouts of zero with which nothing would work. On SIGHUP, the server rereads the file and logs what changed;
+variables stay as they were at the start.
 
 Without a file the server is open, for a first try: anonymous clients may connect, subscribe, publish, and read history and
 presence. A file sets the permissions. Nothing else is allowed.
