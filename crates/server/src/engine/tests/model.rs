@@ -148,7 +148,7 @@ struct World {
     /// Publications that were in progress when an earlier process ended.
     unacknowledged_before: HashSet<(&'static str, u64)>,
     /// Publications that the log may still contain, although a process did not restore them after a power cut.
-    evicted_before: HashSet<(&'static str, u64)>,
+    evicted_before: Vec<(&'static str, Delivered)>,
 }
 
 /// A client of one room, with the state that an SDK keeps.
@@ -205,7 +205,7 @@ impl World {
             is_flooded: false,
             in_flight: Vec::new(),
             unacknowledged_before: HashSet::new(),
-            evicted_before: HashSet::new(),
+            evicted_before: Vec::new(),
         }
     }
 
@@ -454,13 +454,36 @@ impl World {
                         // A stream that one process evicts while it restores the log may be kept by the next.
                         let is_expected = unacknowledged.contains(&(room, number))
                             || self.may_evict && self.unacknowledged_before.contains(&(room, number))
-                            || self.evicted_before.contains(&(room, number));
+                            || self
+                                .evicted_before
+                                .iter()
+                                .any(|(of, known)| *of == room && known.number == number);
                         assert!(is_expected, "{delivered:?} from nowhere");
                         assert!(added.insert(number), "{number} twice");
                         self.seen.unacknowledged_found += 1;
                         known.push(delivered);
                     }
                 }
+            }
+            // A stream that is back may have its position, but not its publications.
+            if top > 0 && !known.iter().any(|known| is_of_stream(known) && known.offset == top) {
+                let is_missing = |evicted: &&Delivered| {
+                    logged(&evicted.epoch) == logged(epoch)
+                        && evicted.offset <= top
+                        && !known
+                            .iter()
+                            .any(|known| is_of_stream(known) && known.offset == evicted.offset)
+                };
+                let of_room = self.evicted_before.iter().filter(|(of, _)| *of == room);
+                let missing: Vec<_> = of_room
+                    .map(|(_, evicted)| evicted)
+                    .filter(is_missing)
+                    .cloned()
+                    .collect();
+                known.extend(missing.into_iter().map(|evicted| Delivered {
+                    epoch: epoch.to_owned(),
+                    ..evicted
+                }));
             }
             let last = known
                 .last()
@@ -473,7 +496,7 @@ impl World {
                     .rposition(|known| is_of_stream(known) && known.offset <= top)
                     .map_or(0, |index| index + 1);
                 // A process that evicts a stream while it restores the log looks as if the stream were lost.
-                let lost = known.drain(len..).map(|lost| (room, lost.number));
+                let lost = known.drain(len..).map(|lost| (room, lost));
                 self.evicted_before.extend(lost.filter(|_| self.may_evict));
                 drop(rooms);
                 for client in self.clients.iter_mut().filter(|client| client.room == room) {
