@@ -27,6 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn serve(mut tcp: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
+    // A client that does not read must not block the server for ever.
+    tcp.set_write_timeout(Some(Duration::from_secs(10)))?;
     let started = Clock::now();
     let now = || Instant::from_origin(started.elapsed());
     let mut buffer = [0; 16 * 1024];

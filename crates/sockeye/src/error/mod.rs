@@ -157,6 +157,23 @@ impl Error {
         Self::new(Kind::Io(error))
     }
 
+    /// Returns the error that this one wraps: that of the application ([`other`](Self::other)), or that of the transport
+    /// or of TLS, which is an [`io::Error`]. [`source`](StdError::source) does not return it, because its text is the
+    /// text of this error.
+    ///
+    /// ```
+    /// let error = "x".parse::<u32>().map_err(sockeye::Error::other).unwrap_err();
+    /// let inner = error.get_ref().unwrap();
+    /// assert!(inner.is::<std::num::ParseIntError>());
+    /// ```
+    pub fn get_ref(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        match &*self.0 {
+            Kind::Other(error) => Some(&**error),
+            Kind::Io(error) | Kind::Tls(error) => Some(error),
+            _ => None,
+        }
+    }
+
     pub(crate) fn new(kind: Kind) -> Self {
         Self(Arc::new(kind))
     }
