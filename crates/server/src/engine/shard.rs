@@ -147,6 +147,11 @@ impl Shard {
         self.evictions[counter(hash)]
     }
 
+    /// Counts evictions from zero.
+    pub(super) fn forget_evictions(&mut self) {
+        self.evictions.fill(0);
+    }
+
     /// Finds a stream without using it.
     pub(super) fn peek(&self, name: &str) -> Option<&SharedStream> {
         let id = *self.by_name.get(name)?;

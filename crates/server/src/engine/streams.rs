@@ -223,9 +223,13 @@ impl Streams {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Sets the names of the epochs of channels without a stream.
+    /// Sets the names of the epochs of channels without a stream. Evictions are counted from zero, as by the next
+    /// process, which may use the same seed: otherwise its first eviction could lead to an epoch of this one.
     pub(super) fn set_epochs(&mut self, epochs: Epochs) {
         self.epochs = epochs;
+        for shard in &self.shards {
+            shard.lock().forget_evictions();
+        }
     }
 
     /// Offset of the oldest publication that is kept of a stream, by the epoch in the log; `None` if it does not exist.
