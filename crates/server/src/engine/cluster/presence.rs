@@ -85,7 +85,7 @@ impl Unsynced {
 
 /// What [`Entries::put_again`] found.
 enum PutAgain {
-    /// The entry is that of the client.
+    /// The entry is the one that was put, or belongs to a later subscription.
     Done,
     /// The member has other information meanwhile.
     Replaced,
@@ -149,7 +149,8 @@ impl ClusterPresence {
             announces_leave,
         };
         let key = (subscription.channel.clone(), info.client);
-        // If the call fails, the member has its new information after the next renewal.
+        // A member's new information is kept here at once. If the call below fails, it is repeated after the next renewal
+        // of the lease.
         let is_member = self.entries.lock().replace(&key, &entry);
         if !is_member {
             if !self.calls.is_connected() {

@@ -12,7 +12,8 @@ use super::inbox::Inbox;
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Generation};
 
-/// Time to read many positions, in two steps. It is shorter than that of a call.
+/// Time to read the positions of many channels. Shorter than the time of a call, so that those that were read in time
+/// count.
 pub(crate) const POSITIONS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The future of a call to a store.
@@ -66,7 +67,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     fn remove_history<'a>(&'a self, channel: &'a ChannelName, limits: HistoryLimits) -> StoreFuture<'a, ()>;
 
     /// Returns the newest positions of channels, in their order; `None` for those that cannot be read within
-    /// [`POSITIONS_TIMEOUT`], so that one server that does not answer delays no channel of the others. The caller asks for at most [`POSITIONS_PER_CALL`](super::super::POSITIONS_PER_CALL).
+    /// [`POSITIONS_TIMEOUT`]. A server that does not answer delays no channel of another one. The caller asks for at
+    /// most [`POSITIONS_PER_CALL`](super::super::POSITIONS_PER_CALL).
     fn positions<'a>(&'a self, channels: &'a [(ChannelName, HistoryLimits)]) -> StoreFuture<'a, Vec<Option<Position>>>;
 
     /// Gives a stream a new epoch if it is still in the epoch of `seen` and has lost the publication at this position,

@@ -17,7 +17,7 @@ use super::names::SLOTS;
 /// Maximum number of lineages that are remembered.
 const LINEAGES_MAX: usize = 1024;
 
-/// Maximum number of servers without slots whose slots have no known server yet.
+/// Maximum number of [`Departed`] servers that are remembered. Beyond it, the streams of the oldest one get new epochs.
 const DEPARTED_MAX: usize = 64;
 
 /// What this node knows about lineages.
@@ -36,7 +36,7 @@ pub(super) struct Owner {
     pub(super) process: Option<Process>,
 }
 
-/// What a server says about itself.
+/// The process of a server, and the lineage of its data.
 #[derive(Clone, Debug)]
 pub(super) struct Process {
     pub(super) run_id: Box<str>,
@@ -50,7 +50,7 @@ struct Departed {
     address: Address,
     lineage: Box<str>,
     slots: Vec<(u16, u16)>,
-    /// The servers and processes that were known then.
+    /// The addresses and run ids of the servers that were known when it lost its slots.
     known: Vec<(Address, Box<str>)>,
 }
 
@@ -165,7 +165,7 @@ impl Lineages {
                 });
             }
         }
-        // Servers that are there, or are there again.
+        // These are still primaries with slots, or are again.
         departed.retain(|departed| !now.iter().any(|owner| owner.address == departed.address));
         let owners = OwnersBySlot::new(now);
         departed.retain(|departed| {

@@ -157,8 +157,8 @@ impl WebSocket {
     /// The browser discards messages that arrive meanwhile.
     ///
     /// The peer has [`Timeouts::close`](crate::Timeouts::close) to answer. The time begins again while the browser
-    /// sends what was queued at [`Limits::write_rate_min`](crate::Limits::write_rate_min) or faster. A peer that closes TCP instead counts as
-    /// having answered. Returns immediately if the connection has ended.
+    /// sends what was queued at [`Limits::write_rate_min`](crate::Limits::write_rate_min) or faster. A peer that closes
+    /// TCP instead counts as having answered. Returns immediately if the connection has ended.
     ///
     /// # Errors
     ///
