@@ -49,8 +49,16 @@ fn data(number: u64, size: usize) -> String {
 
 /// The number of the publication in a push.
 pub(super) fn number(push: &[u8]) -> Option<u64> {
-    const MARK: &[u8] = b"\"n\":";
-    let at = push.windows(MARK.len()).position(|bytes| bytes == MARK)? + MARK.len();
+    integer_after(b"\"n\":", push)
+}
+
+/// The offset of the publication in a push.
+pub(super) fn offset(push: &[u8]) -> Option<u64> {
+    integer_after(b"\"offset\":", push)
+}
+
+fn integer_after(mark: &[u8], push: &[u8]) -> Option<u64> {
+    let at = push.windows(mark.len()).position(|bytes| bytes == mark)? + mark.len();
     let digits = push[at..].iter().take_while(|byte| byte.is_ascii_digit());
     Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
@@ -110,7 +118,9 @@ pub(super) fn subscribed(reply: &[u8]) -> Result<Subscribed> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Position, check, connect_and_subscribe, data, id, is_temporary_error, number, publish, subscribed};
+    use super::{
+        Position, check, connect_and_subscribe, data, id, is_temporary_error, number, offset, publish, subscribed,
+    };
 
     #[test]
     fn commands_are_lines_of_json() {
@@ -137,6 +147,8 @@ mod tests {
         assert_eq!(number(command.as_bytes()), Some(123_456));
         assert_eq!(id(command.as_bytes()), Some(5));
         assert_eq!(number(b"{\"push\":{}}"), None);
+        let push = br#"{"push":{"channel":"a","pub":{"data":{"n":3,"text":"xx"},"offset":41}}}"#;
+        assert_eq!((number(push), offset(push)), (Some(3), Some(41)));
     }
 
     #[test]

@@ -132,14 +132,14 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
                         if idx == publisher || command::id(reply) != Some(SUBSCRIBE) {
                             return Ok(());
                         }
-                        recovered.add(&mut seen[idx].position, command::subscribed(reply)?)?;
+                        recovered.add(&mut seen[idx], command::subscribed(reply)?)?;
                         seen[idx].is_back = true;
                         back += 1;
                         back_times.record(began_at.elapsed().as_nanos() as u64)?;
                     }
                     Line::Push(push) => {
                         receive(&mut seen[idx], push)?;
-                        let publication = (plan.channel_of(idx), seen[idx].position.offset);
+                        let publication = (plan.channel_of(idx), seen[idx].number.unwrap_or_default());
                         if let (false, Some(sent_at)) = (is_lost(idx), sent.get(&publication)) {
                             survivors.record(sent_at.elapsed().as_nanos() as u64)?;
                         }

@@ -21,7 +21,25 @@ pub(super) const PACE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub(super) position: Position,
+    /// The number of the newest publication; `None` after the server told the client that it cannot recover. Offsets
+    /// are not numbers: those of NATS have gaps.
+    pub(super) number: Option<u64>,
     pub(super) is_back: bool,
+}
+
+impl Seen {
+    fn take(&mut self, number: u64, offset: u64) -> Result<()> {
+        let newest = &mut self.position.offset;
+        if let Some(last) = self.number {
+            ensure!(
+                number == last + 1 && offset > *newest,
+                "publication {number} with offset {offset} after {last} with {newest}"
+            );
+        }
+        self.number = Some(number);
+        *newest = offset;
+        Ok(())
+    }
 }
 
 /// What clients received by recovery.
@@ -34,25 +52,19 @@ pub(super) struct Recovered {
 
 impl Recovered {
     /// Checks the reply to a subscription with recovery, and moves the position of the client.
-    pub(super) fn add(&mut self, position: &mut Position, subscribed: Subscribed) -> Result<()> {
+    pub(super) fn add(&mut self, seen: &mut Seen, subscribed: Subscribed) -> Result<()> {
         if !subscribed.recovered {
             self.not_recovered += 1;
-            *position = Position {
-                epoch: subscribed.epoch,
-                offset: subscribed.offset,
-            };
-            return Ok(());
+            seen.number = None;
         }
         for publication in &subscribed.publications {
-            ensure!(
-                publication.offset == position.offset + 1 && publication.data.n == publication.offset,
-                "recovered offset {} after {}",
-                publication.offset,
-                position.offset
-            );
-            position.offset = publication.offset;
-            self.publications += 1;
+            seen.take(publication.data.n, publication.offset)?;
+            self.publications += u64::from(subscribed.recovered);
         }
+        seen.position = Position {
+            epoch: subscribed.epoch,
+            offset: subscribed.offset,
+        };
         Ok(())
     }
 }
@@ -71,6 +83,7 @@ pub(super) fn open(crowd: &mut Crowd, plan: &ChannelsPlan, publisher: usize, see
         }
         Line::Reply(reply) => {
             let subscribed = command::subscribed(reply)?;
+            seen[idx].number = Some(0);
             seen[idx].position = Position {
                 epoch: subscribed.epoch,
                 offset: subscribed.offset,
@@ -86,10 +99,8 @@ pub(super) fn open(crowd: &mut Crowd, plan: &ChannelsPlan, publisher: usize, see
 /// Checks the order of a publication.
 pub(super) fn receive(seen: &mut Seen, push: &[u8]) -> Result<()> {
     let number = command::number(push).context("a push without a publication")?;
-    let offset = &mut seen.position.offset;
-    ensure!(number == *offset + 1, "publication {number} after {offset}");
-    *offset = number;
-    Ok(())
+    let offset = command::offset(push).context("a publication without an offset")?;
+    seen.take(number, offset)
 }
 
 /// Publishes once in each channel and waits for the replies.
@@ -144,6 +155,6 @@ pub(super) fn wait_for_all(crowd: &mut Crowd, plan: &ChannelsPlan, numbers: &[u6
 
 /// The number of publications that clients have not received.
 pub(super) fn lost(plan: &ChannelsPlan, numbers: &[u64], seen: &[Seen]) -> u64 {
-    let missing = |(idx, seen): (usize, &Seen)| numbers[plan.channel_of(idx)].saturating_sub(seen.position.offset);
-    seen.iter().enumerate().map(missing).sum()
+    let missing = |(idx, seen): (usize, &Seen)| Some(numbers[plan.channel_of(idx)].saturating_sub(seen.number?));
+    seen.iter().enumerate().filter_map(missing).sum()
 }

@@ -84,7 +84,7 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
                     if idx == publisher || command::id(reply) != Some(SUBSCRIBE) {
                         return Ok(());
                     }
-                    recovered.add(&mut seen[idx].position, command::subscribed(reply)?)?;
+                    recovered.add(&mut seen[idx], command::subscribed(reply)?)?;
                     seen[idx].is_back = true;
                     back += 1;
                     times.record(began_at.elapsed().as_nanos() as u64)?;
