@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod close;
+mod close_code;
 mod config;
 mod connection;
 #[cfg(feature = "deflate")]
@@ -15,16 +16,19 @@ mod deflate;
 pub mod frame;
 mod grow;
 pub mod handshake;
+mod message;
 mod protocol_error;
 mod time;
 mod utf8;
 
-pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose, truncate_close_reason};
+pub use close::{CLOSE_REASON_LEN_MAX, CloseFrame, InvalidClose, truncate_close_reason};
+pub use close_code::CloseCode;
 pub use config::{Config, Keepalive, Limits};
 pub use connection::{
-    CloseCause, CloseInfo, Compress, Connection, Data, Event, Fragment, FrameInfo, MessageKind, RawMessage,
-    ReceiveMode, Received, Role, SendError, Side, State, TransportAction,
+    CloseCause, CloseInfo, Connection, Event, FrameInfo, RawMessage, Received, Role, SendError, Side, State,
+    TransportAction,
 };
 pub use frame::MaskingKey;
+pub use message::{Compress, Data, Fragment, MessageKind, ReceiveMode};
 pub use protocol_error::ProtocolError;
 pub use time::Instant;

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use crate::close::{CloseCode, CloseFrame};
+use crate::close::CloseFrame;
+use crate::close_code::CloseCode;
 use crate::protocol_error::ProtocolError;
 
 /// One of the two endpoints of a connection.

@@ -9,9 +9,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::MessageKind;
-use super::receive::MaskRule;
-use crate::frame::{FIN, LENGTH_16, MASKED, MaskingKey, Opcode, SHORT_MAX};
+use crate::frame::{FIN, LENGTH_16, MASKED, MaskRule, MaskingKey, Opcode, SHORT_MAX};
+use crate::message::MessageKind;
 
 /// A complete message in the input, still masked (if sent by a client) and not yet validated.
 ///

@@ -9,9 +9,10 @@ use alloc::vec::Vec;
 #[cfg(feature = "deflate")]
 use super::send::append_compressed_header;
 use super::send::{append_header, opcode_of};
-use super::{Connection, Data, Fragment, Role, SendError};
+use super::{Connection, Role, SendError};
 #[cfg(feature = "deflate")]
 use crate::deflate::{CodecPool, DeflateConfig, WindowBits, compress};
+use crate::message::{Data, Fragment};
 
 /// Describes a frame that was encoded in advance. Determines which connections it may be sent on.
 ///

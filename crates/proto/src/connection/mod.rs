@@ -28,20 +28,21 @@ pub use close_info::{CloseCause, CloseInfo, Side};
 pub use fast_path::RawMessage;
 pub use framing::FrameInfo;
 pub use lifecycle::State;
-pub use send::{Compress, Data, Fragment, SendError};
+pub use send::SendError;
 
-use crate::close::{CloseCode, CloseFrame, InvalidClose};
+use crate::close::{CloseFrame, InvalidClose};
+use crate::close_code::CloseCode;
 use crate::config::Config;
 use crate::deflate::DeflateSession;
 #[cfg(feature = "deflate")]
 use crate::deflate::{CodecPool, CompressionStats, DeflateConfig, NegotiatedParams};
-use crate::frame::{MaskingKey, Opcode};
+use crate::frame::{MaskRule, MaskingKey, Opcode};
+use crate::message::{MessageKind, ReceiveMode};
 use crate::protocol_error::ProtocolError;
 use crate::time::Instant;
-use crate::utf8;
 use keepalive::{KeepaliveAction, Liveness};
 use lifecycle::{Action, Input};
-use receive::{Chunk, Decoded, Decoder, MaskRule};
+use receive::{Chunk, Decoded, Decoder};
 
 /// How long a server keeps reading after a complete closing handshake. Closing a socket with unread input resets the
 /// TCP connection, which can destroy our close frame before the client has read it. After a protocol error the peer may
@@ -63,52 +64,6 @@ pub enum Role {
         // [6455-5.3-3, 6455-5.3-4, 6455-10.3-1]
         mask: fn() -> MaskingKey,
     },
-}
-
-/// The type of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MessageKind {
-    /// UTF-8 text.
-    Text,
-    /// Arbitrary bytes.
-    Binary,
-}
-
-impl MessageKind {
-    fn of(opcode: Opcode) -> Option<Self> {
-        match opcode {
-            Opcode::Text => Some(Self::Text),
-            Opcode::Binary => Some(Self::Binary),
-            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
-        }
-    }
-
-    /// Whether the payload is valid for this type: text must be UTF-8 (RFC 6455 §5.6).
-    // [6455-5.6-1, 6455-5.6-2, 6455-8.1-1]
-    #[inline]
-    fn is_valid_payload(self, payload: &[u8]) -> bool {
-        self != Self::Text || utf8::is_utf8(payload)
-    }
-}
-
-/// How received messages are delivered.
-///
-/// Take [`Stream`](Self::Stream) for messages of any size. Take [`Chunks`](Self::Chunks) to process messages as they
-/// arrive, but to reject those of more than [`Limits::message_size_max`](crate::Limits::message_size_max).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum ReceiveMode {
-    /// As complete messages: [`Event::Message`].
-    #[default]
-    Whole,
-    /// As chunks while the bytes arrive, without buffering: [`Event::Chunk`]. A compressed message is still delivered
-    /// complete. [`Limits::message_size_max`](crate::Limits::message_size_max) limits the sum of the chunks.
-    Chunks,
-    /// As chunks of any message: a compressed message is inflated while it arrives. The size of a message is not
-    /// limited, because nothing is stored: it may have as many fragments and as many bytes as the peer sends.
-    ///
-    /// A compressed message holds a codec and 32 KiB until its end. Compressed input is buffered until
-    /// [`Connection::handle_bytes`] has inflated it, in chunks of at most 16 KiB.
-    Stream,
 }
 
 /// An event from the peer.

@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::fast_path::RawMessage;
-use super::{Fragment, MessageKind, ReceiveMode};
 use crate::config::Limits;
 use crate::deflate::DeflateSession;
-use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskingKey, Opcode, RSV1};
+use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskRule, MaskingKey, Opcode, RSV1};
 use crate::grow::grow;
+use crate::message::{Fragment, MessageKind, ReceiveMode};
 use crate::protocol_error::ProtocolError;
 use crate::utf8::Utf8Validator;
 
@@ -49,15 +49,6 @@ pub(super) struct Chunk {
     pub(super) kind: MessageKind,
     pub(super) first: bool,
     pub(super) last: bool,
-}
-
-/// Whether received frames must be masked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MaskRule {
-    /// This endpoint is a server and rejects unmasked frames (RFC 6455 §5.1).
-    Required,
-    /// This endpoint is a client and rejects masked frames (RFC 6455 §5.1).
-    Forbidden,
 }
 
 #[derive(Debug)]

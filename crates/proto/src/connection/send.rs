@@ -5,61 +5,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{CloseProgress, Connection, MessageKind, Role, State};
+use super::{CloseProgress, Connection, Role, State};
 use crate::frame::{FrameHeader, MaskingKey, Opcode, RSV1};
-
-/// The payload of a message or of a fragment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Data<'a> {
-    /// UTF-8 text.
-    Text(&'a str),
-    /// Arbitrary bytes.
-    Binary(&'a [u8]),
-}
-
-impl<'a> Data<'a> {
-    /// The type of the message: text or binary.
-    pub fn kind(self) -> MessageKind {
-        match self {
-            Self::Text(_) => MessageKind::Text,
-            Self::Binary(_) => MessageKind::Binary,
-        }
-    }
-
-    /// The payload as bytes.
-    pub fn bytes(self) -> &'a [u8] {
-        match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Binary(bytes) => bytes,
-        }
-    }
-}
-
-/// Whether a fragment is the last one of its message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fragment {
-    /// More fragments follow.
-    More,
-    /// This is the last fragment.
-    Last,
-}
-
-/// Whether to compress a message. Has no effect on connections that did not negotiate permessage-deflate.
-// [7692-6.1-2, 7692-8-1]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Compress {
-    /// Compress the message if it has at least `DeflateConfig::size_min` bytes (default 128).
-    #[default]
-    Auto,
-    /// Compress regardless of size, if that makes the message smaller. For messages over 64 KiB, the first 64 KiB
-    /// decide.
-    Always,
-    /// Do not compress.
-    ///
-    /// Use this for secrets on connections that also carry data chosen by an attacker: the compressed length reveals
-    /// whether the two have text in common (RFC 7692 §8, as in the CRIME and BREACH attacks).
-    Never,
-}
+use crate::message::{Compress, Data, Fragment, MessageKind};
 
 /// Error for a message or ping that cannot be sent now. Nothing was sent and the connection is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

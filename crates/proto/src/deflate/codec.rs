@@ -8,8 +8,8 @@ use zlib_rs::{Deflate, DeflateConfig as ZlibConfig, DeflateFlush, Inflate, Infla
 
 use super::window::Window;
 use super::{DeflateConfig, WindowBits};
-use crate::connection::Fragment;
 use crate::grow::grow;
+use crate::message::Fragment;
 use crate::protocol_error::ProtocolError;
 
 /// The end of a flushed block, which the sender removes and the receiver appends (RFC 7692 §7.2.1, §7.2.2).

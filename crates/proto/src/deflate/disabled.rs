@@ -3,7 +3,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use crate::connection::Fragment;
+use crate::message::Fragment;
 use crate::protocol_error::ProtocolError;
 
 #[derive(Debug)]

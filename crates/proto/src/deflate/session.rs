@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::codec::{CodecPool, Deflater, Inflater, Inflation, StreamInflation, compress};
 use super::window::Window;
 use super::{DeflateConfig, NegotiatedParams, Takeover};
-use crate::connection::Fragment;
+use crate::message::Fragment;
 use crate::protocol_error::ProtocolError;
 
 /// Messages of one direction of a connection that were compressed.

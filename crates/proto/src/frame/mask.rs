@@ -5,6 +5,15 @@ use alloc::vec::Vec;
 /// Bytes per iteration of the main loop: two AVX registers or four SSE2 registers.
 const BLOCK: usize = 64;
 
+/// Whether received frames must be masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MaskRule {
+    /// This endpoint is a server and rejects unmasked frames (RFC 6455 §5.1).
+    Required,
+    /// This endpoint is a client and rejects masked frames (RFC 6455 §5.1).
+    Forbidden,
+}
+
 /// The four-byte key that masks a client's frame.
 ///
 /// RFC 6455 §10.3: each frame needs a new key from a strong source of entropy. With predictable keys, a script in a

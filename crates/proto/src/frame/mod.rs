@@ -10,4 +10,5 @@ mod mask;
 pub(crate) use header::CONTROL_PAYLOAD_MAX;
 pub(crate) use header::{FIN, LENGTH_16, MASKED, RSV1, SHORT_MAX};
 pub use header::{FrameHeader, HEADER_LEN_MAX, Opcode};
+pub(crate) use mask::MaskRule;
 pub use mask::MaskingKey;

@@ -399,8 +399,8 @@ impl Offer {
     /// Checks the headers that both HTTP bindings have in common.
     fn check_negotiation(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         extension::check(headers)?;
-        for chosen in extension::list(headers) {
-            let mut offered = extension::list(&self.extensions);
+        for chosen in headers.extensions() {
+            let mut offered = self.extensions.extensions();
             // RFC 6455 §4.1 (5): the server may only choose offered extensions. [6455-4.1-34, 6455-9.1-5]
             if !offered.any(|offered| offered.name() == chosen.name()) {
                 return Err(HandshakeError::ExtensionNotOffered);

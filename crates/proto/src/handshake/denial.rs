@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString as _};
 use core::fmt::{self, Write as _};
 
-use super::Request;
+use super::{Authority, HeaderValue};
 
 /// Details of a request that was rejected by [`OriginPolicy`](super::OriginPolicy) or
 /// [`HostPolicy`](super::HostPolicy).
@@ -43,10 +43,10 @@ impl Denial {
         &self.allowed
     }
 
-    pub(super) fn new(request: &Request, allowed: String) -> Self {
+    pub(super) fn new(origin: Option<HeaderValue<'_>>, host: &Authority, allowed: String) -> Self {
         Self {
-            origin: request.origin().map(|origin| escaped(origin.as_bytes())),
-            host: escaped(request.authority().to_string().as_bytes()),
+            origin: origin.map(|origin| escaped(origin.as_bytes())),
+            host: escaped(host.to_string().as_bytes()),
             allowed,
         }
     }

@@ -5,7 +5,7 @@
 use alloc::borrow::Cow;
 use alloc::string::String;
 
-use super::headers::is_token_byte;
+use super::token::is_token_byte;
 use super::{HandshakeError, Headers, header_name};
 
 /// One element of an extension list: a name and parameters.
@@ -40,11 +40,12 @@ impl<'a> Extension<'a> {
     }
 }
 
-/// Iterates over the extensions in all header lines. Stops at the first malformed element.
-// [6455-9.1-2, 6455-11.3.2-2]
-pub(super) fn list(headers: &Headers) -> impl Iterator<Item = Extension<'_>> {
-    let elements = elements(headers);
-    elements.map_while(Result::ok)
+impl Headers {
+    /// Iterates over the elements of all `Sec-WebSocket-Extensions` fields. Stops at the first malformed element.
+    // [6455-9.1-2, 6455-11.3.2-2]
+    pub fn extensions(&self) -> impl Iterator<Item = Extension<'_>> {
+        elements(self).map_while(Result::ok)
+    }
 }
 
 /// Validates the syntax of all extension lists in a head.

@@ -237,7 +237,7 @@ impl<'a> RequestLine<'a> {
         else {
             return Err(HandshakeError::InvalidRequestLine);
         };
-        if !super::headers::is_token(method.as_bytes()) || target.is_empty() {
+        if !super::token::is_token(method.as_bytes()) || target.is_empty() {
             return Err(HandshakeError::InvalidRequestLine);
         }
         let version = HttpVersion::parse(version.as_bytes()).ok_or(HandshakeError::InvalidRequestLine)?;

@@ -6,7 +6,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Extension, HandshakeBuildError, extension};
+use super::HandshakeBuildError;
+use super::token::is_token;
 
 /// The name of a header field: an HTTP token, compared ASCII case-insensitively.
 // [6455-4.1-37]
@@ -172,11 +173,6 @@ impl Headers {
         self.get(name).is_some()
     }
 
-    /// Iterates over the elements of all `Sec-WebSocket-Extensions` fields. Stops at the first malformed element.
-    pub fn extensions(&self) -> impl Iterator<Item = Extension<'_>> {
-        extension::list(self)
-    }
-
     /// Iterates over the elements of a comma-separated list in all fields with this name.
     ///
     /// Skips empty elements (RFC 9110 §5.6.1). Only for lists of tokens: does not recognize quoted strings.
@@ -275,19 +271,6 @@ const CREDENTIALS: [&str; 5] = [
     // Browsers cannot set Authorization for a WebSocket, so some applications send tokens as subprotocols.
     "sec-websocket-protocol",
 ];
-
-/// Whether `text` is an HTTP token (RFC 9110 §5.6.2).
-pub(super) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
-}
-
-pub(super) const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        )
-}
 
 /// Whether a byte is a control byte that may only occur in line ends.
 pub(super) const fn is_control(byte: u8) -> bool {

@@ -48,7 +48,11 @@ impl HostPolicy {
             Self::Loopback => "localhost, its subdomains and loopback addresses".into(),
             Self::List(hosts) => join_entries(hosts),
         };
-        Err(HandshakeError::HostDenied(Box::new(Denial::new(request, allowed))))
+        Err(HandshakeError::HostDenied(Box::new(Denial::new(
+            request.origin(),
+            request.authority(),
+            allowed,
+        ))))
     }
 }
 

@@ -117,8 +117,10 @@ mod response;
 mod server;
 mod status;
 mod subprotocol;
+mod token;
 mod tunnel;
 mod uri;
+mod uri_error;
 mod version;
 
 pub use authority::Authority;
@@ -138,5 +140,6 @@ pub use server::{AcceptError, Acceptance, Accepted, Incoming, InvalidRequest, Se
 pub use status::StatusCode;
 pub use subprotocol::Subprotocol;
 pub use tunnel::{AwaitingTunnel, TunnelProgress, TunnelRequest};
-pub use uri::{Scheme, Uri, UriError};
+pub use uri::{Scheme, Uri};
+pub use uri_error::UriError;
 pub use version::HttpVersion;

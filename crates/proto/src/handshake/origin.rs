@@ -197,7 +197,11 @@ impl OriginPolicy {
             Self::List(origins) => join_entries(origins),
             Self::SameHost => "pages of the same host".into(),
         };
-        Err(HandshakeError::OriginDenied(Box::new(Denial::new(request, allowed))))
+        Err(HandshakeError::OriginDenied(Box::new(Denial::new(
+            request.origin(),
+            request.authority(),
+            allowed,
+        ))))
     }
 }
 

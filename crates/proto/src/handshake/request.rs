@@ -124,7 +124,7 @@ impl Request {
 
     /// The offered extensions, in the client's order of preference.
     pub fn extensions(&self) -> impl Iterator<Item = Extension<'_>> {
-        extension::list(&self.headers)
+        self.headers.extensions()
     }
 
     /// The HTTP mechanism of the request.

@@ -5,7 +5,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use core::fmt;
 
-use super::headers::is_token;
+use super::token::is_token;
 use super::{HandshakeBuildError, HandshakeError, Headers, header_name};
 
 /// The name of a subprotocol: an HTTP token, compared case-sensitively.
