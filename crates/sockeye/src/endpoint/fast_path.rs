@@ -21,7 +21,7 @@ use crate::transport::Transport;
 /// Takes the next message if it is a single frame that is completely in the input. The general path is
 /// `Connection::handle_bytes`.
 ///
-/// In a burst of 20-byte messages, an echo takes 296 instead of 364 instructions: copying the message out of the input
+/// In a burst of 20-byte messages, an echo takes 329 instead of 547 instructions: copying the message out of the input
 /// also unmasks it, and the rules for other frames need no check.
 #[inline(always)]
 pub(super) fn take_whole_message(

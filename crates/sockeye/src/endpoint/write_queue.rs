@@ -180,19 +180,14 @@ impl WriteQueue {
         }
     }
 
-    /// Writes until the transport has taken everything. Sets `wrote` if it has taken anything, also if this is pending.
-    pub(super) fn poll_write(
-        &mut self,
-        io: &mut Transport,
-        cx: &mut Context<'_>,
-        wrote: &mut bool,
-    ) -> Poll<io::Result<()>> {
+    /// Writes until the transport has taken everything. [`written_total`](Self::written_total) says whether it has taken
+    /// anything, also if this is pending.
+    pub(super) fn poll_write(&mut self, io: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let written = ready!(self.poll_write_some(io, cx))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            *wrote = true;
             self.needs_flush = true;
             self.advance(written);
         }

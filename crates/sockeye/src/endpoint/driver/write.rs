@@ -129,19 +129,18 @@ impl Driver {
                 self.encode_next();
                 continue;
             }
-            let (mut wrote, written_before) = (false, self.write_queue.written_total());
-            let drained = self.write_queue.poll_write(io, cx, &mut wrote);
+            let written_before = self.write_queue.written_total();
+            let drained = self.write_queue.poll_write(io, cx);
             if self.stall().is_some() {
-                self.record_write_progress(wrote, drained.is_ready());
+                let has_written = self.write_queue.written_total() > written_before;
+                self.record_write_progress(has_written, drained.is_ready());
             }
             if self.write_queue.take_control_written() {
                 self.record_control_written();
             }
             match drained {
-                // Usually that was all: 12 instructions less than another iteration.
-                Poll::Ready(Ok(())) if self.busy.is_none() && self.has_nothing_to_write() => {
-                    return Poll::Ready(());
-                }
+                // Usually that was all: 25 instructions less than another iteration.
+                Poll::Ready(Ok(())) if self.busy.is_none() && !self.has_more_to_write() => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => self.finish_sample(),
                 Poll::Ready(Err(error)) => self.transport.fail_write(Error::io(error)),
                 Poll::Pending => {
@@ -167,8 +166,8 @@ impl Driver {
 
     /// Updates the stall after an attempt to write to a full transport.
     #[cold]
-    fn record_write_progress(&mut self, wrote: bool, is_flushed: bool) {
-        if wrote {
+    fn record_write_progress(&mut self, has_written: bool, is_flushed: bool) {
+        if has_written {
             self.connection.handle_write_progress(self.runtime().now());
         }
         if is_flushed {
@@ -200,7 +199,13 @@ impl Driver {
     /// Whether [`poll_drain`](Self::poll_drain) would do nothing.
     #[inline]
     pub(super) fn has_nothing_to_write(&self) -> bool {
-        self.is_flushed() && !self.connection.wants_transmit() && self.connection.state() == State::Open
+        self.is_flushed() && !self.has_more_to_write()
+    }
+
+    /// Whether [`poll_drain`](Self::poll_drain) has something to do once everything that was queued has been written.
+    #[inline]
+    fn has_more_to_write(&self) -> bool {
+        self.connection.wants_transmit() || self.connection.state() != State::Open
     }
 
     /// Whether everything that was queued has been written.
