@@ -9,6 +9,7 @@ pub(crate) mod blocking;
 #[cfg(feature = "futures-io")]
 pub(crate) mod custom;
 mod deadline;
+mod never;
 #[cfg(any(feature = "futures-io", all(unix, feature = "blocking")))]
 pub(crate) mod std_clock;
 mod timer;
@@ -22,10 +23,8 @@ use std::time::Duration;
 use sockeye_proto::Instant;
 
 pub(crate) use deadline::Deadline;
+use never::NEVER;
 pub(crate) use timer::Timer;
-
-/// A duration that stands for "never": 30 years, which every clock can represent.
-const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// The runtime of a connection.
 #[derive(Clone, Copy, Default)]
