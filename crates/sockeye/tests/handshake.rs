@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use common::script::transport;
 use common::wire::text;
-use common::{Peer, REQUEST, answer, poll_once, text_of, within};
+use common::{Peer, REQUEST, answer, open_request, poll_once, text_of, within};
 use sockeye::handshake::HandshakeError;
 use sockeye::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use sockeye::{
-    Acceptance, Client, Error, ErrorKind, HostPolicy, Incoming, Origin, OriginPolicy, Server, Timeouts, WebSocket,
+    Acceptance, Client, CloseCode, Error, ErrorKind, HostPolicy, Incoming, Origin, OriginPolicy, Server, Timeouts,
+    WebSocket,
 };
 use tokio::time::Instant;
 
@@ -530,7 +531,26 @@ async fn request_timeout_limits_the_whole_opening() {
         (request.clone(), 3, total),
         (request.clone().timeout(Duration::from_secs(1)), 1, total),
         // The timeout of the handshake still applies.
-        (request.timeout(Duration::from_secs(60)), 10, "Timeouts::handshake"),
+        (
+            request.clone().timeout(Duration::from_secs(60)),
+            10,
+            "Timeouts::handshake",
+        ),
+        // Those of the request replace all of the client's.
+        (
+            request
+                .clone()
+                .timeouts(Timeouts::default().handshake(Duration::from_secs(5))),
+            5,
+            "Timeouts::handshake",
+        ),
+        (
+            request
+                .timeout(Duration::from_secs(2))
+                .timeouts(Timeouts::default().connect_total(Duration::from_secs(4))),
+            2,
+            total,
+        ),
     ] {
         let (io, peer) = transport(false);
         let start = Instant::now();
@@ -540,6 +560,22 @@ async fn request_timeout_limits_the_whole_opening() {
         let expected = format!("the opening handshake timed out; the limit is {setting}");
         assert_eq!(error.to_string(), expected);
         assert!(peer.is_transport_closed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_timeouts_apply_to_the_open_connection() {
+    let timeouts = |secs| Timeouts::default().close(Duration::from_secs(secs));
+    let client = Client::builder().timeouts(timeouts(30)).build().unwrap();
+    for (request, secs) in [
+        (client.request("ws://localhost/"), 30),
+        (client.request("ws://localhost/").timeouts(timeouts(3)), 3),
+    ] {
+        let (mut ws, _peer) = open_request(request).await;
+        let start = Instant::now();
+        let error = within(120, ws.close(CloseCode::NORMAL, "")).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(start.elapsed().as_secs(), secs);
     }
 }
 

@@ -11,8 +11,11 @@ use std::time::Duration;
 use common::wire::{close, text, texts};
 use common::{BOTH, Local, open, open_server, poll_once, run_until_idle, text_of, within};
 use futures_util::{Sink, SinkExt};
-use sockeye::{Client, CloseCause, CloseCode, Error, Limits, Message, Receiver, Sender, Server, WebSocket};
+use sockeye::{
+    Client, CloseCause, CloseCode, DeflateConfig, Error, Limits, Message, Receiver, Sender, Server, WebSocket,
+};
 use tokio::io::duplex;
+use tokio::net::TcpListener;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
 
@@ -424,4 +427,42 @@ async fn sinks_of_many_tasks_lose_no_wake_up() {
             joined.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn halves_have_the_addresses_and_the_compression_of_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().compression(DeflateConfig::default()).build();
+    let accepting = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        server.accept(tcp).await.unwrap().accept().await
+    };
+    let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
+    let url = format!("ws://{address}/");
+    let (client, server) = tokio::join!(client.connect(&url), accepting);
+    let (client, server) = (client.unwrap(), server.unwrap());
+    let negotiated = client.negotiated_deflate();
+    assert!(negotiated.is_some());
+    let own = client.local_addr();
+    let (sender, receiver) = client.split();
+    assert_eq!(
+        (sender.peer_addr().await, sender.local_addr().await),
+        (Some(address), own)
+    );
+    assert_eq!(
+        (receiver.peer_addr().await, receiver.local_addr().await),
+        (Some(address), own)
+    );
+    assert_eq!(sender.negotiated_deflate().await, negotiated);
+    assert_eq!(receiver.negotiated_deflate().await, negotiated);
+    assert!(sender.is_open() && receiver.is_open());
+
+    // The clones of a sender belong to one connection.
+    let (other, _receiver) = server.split();
+    assert!(sender.same_connection(&sender.clone()) && !sender.same_connection(&other));
+
+    sender.abort();
+    assert_eq!((sender.peer_addr().await, receiver.local_addr().await), (None, None));
+    assert!(!receiver.is_open());
 }

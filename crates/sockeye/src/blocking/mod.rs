@@ -218,11 +218,6 @@ impl WebSocket {
         self.ws.abort();
     }
 
-    /// Splits the connection into a cloneable sender and a receiver, which can be used in different threads.
-    pub fn split(self) -> (Sender, Receiver) {
-        split::split(self.ws, self.tcp)
-    }
-
     /// How the connection was closed, as far as is known yet. `None` while it is open.
     pub fn close_info(&self) -> Option<&CloseInfo> {
         self.ws.close_info()

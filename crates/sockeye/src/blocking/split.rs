@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use sockeye_proto::{CloseCode, CloseInfo};
 
-use super::{RecvTimeoutError, deadline_after, deadline_of};
+use super::{RecvTimeoutError, WebSocket, deadline_after, deadline_of};
 use crate::endpoint::Driver;
 use crate::error::Error;
 use crate::message::Message;
@@ -42,10 +42,15 @@ struct Shared {
     tcp: Arc<TcpStream>,
 }
 
-pub(super) fn split(ws: crate::websocket::WebSocket, tcp: Arc<TcpStream>) -> (Sender, Receiver) {
-    let ws = Mutex::new(ws);
-    let shared = Arc::new(Shared { ws, tcp });
-    (Sender(shared.clone()), Receiver(shared))
+impl WebSocket {
+    /// Splits the connection into a cloneable sender and a receiver, which can be used in different threads.
+    pub fn split(self) -> (Sender, Receiver) {
+        let shared = Arc::new(Shared {
+            ws: Mutex::new(self.ws),
+            tcp: self.tcp,
+        });
+        (Sender(shared.clone()), Receiver(shared))
+    }
 }
 
 impl Sender {

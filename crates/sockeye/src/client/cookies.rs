@@ -30,7 +30,7 @@ mod jar {
     use sockeye_proto::handshake::Uri;
     use url::Url;
 
-    use super::CookieStore;
+    use crate::client::cookies::CookieStore;
     use crate::sync::lock;
 
     /// Cookies in memory, with the rules of RFC 6265, implemented by the crate `cookie_store`.

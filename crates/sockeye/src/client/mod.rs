@@ -4,6 +4,7 @@ pub(crate) mod cookies;
 pub(crate) mod dial;
 pub(crate) mod proxy;
 pub(crate) mod request;
+pub(crate) mod request_parts;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod url;
@@ -23,9 +24,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::client::cookies::CookieStore;
 use crate::client::dial::Dialer;
+use crate::client::proxy::Proxy;
+use crate::client::proxy::choice::ProxyChoice;
 use crate::client::proxy::environment::Variables;
-use crate::client::proxy::{Proxy, ProxyChoice};
-use crate::client::request::{IntoRequest, RequestBuilder, RequestParts};
+use crate::client::request_parts::{HeaderCredentials, RequestParts};
 use crate::client::url::WebSocketUrl;
 use crate::convert;
 use crate::error::connect::TimeLimit;
@@ -83,7 +85,7 @@ pub struct ClientBuilder {
     options: ClientOptions,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct ClientOptions {
     common: CommonOptions,
     dialer: Dialer,
@@ -96,7 +98,7 @@ struct ClientOptions {
 }
 
 #[cfg(feature = "tls")]
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct TlsOptions {
     /// `None` means that of [`default_config`].
     config: Option<Arc<rustls::ClientConfig>>,
@@ -138,62 +140,11 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// Opens a WebSocket to a `ws://` or `wss://` URL; `http://` and `https://` mean the same. To set headers or
-    /// subprotocols for one connection, use [`request`](Self::request).
-    ///
-    /// The URL is parsed as browsers do: see [`WebSocketUrl`]. In addition, `user:password@` becomes an
-    /// `Authorization: Basic` header, unless the client already has an `Authorization` header.
-    ///
-    /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 alternate, and the
-    /// next attempt starts after 250 ms or as soon as one fails. [`Timeouts::connect`] limits all of them, and
-    /// [`Timeouts::connect_total`] the whole operation.
-    ///
-    /// # Errors
-    ///
-    /// By [`Error::kind`]:
-    ///
-    /// | kind | cause |
-    /// |---|---|
-    /// | `InvalidInput` | the URL or a header is invalid |
-    /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists the attempts |
-    /// | `Proxy` | the [proxy](ClientBuilder::proxy) cannot be reached or rejects the request: [`Error::proxy_error`] says why |
-    /// | `Tls` | invalid certificate, wrong host name, no common version |
-    /// | `Rejected` | the server answered with another status: [`Error::response`] has its headers and body |
-    /// | `Handshake` | the server violated the protocol or closed the connection |
-    /// | `Timeout`, `Io` | a deadline passed; the connection was lost |
-    ///
-    /// [`Error::is_retryable`] says whether to try again. The client waits at most one second for the body of a
-    /// rejection.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes the socket.
-    pub async fn connect(&self, url: &str) -> Result<WebSocket, Error> {
-        self.request(url).connect().await
-    }
-
-    /// Creates a request to a URL, to which headers, subprotocols and a timeout can be added. Nothing is sent until
-    /// [`RequestBuilder::connect`] is awaited.
-    ///
-    /// ```no_run
-    /// # async fn example(token: &str) -> Result<(), sockeye::Error> {
-    /// # use std::time::Duration;
-    /// let client = sockeye::Client::new();
-    /// let mut ws = client
-    ///     .request("wss://feed.example/v2")
-    ///     .header("authorization", format!("Bearer {token}"))
-    ///     .subprotocols(["v2.feed", "v1.feed"])
-    ///     .timeout(Duration::from_secs(5))
-    ///     .connect()
-    ///     .await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// Takes a URL, or an [`http::Request`] whose headers are added as by [`RequestBuilder::headers`]: see
-    /// [`IntoRequest`].
-    pub fn request(&self, request: impl IntoRequest) -> RequestBuilder {
-        request.into_request(self)
+    /// A client with the same settings except the timeouts.
+    pub(crate) fn with_timeouts(&self, timeouts: Timeouts) -> Self {
+        let mut options = ClientOptions::clone(&self.options);
+        options.common.timeouts = timeouts;
+        ClientBuilder { options }.into_client()
     }
 
     pub(crate) fn runtime(&self) -> Runtime {
@@ -573,8 +524,9 @@ impl ClientBuilder {
 
     /// Sets the runtime. Default: tokio. Connections must then be used inside a tokio runtime.
     ///
-    /// With another one, open connections with [`connect_over`](RequestBuilder::connect_over). [`Client::connect`],
-    /// [`RequestBuilder::connect`] and [`Reconnecting`](crate::Reconnecting) use sockets and timers of tokio.
+    /// With another one, open connections with [`connect_over`](crate::RequestBuilder::connect_over).
+    /// [`Client::connect`], [`RequestBuilder::connect`](crate::RequestBuilder::connect) and
+    /// [`Reconnecting`](crate::Reconnecting) use sockets and timers of tokio.
     #[cfg(feature = "futures-io")]
     pub fn runtime<R: crate::runtime::custom::Runtime>(mut self) -> Self {
         self.options.common.runtime = Runtime::Custom(crate::runtime::custom::Services::of::<R>());
@@ -650,13 +602,6 @@ impl fmt::Debug for ClientOptions {
 pub(crate) enum TlsPeer {
     Server,
     Proxy,
-}
-
-/// Whether a request contains the headers with credentials, which must not be sent to another origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HeaderCredentials {
-    Sent,
-    Dropped,
 }
 
 /// The deadline of the handshakes, and the setting that it is from.

@@ -6,26 +6,23 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use rand::random;
 use sockeye_proto::Instant;
-use sockeye_proto::handshake::{ClientRequest, HandshakeBuildError, Key, Origin, OriginError};
+use sockeye_proto::handshake::{ClientRequest, Origin};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::client::Client;
+use crate::client::proxy::Proxy;
+use crate::client::proxy::choice::ProxyChoice;
 use crate::client::proxy::tunnel::Tunnel;
-use crate::client::proxy::{Proxy, ProxyChoice};
+use crate::client::request_parts::{HeaderCredentials, RequestParts};
 use crate::client::url::WebSocketUrl;
-use crate::client::{Client, HeaderCredentials};
-use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
 use crate::error::connect::TimeLimit;
 use crate::error::redirect::{self, Redirect};
 use crate::observe::{Handshake, Role};
-use crate::settings::CommonOptions;
+use crate::settings::Timeouts;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
-
-/// Headers that are not sent to another origin.
-const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
 /// Request to open a WebSocket, created by [`Client::request`]. Sent by [`connect`](Self::connect), or by `.await`.
 ///
@@ -54,7 +51,8 @@ pub trait IntoRequest: sealed::IntoRequest {}
 impl<T: sealed::IntoRequest> IntoRequest for T {}
 
 mod sealed {
-    use super::{Client, RequestBuilder};
+    use crate::client::Client;
+    use crate::client::request::RequestBuilder;
 
     pub trait IntoRequest {
         fn into_request(self, client: &Client) -> RequestBuilder;
@@ -116,6 +114,66 @@ struct Hop {
     credentials: HeaderCredentials,
 }
 
+impl Client {
+    /// Opens a WebSocket to a `ws://` or `wss://` URL; `http://` and `https://` mean the same. To set headers or
+    /// subprotocols for one connection, use [`request`](Self::request).
+    ///
+    /// The URL is parsed as browsers do: see [`WebSocketUrl`]. In addition, `user:password@` becomes an
+    /// `Authorization: Basic` header, unless the client already has an `Authorization` header.
+    ///
+    /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 alternate, and the
+    /// next attempt starts after 250 ms or as soon as one fails. [`Timeouts::connect`] limits all of them, and
+    /// [`Timeouts::connect_total`] the whole operation.
+    ///
+    /// # Errors
+    ///
+    /// By [`Error::kind`]:
+    ///
+    /// | kind | cause |
+    /// |---|---|
+    /// | `InvalidInput` | the URL or a header is invalid |
+    /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists the attempts |
+    /// | `Proxy` | the [proxy](crate::ClientBuilder::proxy) cannot be reached or rejects the request: [`Error::proxy_error`] says why |
+    /// | `Tls` | invalid certificate, wrong host name, no common version |
+    /// | `Rejected` | the server answered with another status: [`Error::response`] has its headers and body |
+    /// | `Handshake` | the server violated the protocol or closed the connection |
+    /// | `Timeout`, `Io` | a deadline passed; the connection was lost |
+    ///
+    /// [`Error::is_retryable`] says whether to try again. The client waits at most one second for the body of a
+    /// rejection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the socket.
+    pub async fn connect(&self, url: &str) -> Result<WebSocket, Error> {
+        self.request(url).connect().await
+    }
+
+    /// Creates a request to a URL, to which headers, subprotocols and a timeout can be added. Nothing is sent until
+    /// [`RequestBuilder::connect`] is awaited.
+    ///
+    /// ```no_run
+    /// # async fn example(token: &str) -> Result<(), sockeye::Error> {
+    /// # use std::time::Duration;
+    /// let client = sockeye::Client::new();
+    /// let mut ws = client
+    ///     .request("wss://feed.example/v2")
+    ///     .header("authorization", format!("Bearer {token}"))
+    ///     .subprotocols(["v2.feed", "v1.feed"])
+    ///     .timeout(Duration::from_secs(5))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Takes a URL, or an [`http::Request`] whose headers are added as by [`RequestBuilder::headers`]: see
+    /// [`IntoRequest`].
+    pub fn request(&self, request: impl IntoRequest) -> RequestBuilder {
+        request.into_request(self)
+    }
+}
+
 impl RequestBuilder {
     pub(crate) fn new(client: Client, url: String) -> Self {
         Self {
@@ -158,10 +216,20 @@ impl RequestBuilder {
     }
 
     /// Limits opening the connection as a whole: name resolution, TCP, proxy, TLS, the opening handshake and redirects.
-    /// Default: [`Timeouts::connect_total`](crate::Timeouts::connect_total) of the client. The timeouts of each phase,
+    /// Default: [`Timeouts::connect_total`] of the client. The timeouts of each phase,
     /// 10 s by default, still apply.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets all timeouts of this connection, while it is opened and afterwards, instead of those of the
+    /// [client](crate::ClientBuilder::timeouts). [`timeout`](Self::timeout) takes precedence over
+    /// [`Timeouts::connect_total`].
+    ///
+    /// Costs a copy of the client's settings. For many connections with the same timeouts, build a client.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.client = self.client.with_timeouts(timeouts);
         self
     }
 
@@ -407,160 +475,6 @@ impl fmt::Debug for RequestBuilder {
             .field("timeout", &self.timeout)
             .field("proxy", &self.proxy)
             .field("redirects_max", &self.redirects_max)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The parts that a caller adds to a request. Keeps the first invalid part until the request is built.
-#[derive(Clone, Default)]
-pub(crate) struct RequestParts {
-    headers: HeaderMap,
-    subprotocols: Option<Vec<String>>,
-    origin: Option<Origin>,
-    pub(crate) invalid: Option<InvalidPart>,
-}
-
-impl RequestParts {
-    pub(crate) fn header<N>(&mut self, name: N, value: impl TryInto<HeaderValue>)
-    where
-        N: TryInto<HeaderName> + AsRef<[u8]>,
-    {
-        // Before the name is consumed.
-        let invalid_name = InvalidPart::header_name(name.as_ref());
-        let Ok(name) = name.try_into() else {
-            self.invalid.get_or_insert(invalid_name);
-            return;
-        };
-        match value.try_into() {
-            Ok(value) => {
-                if self.headers.try_append(&name, value).is_err() {
-                    self.fail(
-                        "header",
-                        Some(wire_name(&name)),
-                        HandshakeBuildError::InvalidHeaderValue,
-                    );
-                }
-            }
-            Err(_) => self.fail(
-                "header",
-                Some(wire_name(&name)),
-                HandshakeBuildError::InvalidHeaderValue,
-            ),
-        }
-    }
-
-    pub(crate) fn headers(&mut self, headers: HeaderMap) {
-        let mut last = None;
-        for (name, value) in headers {
-            // The map's iterator returns the name only with the first of its values.
-            last = name.or(last);
-            if let Some(name) = &last {
-                self.header(name, value);
-            }
-        }
-    }
-
-    pub(crate) fn subprotocols<N: Into<String>>(&mut self, names: impl IntoIterator<Item = N>) {
-        self.subprotocols = Some(names.into_iter().map(Into::into).collect());
-    }
-
-    /// Converts a proxy. Keeps the error, and returns `None`, if it is invalid.
-    pub(crate) fn proxy(&mut self, proxy: impl TryInto<Proxy, Error: fmt::Display>) -> Option<Proxy> {
-        let invalid = match proxy.try_into() {
-            Ok(proxy) => return Some(proxy),
-            Err(error) => InvalidPart::new("proxy", None, error),
-        };
-        self.invalid.get_or_insert(invalid);
-        None
-    }
-
-    pub(crate) fn origin(&mut self, origin: impl TryInto<Origin>) {
-        match origin.try_into() {
-            Ok(origin) => self.origin = Some(origin),
-            Err(_) => {
-                self.invalid
-                    .get_or_insert(InvalidPart::new("origin", None, OriginError));
-            }
-        }
-    }
-
-    fn fail(&mut self, part: &'static str, name: Option<String>, reason: impl fmt::Display) {
-        self.invalid.get_or_insert(InvalidPart::new(part, name, reason));
-    }
-
-    /// Builds the request to a URL from the `common` parts of a client and the `own` parts of the request. `own`
-    /// replaces common headers of the same name.
-    pub(crate) fn merge(
-        common: &Self,
-        own: &Self,
-        url: &WebSocketUrl,
-        options: &CommonOptions,
-        credentials: HeaderCredentials,
-        cookie: Option<HeaderValue>,
-    ) -> Result<ClientRequest, InvalidPart> {
-        // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
-        let key = Key::from_bytes(random());
-        let mut request = ClientRequest::new(url.uri(), key).limits(options.handshake_limits());
-        let is_sent = |name: &HeaderName| credentials == HeaderCredentials::Sent || !CREDENTIALS.contains(name);
-        let has = |name: HeaderName| {
-            let is_present = common.headers.contains_key(&name) || own.headers.contains_key(&name);
-            is_present && is_sent(&name)
-        };
-        if let Some(authorization) = url.authorization()
-            && !has(header::AUTHORIZATION)
-        {
-            request = add_header(request, "Authorization".to_owned(), authorization.as_bytes())?;
-        }
-        let common_headers = common
-            .headers
-            .iter()
-            .filter(|(name, _)| !own.headers.contains_key(*name));
-        for (name, value) in common_headers.chain(&own.headers).filter(|(name, _)| is_sent(name)) {
-            request = add_header(request, wire_name(name), value.as_bytes())?;
-        }
-        if let Some(cookie) = cookie
-            && !has(header::COOKIE)
-        {
-            request = add_header(request, "Cookie".to_owned(), cookie.as_bytes())?;
-        }
-        for name in own
-            .subprotocols
-            .as_ref()
-            .or(common.subprotocols.as_ref())
-            .into_iter()
-            .flatten()
-        {
-            let offer = request.subprotocol(name);
-            request = offer.map_err(|reason| InvalidPart::new("subprotocol", Some(name.clone()), reason))?;
-        }
-        if let Some(origin) = own.origin.as_ref().or(common.origin.as_ref()) {
-            request = request.origin(origin.clone());
-        }
-        if let Some(deflate) = &options.deflate {
-            for offer in deflate.offers() {
-                let extension = request.extension(&offer);
-                request = extension.map_err(|reason| InvalidPart::new("extension", Some(offer), reason))?;
-            }
-        }
-        Ok(request)
-    }
-}
-
-fn add_header(request: ClientRequest, name: String, value: &[u8]) -> Result<ClientRequest, InvalidPart> {
-    let header = request.header(&name, value);
-    header.map_err(|reason| InvalidPart::new("header", Some(name), reason))
-}
-
-/// Omits the values of headers, which may be credentials.
-impl fmt::Debug for RequestParts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestParts")
-            .field(
-                "headers",
-                &self.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
-            )
-            .field("subprotocols", &self.subprotocols)
-            .field("origin", &self.origin)
             .finish_non_exhaustive()
     }
 }

@@ -14,6 +14,7 @@ mod compress_job;
 mod deferred_queue;
 mod driver;
 mod fast_path;
+mod high_counts;
 mod input;
 mod latency;
 mod linger;
@@ -24,7 +25,6 @@ mod state;
 mod wake_flags;
 mod write_queue;
 
-pub(crate) use codec_pool::THREAD_CODECS;
 pub(crate) use compress_job::PART_LEN;
 pub(crate) use deferred_queue::{DeferredMessage, DeferredQueue};
 pub(crate) use driver::{Driver, FlushTarget, LimitCheck, NotReceived, StreamFragment, StreamRead, WriteOutcome};

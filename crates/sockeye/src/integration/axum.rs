@@ -77,13 +77,13 @@ use axum_core::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use super::hyper::{RequestHead, Upgrade, is_handshake};
+use super::upgrade::{RequestHead, Upgrade, is_handshake};
 use super::upgrader::ReceivedUpgrade;
 use crate::error::Error;
 use crate::server::response::Acceptance;
 use crate::websocket::WebSocket;
 
-pub use super::hyper::UpgradeError;
+pub use super::upgrade::UpgradeError;
 pub use super::upgrader::Upgrader;
 
 /// Extractor of a valid opening handshake, which [`on_upgrade`](Self::on_upgrade) accepts.

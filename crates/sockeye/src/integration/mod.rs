@@ -9,4 +9,6 @@ pub mod hyper;
 #[cfg(feature = "tower")]
 pub mod tower;
 #[cfg(feature = "hyper")]
+mod upgrade;
+#[cfg(feature = "hyper")]
 mod upgrader;

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::hyper::{RequestHead, UpgradeError, check, is_handshake};
+use super::upgrade::{RequestHead, UpgradeError, check, is_handshake};
 use crate::error::Error;
 use crate::server::Server;
 use crate::server::response::unavailable;

@@ -1,62 +1,4 @@
-//! WebSockets on a hyper 1 server, or on a framework built on it such as axum, beside other requests.
-//!
-//! An [`Upgrader`] runs a handler for each WebSocket and closes them all when the server shuts down:
-//!
-//! ```no_run
-//! use std::convert::Infallible;
-//!
-//! use hyper::{Request, body::Incoming};
-//! use sockeye::hyper::{HttpResponse, Upgrader};
-//!
-//! async fn handle(upgrader: Upgrader, mut request: Request<Incoming>) -> Result<HttpResponse, Infallible> {
-//!     Ok(upgrader.upgrade(&mut request, |mut ws| async move {
-//!         while let Some(message) = ws.recv().await? {
-//!             ws.feed(message).await?;
-//!         }
-//!         Ok(())
-//!     }))
-//! }
-//! ```
-//!
-//! [`upgrade`] is the same step by step, for applications that run their own tasks:
-//!
-//! ```no_run
-//! use std::convert::Infallible;
-//!
-//! use hyper::{Request, body::Incoming};
-//! use sockeye::Server;
-//! use sockeye::hyper::HttpResponse;
-//!
-//! async fn handle(server: Server, mut request: Request<Incoming>) -> Result<HttpResponse, Infallible> {
-//!     let (response, upgrade) = match sockeye::hyper::upgrade(&server, &mut request) {
-//!         Ok(upgraded) => upgraded,
-//!         Err(error) => {
-//!             eprintln!("{error}");
-//!             return Ok(error.into_response());
-//!         }
-//!     };
-//!     tokio::spawn(async move {
-//!         let mut ws = upgrade.await?;
-//!         ws.send("hello").await
-//!     });
-//!     Ok(response)
-//! }
-//! ```
-//!
-//! The connection must be served with upgrades enabled: `http1::Connection::with_upgrades`, or
-//! `serve_connection_with_upgrades` of hyper-util.
-//!
-//! The feature `axum` adds an extractor for axum, and the feature `tower` a layer that limits handshakes and a way to
-//! test without a network. For a framework that hides hyper's upgrade, such as poem, see [`Upgrader::upgrade_over`].
-//!
-//! # Supported transports
-//!
-//! hyper returns the upgraded transport as a type-erased wrapper. If the server served a `TcpStream`, a `UnixStream` or
-//! a TLS stream of tokio-rustls over a `TcpStream`, with hyper, hyper-util's `auto` server or `axum::serve`, the
-//! [`WebSocket`] uses that transport directly, and Nagle's algorithm is disabled on TCP. Other types are not
-//! recognized: the connection works, but each read and write passes through two more layers, and unless the server
-//! called `set_nodelay` on the socket, a small message can be delayed by 40 ms until the previous one is acknowledged.
-//! Name such a type with [`Upgrade::transport`].
+//! One upgrade on a hyper server: the check of the request, the response, and the future of the connection.
 
 use std::any::Any;
 use std::fmt;
@@ -81,9 +23,6 @@ use crate::server::{AcceptedHandshake, Server};
 use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
-
-pub use super::connection_permit::ConnectionPermit;
-pub use super::upgrader::Upgrader;
 
 /// The response type that hyper and axum expect.
 pub type HttpResponse = http::Response<Full<Bytes>>;
@@ -311,7 +250,7 @@ impl Upgrade {
     }
 
     /// Names the type `T` of the served transport, inside a `TokioIo`, if it is not one of the [recognized
-    /// types](self#supported-transports). `extract` converts it into the transport that the connection uses.
+    /// types](crate::hyper#supported-transports). `extract` converts it into the transport that the connection uses.
     ///
     /// Disable Nagle's algorithm of the wrapped socket in `extract`; if `extract` returns a `TcpStream`, that is done
     /// automatically. A second call replaces the first. If the transport has another type, `extract` is not called, and

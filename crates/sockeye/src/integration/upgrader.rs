@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::connection_permit::ConnectionPermit;
-use super::hyper::{Handshake, HttpResponse, RequestHead, Upgrade, UpgradeError, accept, check};
+use super::upgrade::{Handshake, HttpResponse, RequestHead, Upgrade, UpgradeError, accept, check};
 use crate::error::Error;
 use crate::server::Server;
 use crate::server::handler::{HandlerTask, OnError};
 use crate::server::response::{Acceptance, unavailable};
-use crate::server::serve::ServeError;
+use crate::server::serve_error::ServeError;
 use crate::server::tasks::{ConnectionTasks, TaskToken};
 use crate::settings::ConnectionGroup;
 use crate::sync::lock;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use super::{EndCause, Role};
+use super::labels::{EndCause, Role};
 use crate::error::{Error, ErrorKind};
 use crate::stats::{ConnectionStats, DirectionStats};
 

@@ -3,6 +3,7 @@
 //! Without the features of the same names, the types here are empty and their methods do nothing. No method is called
 //! for each message: a connection reports its counters when it waits or has written everything.
 
+mod labels;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
 #[cfg(feature = "tracing")]
@@ -11,24 +12,13 @@ mod trace;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sockeye_proto::{CloseCause, CloseInfo};
+use sockeye_proto::CloseInfo;
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::stats::ConnectionStats;
-
-/// The role of this side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Client,
-    Server,
-}
-
-/// The path of the request, without its query, which may contain credentials.
-#[derive(Debug)]
-pub(crate) struct RequestPath {
-    #[cfg(feature = "tracing")]
-    path: Box<str>,
-}
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use labels::EndCause;
+pub(crate) use labels::{RequestPath, Role};
 
 /// One opening handshake.
 #[derive(Clone)]
@@ -53,31 +43,6 @@ struct Observed {
     metrics: metrics::Connection,
     #[cfg(feature = "tracing")]
     span: tracing::Span,
-}
-
-/// Why a connection ended, for the label `cause`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndCause {
-    Local,
-    Peer,
-    ProtocolError,
-    TransportEnd,
-    KeepaliveTimeout,
-    CloseTimeout,
-    WriteTimeout,
-    Overflow,
-    Dropped,
-}
-
-impl RequestPath {
-    /// The path of a request target such as `/chat?token=x`.
-    #[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
-    pub(crate) fn of(resource: &str) -> Self {
-        Self {
-            #[cfg(feature = "tracing")]
-            path: resource.split(['?', '#']).next().unwrap_or_default().into(),
-        }
-    }
 }
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
@@ -218,50 +183,5 @@ impl Observer {
         self.observed
             .as_ref()
             .map_or_else(tracing::Span::none, |observed| observed.span.clone())
-    }
-}
-
-#[cfg_attr(not(any(feature = "metrics", feature = "tracing")), allow(dead_code))]
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        }
-    }
-}
-
-#[cfg_attr(not(any(feature = "metrics", feature = "tracing")), allow(dead_code))]
-impl EndCause {
-    fn new(close_info: Option<&CloseInfo>, failure: Option<&Error>) -> Self {
-        match failure.map(Error::inner_kind) {
-            Some(Kind::Stalled | Kind::MutualStall) => return Self::WriteTimeout,
-            Some(Kind::Overflow) => return Self::Overflow,
-            Some(Kind::Aborted) => return Self::Dropped,
-            _ => {}
-        }
-        match close_info.map(CloseInfo::cause) {
-            None => Self::Dropped,
-            Some(CloseCause::Local) => Self::Local,
-            Some(CloseCause::Peer) => Self::Peer,
-            Some(CloseCause::ProtocolError(_)) => Self::ProtocolError,
-            Some(CloseCause::KeepaliveTimeout) => Self::KeepaliveTimeout,
-            Some(CloseCause::CloseTimeout) => Self::CloseTimeout,
-            Some(_) => Self::TransportEnd,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Peer => "peer",
-            Self::ProtocolError => "protocol_error",
-            Self::TransportEnd => "transport_end",
-            Self::KeepaliveTimeout => "keepalive_timeout",
-            Self::CloseTimeout => "close_timeout",
-            Self::WriteTimeout => "write_timeout",
-            Self::Overflow => "overflow",
-            Self::Dropped => "dropped",
-        }
     }
 }

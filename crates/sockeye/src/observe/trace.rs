@@ -7,7 +7,7 @@ use sockeye_proto::CloseInfo;
 use tracing::field::{Empty, display};
 use tracing::{Level, Span, debug, enabled, info_span};
 
-use super::{EndCause, RequestPath, Role};
+use super::labels::{EndCause, RequestPath, Role};
 use crate::error::Error;
 use crate::stats::ConnectionStats;
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::error::Error;
-use crate::server::serve::ServeError;
+use crate::server::serve_error::ServeError;
 use crate::server::tasks::TaskToken;
 
 /// The application's hook for errors.

@@ -3,6 +3,7 @@
 pub(crate) mod handler;
 pub(crate) mod response;
 pub(crate) mod serve;
+pub(crate) mod serve_error;
 pub(crate) mod tasks;
 
 use std::future::poll_fn;
@@ -26,7 +27,6 @@ use crate::error::Error;
 use crate::observe::{self, Handshake, RequestPath};
 use crate::runtime::{Deadline, Runtime};
 use crate::server::response::{Acceptance, Rejection, internal_error};
-use crate::server::serve::{Listener, Serve};
 use crate::settings::{CommonOptions, ConnectionGroup, Limits, Timeouts};
 use crate::transport::Io;
 use crate::transport::socket;
@@ -117,30 +117,6 @@ impl Server {
     /// Creates a builder for a server with custom settings.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
-    }
-
-    /// Serves a listener: accepts its connections and runs a task for each. See [`Serve`] for the options. Nothing is
-    /// accepted until [`Serve::run`] is awaited.
-    ///
-    /// ```no_run
-    /// # use sockeye::Server;
-    /// # async fn example() -> std::io::Result<()> {
-    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:9001").await?;
-    /// Server::default()
-    ///     .serve(listener)
-    ///     .run(|incoming| async move {
-    ///         let mut ws = incoming.accept().await?;
-    ///         while let Some(message) = ws.recv().await? {
-    ///             ws.feed(message).await?;
-    ///         }
-    ///         Ok(())
-    ///     })
-    ///     .await;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn serve<L: Listener>(&self, listener: L) -> Serve<L> {
-        Serve::new(self.clone(), listener)
     }
 
     /// Performs the TLS handshake if TLS is configured, then reads and checks a client's opening request. The

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::error::Error;
 use crate::server::handler::{HandlerTask, OnError};
 use crate::server::response::plain_bytes;
+use crate::server::serve_error::ServeError;
 use crate::server::tasks::{ConnectionTasks, TaskToken};
 use crate::server::{Incoming, PlainHttp, ReceivedRequest, Server};
 use crate::transport::socket;
@@ -56,69 +56,6 @@ impl Listener for tokio::net::UnixListener {
     }
 }
 
-/// A failure while serving, reported to [`Serve::on_error`]. Serving continues.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The listener failed, usually because file descriptors ran out. Accepting is retried after 5 ms, 10 ms, and so on
-    /// up to 1 s. Reported at most once per second.
-    Accept(io::Error),
-    /// A client was not accepted: its request was invalid or not allowed, its TLS handshake failed, or it was too slow.
-    Handshake {
-        /// The address of the client, if the transport is TCP.
-        peer_addr: Option<SocketAddr>,
-        /// Why the opening handshake failed.
-        error: Error,
-    },
-    /// The application's handler returned an error other than a [normal close](Error::is_normal_close).
-    Handler {
-        /// The address of the client, if the transport is TCP.
-        peer_addr: Option<SocketAddr>,
-        /// The error that the handler returned.
-        error: Error,
-    },
-}
-
-impl ServeError {
-    /// The error of the connection. `None` if the listener failed.
-    pub fn error(&self) -> Option<&Error> {
-        match self {
-            Self::Accept(_) => None,
-            Self::Handshake { error, .. } | Self::Handler { error, .. } => Some(error),
-        }
-    }
-
-    /// The address of the client. `None` if the listener failed or the transport is not TCP.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Accept(_) => None,
-            Self::Handshake { peer_addr, .. } | Self::Handler { peer_addr, .. } => *peer_addr,
-        }
-    }
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (peer_addr, error) = match self {
-            Self::Accept(error) => return write!(f, "cannot accept connections: {error}"),
-            Self::Handshake { peer_addr, error } | Self::Handler { peer_addr, error } => (peer_addr, error),
-        };
-        match peer_addr {
-            Some(peer_addr) => write!(f, "{peer_addr}: {error}"),
-            None => fmt::Display::fmt(error, f),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Accept(error) => error.source(),
-            Self::Handshake { error, .. } | Self::Handler { error, .. } => error.source(),
-        }
-    }
-}
-
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type OnHttp = Box<dyn Fn(Request<()>) -> BoxFuture<Response<Bytes>> + Send + Sync>;
 
@@ -143,6 +80,32 @@ impl Hooks {
         if let Some(on_error) = &self.on_error {
             on_error(error());
         }
+    }
+}
+
+impl Server {
+    /// Serves a listener: accepts its connections and runs a task for each. See [`Serve`] for the options. Nothing is
+    /// accepted until [`Serve::run`] is awaited.
+    ///
+    /// ```no_run
+    /// # use sockeye::Server;
+    /// # async fn example() -> std::io::Result<()> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:9001").await?;
+    /// Server::default()
+    ///     .serve(listener)
+    ///     .run(|incoming| async move {
+    ///         let mut ws = incoming.accept().await?;
+    ///         while let Some(message) = ws.recv().await? {
+    ///             ws.feed(message).await?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve<L: Listener>(&self, listener: L) -> Serve<L> {
+        Serve::new(self.clone(), listener)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::websocket::command_queue::{Command, CommandQueue};
 use crate::websocket::flush_batch::{self, NewBatch};
 use crate::websocket::shared::{Shared, State};
-use crate::websocket::snapshot::Snapshot;
+use crate::websocket::snapshot::{FlushedBy, Snapshot};
 use crate::websocket::try_lock::{Guard, Release, Requests};
 use crate::websocket::try_recv::{TryRecvError, try_recv};
 use crate::websocket::wakers::SlotKey;
@@ -27,18 +27,6 @@ pub(crate) struct ConnectionGuard<'a> {
     /// A batch whose task must be spawned after unlocking.
     new_batch: Option<NewBatch>,
     wakes_all: bool,
-}
-
-/// The task that will flush the messages queued by `try_send`. While there is one, further messages schedule nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum FlushedBy {
-    /// No flush is needed.
-    None,
-    /// The tasks that wait for the connection. They were woken, and none has been polled yet.
-    WaitingTasks,
-    /// The task of a [batch](flush_batch).
-    Batch,
 }
 
 impl<'a> ConnectionGuard<'a> {

@@ -53,6 +53,21 @@ enum ReadState {
     Ended,
 }
 
+impl WebSocket {
+    /// Converts the connection into a byte stream over binary messages, for byte protocols such as SSH: an
+    /// [`AsyncRead`](tokio::io::AsyncRead) and [`AsyncWrite`](tokio::io::AsyncWrite).
+    ///
+    /// ```
+    /// # async fn bridge(ws: sockeye::WebSocket, mut tcp: tokio::net::TcpStream) -> std::io::Result<()> {
+    /// tokio::io::copy_bidirectional(&mut ws.into_io(), &mut tcp).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_io(self) -> WebSocketIo {
+        WebSocketIo::new(self)
+    }
+}
+
 impl WebSocketIo {
     pub(super) fn new(ws: WebSocket) -> Self {
         Self {

@@ -1,6 +1,7 @@
 //! Receiving one message as a byte stream.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::MessageKind;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::endpoint::StreamRead;
+use crate::endpoint::{Driver, StreamRead};
 use crate::error::Error;
 use crate::websocket::WebSocket;
 use crate::websocket::split::Receiver;
@@ -48,6 +49,63 @@ enum State {
     Reading,
     Finished,
     Failed(Error),
+}
+
+impl WebSocket {
+    /// Receives the next message as an [`AsyncRead`](tokio::io::AsyncRead) while it arrives, in constant memory: for
+    /// files and other large messages. Returns once the first byte of the message, or its end, has arrived. Returns
+    /// `None` after a normal [end](Self#the-end), and for every later call.
+    ///
+    /// [`Limits::message_size_max`](crate::Limits::message_size_max) does not apply: limit what you read with
+    /// [`take`](tokio::io::AsyncReadExt::take) if you store it. A compressed message is decompressed while it arrives.
+    /// The connection holds one read buffer of 128 KiB. A compressed message holds a codec of 62 KiB and a window of 32
+    /// KiB in addition.
+    ///
+    /// ```
+    /// # use tokio::io::AsyncWrite;
+    /// # async fn receive(mut ws: sockeye::WebSocket, mut file: impl AsyncWrite + Unpin) -> std::io::Result<()> {
+    /// while let Some(mut message) = ws.recv_stream().await? {
+    ///     tokio::io::copy(&mut message, &mut file).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// If a cancelled [`recv`](Self::recv) has received the beginning of the message, all of it is buffered, and its
+    /// size is limited. Messages that a waiting `send` receives ahead are buffered, up to
+    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Self::recv): the peer closed with a code other than 1000 or 1001, does not answer or violated
+    /// the protocol, or the connection was lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost. Dropping the [`MessageReader`] before the end of the message discards the rest of the message.
+    pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
+        let kind = poll_fn(|cx| self.driver.poll_stream_start(cx)).await?;
+        Ok(kind.map(|kind| MessageReader::new(Source::WebSocket(self), kind)))
+    }
+}
+
+impl Receiver {
+    /// Receives the next message as an [`AsyncRead`](tokio::io::AsyncRead) while it arrives, in constant memory: see
+    /// [`WebSocket::recv_stream`](crate::WebSocket::recv_stream). Returns `None` after a
+    /// [normal end](crate::WebSocket#the-end), and for every later call.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Self::recv): the peer closed with a code other than 1000 or 1001, does not answer or violated
+    /// the protocol, or the connection was lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost. Dropping the [`MessageReader`] before the end of the message discards the rest of the message.
+    pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
+        let kind = poll_fn(|cx| self.poll(cx, Driver::poll_stream_start)).await?;
+        Ok(kind.map(|kind| MessageReader::new(Source::Receiver(self), kind)))
+    }
 }
 
 impl<'a> MessageReader<'a> {

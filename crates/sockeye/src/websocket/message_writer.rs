@@ -16,6 +16,7 @@ use crate::websocket::WebSocket;
 use crate::websocket::guard::ConnectionGuard;
 use crate::websocket::operation::needs_lock;
 use crate::websocket::shared::Shared;
+use crate::websocket::split::Sender;
 use crate::websocket::try_lock::QueueMode;
 use crate::websocket::wakers::SlotKey;
 
@@ -80,6 +81,44 @@ enum State {
     Open,
     /// The end of the message is queued.
     Finished,
+}
+
+impl WebSocket {
+    /// Sends a message as an [`AsyncWrite`](tokio::io::AsyncWrite) while it is produced, in constant memory: for files
+    /// and other large messages. End it with [`MessageWriter::finish`]. Returns immediately; nothing is sent before 64
+    /// KiB are written, or before `flush` or `finish`.
+    ///
+    /// ```
+    /// # use tokio::io::AsyncRead;
+    /// # async fn send(mut ws: sockeye::WebSocket, mut file: impl AsyncRead + Unpin) -> std::io::Result<()> {
+    /// use sockeye::MessageKind;
+    ///
+    /// let mut message = ws.send_stream(MessageKind::Binary);
+    /// tokio::io::copy(&mut file, &mut message).await?;
+    /// message.finish().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Dropping the writer after it has sent a fragment and before the end of the message closes the connection with
+    /// 1011.
+    pub fn send_stream(&mut self, kind: MessageKind) -> MessageWriter<'_> {
+        MessageWriter::new(Target::WebSocket(self), kind)
+    }
+}
+
+impl Sender {
+    /// Sends a message as an [`AsyncWrite`](tokio::io::AsyncWrite) while it is produced, in constant memory: see
+    /// [`WebSocket::send_stream`](crate::WebSocket::send_stream). Until it is finished, other senders of this connection
+    /// wait: see [`MessageWriter`]. Dropping the writer after it has sent a fragment and before the end of the message
+    /// closes the connection with 1011.
+    pub fn send_stream(&self, kind: MessageKind) -> MessageWriter<'static> {
+        let target = Target::Sender {
+            shared: self.shared.clone(),
+            slot: SlotKey::operation(),
+        };
+        MessageWriter::new(target, kind)
+    }
 }
 
 impl<'a> MessageWriter<'a> {

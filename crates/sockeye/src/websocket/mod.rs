@@ -7,6 +7,7 @@ mod flush_batch;
 mod futures_io;
 mod guard;
 pub(crate) mod io;
+mod lock_or_queue;
 pub(crate) mod message_reader;
 pub(crate) mod message_writer;
 mod operation;
@@ -14,6 +15,7 @@ pub(crate) mod outbox;
 pub(crate) mod permit;
 mod sender_sink;
 mod shared;
+mod sink_state;
 mod snapshot;
 pub(crate) mod split;
 mod stream_sink;
@@ -32,7 +34,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_sink::Sink;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
-use sockeye_proto::{CloseCode, CloseInfo, MessageKind, Role};
+use sockeye_proto::{CloseCode, CloseInfo, Role};
 
 use crate::endpoint::Driver;
 use crate::error::Error;
@@ -44,10 +46,6 @@ use crate::settings::ConnectionGroup;
 use crate::stats::ConnectionStats;
 use crate::transport::Io;
 use crate::transport::socket;
-use crate::websocket::io::WebSocketIo;
-use crate::websocket::message_reader::{MessageReader, Source};
-use crate::websocket::message_writer::{MessageWriter, Target};
-use crate::websocket::split::{Receiver, Sender};
 use crate::websocket::stream_sink::{StreamSinkWakers, UsedAs};
 use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::TrySendError;
@@ -206,77 +204,6 @@ impl WebSocket {
             // Keeps waking the tasks that wait for the stream or the sink.
             Some(wakers) => try_recv::try_recv(&mut self.driver, wakers.waker()),
         }
-    }
-
-    /// Receives the next message as an [`AsyncRead`](tokio::io::AsyncRead) while it arrives, in constant memory: for
-    /// files and other large messages. Returns once the first byte of the message, or its end, has arrived. Returns
-    /// `None` after a normal [end](Self#the-end), and for every later call.
-    ///
-    /// [`Limits::message_size_max`](crate::Limits::message_size_max) does not apply: limit what you read with
-    /// [`take`](tokio::io::AsyncReadExt::take) if you store it. A compressed message is decompressed while it arrives.
-    /// The connection holds one read buffer of 128 KiB. A compressed message holds a codec of 62 KiB and a window of 32
-    /// KiB in addition.
-    ///
-    /// ```
-    /// # use tokio::io::AsyncWrite;
-    /// # async fn receive(mut ws: sockeye::WebSocket, mut file: impl AsyncWrite + Unpin) -> std::io::Result<()> {
-    /// while let Some(mut message) = ws.recv_stream().await? {
-    ///     tokio::io::copy(&mut message, &mut file).await?;
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// If a cancelled [`recv`](Self::recv) has received the beginning of the message, all of it is buffered, and its
-    /// size is limited. Messages that a waiting `send` receives ahead are buffered, up to
-    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`recv`](Self::recv): the peer closed with a code other than 1000 or 1001, does not answer or violated
-    /// the protocol, or the connection was lost.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost. Dropping the [`MessageReader`] before the end of the message discards the rest of the message.
-    pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
-        let kind = poll_fn(|cx| self.driver.poll_stream_start(cx)).await?;
-        Ok(kind.map(|kind| MessageReader::new(Source::WebSocket(self), kind)))
-    }
-
-    /// Sends a message as an [`AsyncWrite`](tokio::io::AsyncWrite) while it is produced, in constant memory: for files
-    /// and other large messages. End it with [`MessageWriter::finish`]. Returns immediately; nothing is sent before 64
-    /// KiB are written, or before `flush` or `finish`.
-    ///
-    /// ```
-    /// # use tokio::io::AsyncRead;
-    /// # async fn send(mut ws: sockeye::WebSocket, mut file: impl AsyncRead + Unpin) -> std::io::Result<()> {
-    /// use sockeye::MessageKind;
-    ///
-    /// let mut message = ws.send_stream(MessageKind::Binary);
-    /// tokio::io::copy(&mut file, &mut message).await?;
-    /// message.finish().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// Dropping the writer after it has sent a fragment and before the end of the message closes the connection with
-    /// 1011.
-    pub fn send_stream(&mut self, kind: MessageKind) -> MessageWriter<'_> {
-        MessageWriter::new(Target::WebSocket(self), kind)
-    }
-
-    /// Converts the connection into a byte stream over binary messages, for byte protocols such as SSH: an
-    /// [`AsyncRead`](tokio::io::AsyncRead) and [`AsyncWrite`](tokio::io::AsyncWrite).
-    ///
-    /// ```
-    /// # async fn bridge(ws: sockeye::WebSocket, mut tcp: tokio::net::TcpStream) -> std::io::Result<()> {
-    /// tokio::io::copy_bidirectional(&mut ws.into_io(), &mut tcp).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn into_io(self) -> WebSocketIo {
-        WebSocketIo::new(self)
     }
 
     /// Sends a message, and waits until it and everything queued before it has been written to the transport.
@@ -514,13 +441,6 @@ impl WebSocket {
         self.driver.observer().span()
     }
 
-    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks. Addresses,
-    /// certificates and negotiated compression are known only before: read them first.
-    pub fn split(self) -> (Sender, Receiver) {
-        let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
-        crate::websocket::split::split(self.driver, subprotocol)
-    }
-
     #[cfg(all(unix, feature = "blocking"))]
     pub(crate) fn driver(&mut self) -> &mut Driver {
         &mut self.driver
@@ -597,8 +517,8 @@ mod tests {
     fn websocket_and_halves_are_send_and_sync() {
         fn check<T: Send + Sync + 'static>() {}
         check::<WebSocket>();
-        check::<Sender>();
-        check::<Receiver>();
+        check::<crate::Sender>();
+        check::<crate::Receiver>();
         check::<crate::Permit>();
         check::<crate::Outbox>();
         check::<Error>();

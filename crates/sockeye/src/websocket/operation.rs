@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use crate::endpoint::{Driver, WaiterId};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
-use crate::stats::ConnectionStats;
 use crate::websocket::command_queue::NotQueued;
 use crate::websocket::guard::ConnectionGuard;
 use crate::websocket::shared::Shared;
@@ -55,8 +54,9 @@ impl<'a> Operation<'a> {
             })
     }
 
-    pub(crate) async fn stats(mut self) -> ConnectionStats {
-        poll_fn(|cx| self.poll(cx, |driver, _| Poll::Ready(driver.stats()))).await
+    /// Reads from the driver once the connection is locked.
+    pub(crate) async fn get<R>(mut self, get: impl Fn(&Driver) -> R) -> R {
+        poll_fn(|cx| self.poll(cx, |driver, _| Poll::Ready(get(driver)))).await
     }
 
     /// Waits until no message can be sent any more. Only that wakes the task.

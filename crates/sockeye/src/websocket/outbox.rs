@@ -55,6 +55,14 @@ pub struct Outbox {
     dropped: Arc<AtomicU64>,
 }
 
+impl Sender {
+    /// Converts the sender into an [`Outbox`], which handles a full queue according to `overflow`.
+    #[must_use]
+    pub fn with_overflow(self, overflow: Overflow) -> Outbox {
+        Outbox::new(self, overflow)
+    }
+}
+
 impl Outbox {
     pub(super) fn new(sender: Sender, overflow: Overflow) -> Self {
         Self {

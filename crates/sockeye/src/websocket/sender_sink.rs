@@ -6,74 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_sink::Sink;
-use sockeye_proto::CloseCode;
 
 use crate::endpoint::FlushTarget;
 use crate::error::Error;
 use crate::message::outbound::Outbound;
 use crate::websocket::operation::needs_lock;
 use crate::websocket::shared::Shared;
+use crate::websocket::sink_state::SinkState;
 use crate::websocket::split::Sender;
 use crate::websocket::try_lock::QueueMode;
 use crate::websocket::try_send::TrySendError;
-use crate::websocket::wakers::SlotKey;
-
-/// The state of a sender that is used as a [`Sink`].
-#[derive(Debug)]
-pub(crate) struct SinkState {
-    slot: SlotKey,
-    /// A message that `start_send` could not queue.
-    unsent: Option<Outbound>,
-    /// The end of the flush in progress.
-    flush_end: FlushTarget,
-    is_closing: bool,
-}
-
-impl SinkState {
-    fn new() -> Self {
-        Self {
-            slot: SlotKey::operation(),
-            unsent: None,
-            flush_end: FlushTarget::default(),
-            is_closing: false,
-        }
-    }
-
-    /// Drops the waker of the task that uses the sink.
-    pub(crate) fn release(&mut self, shared: &Shared) {
-        shared.release(&mut self.slot);
-    }
-
-    /// Queues the message that `start_send` could not queue.
-    fn poll_unsent(&mut self, shared: &Arc<Shared>, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(message) = &self.unsent else {
-            return Poll::Ready(Ok(()));
-        };
-        let queued = ready!(shared.poll_queue(&mut self.slot, cx, message));
-        self.unsent = None;
-        Poll::Ready(queued)
-    }
-
-    fn poll_flush_queued(&mut self, shared: &Arc<Shared>, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        let (end, is_closing) = (&mut self.flush_end, self.is_closing);
-        // A message in the command queue would be queued behind the close frame.
-        let queue_mode = match is_closing {
-            true => QueueMode::Closed,
-            false => QueueMode::Open,
-        };
-        let flushed = shared.poll(&mut self.slot, cx, queue_mode, needs_lock, |guard, cx| {
-            if is_closing {
-                // Has no effect after the first call.
-                guard.driver.start_close(CloseCode::NORMAL, "")?;
-            }
-            guard.driver.poll_flush_to(cx, end)
-        });
-        if flushed.is_ready() {
-            self.flush_end = FlushTarget::default();
-        }
-        flushed
-    }
-}
 
 impl Sender {
     fn sink_parts(&mut self) -> (&Arc<Shared>, &mut SinkState) {

@@ -12,7 +12,6 @@ use sockeye_proto::Role;
 use crate::endpoint::{Driver, PART_LEN, WakeFlags};
 use crate::num::saturating_u32;
 use crate::runtime::Runtime;
-use crate::websocket::guard::FlushedBy;
 
 /// The state of the connection when it was last unlocked, for tasks that find it locked. Small, because every
 /// connection has it.
@@ -35,6 +34,18 @@ pub(super) struct Snapshot {
     pub(super) flushed_by: AtomicU8,
     has_deflate: bool,
     is_server: bool,
+}
+
+/// The task that will flush the messages queued by `try_send`. While there is one, further messages schedule nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum FlushedBy {
+    /// No flush is needed.
+    None,
+    /// The tasks that wait for the connection. They were woken, and none has been polled yet.
+    WaitingTasks,
+    /// The task of a [batch](super::flush_batch).
+    Batch,
 }
 
 impl Snapshot {

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use sockeye_proto::{CloseCode, CloseFrame, CloseInfo, MessageKind};
+use sockeye_proto::deflate::NegotiatedParams;
+use sockeye_proto::{CloseCode, CloseFrame, CloseInfo};
 
 use crate::endpoint::{Driver, FlushTarget};
 use crate::error::Error;
@@ -17,19 +19,20 @@ use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
 use crate::stats::ConnectionStats;
+use crate::transport::socket;
+use crate::websocket::WebSocket;
 use crate::websocket::command_queue::NotQueued;
 use crate::websocket::guard::ConnectionGuard;
-use crate::websocket::message_reader::{MessageReader, Source};
-use crate::websocket::message_writer::{MessageWriter, Target};
 use crate::websocket::operation::{Operation, ReserveOperation, needs_lock};
-use crate::websocket::outbox::{Outbox, Overflow};
 use crate::websocket::permit::{Permit, TryReserveError};
-use crate::websocket::sender_sink::SinkState;
 use crate::websocket::shared::Shared;
+use crate::websocket::sink_state::SinkState;
 use crate::websocket::try_lock::QueueMode;
 use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::{TrySendAllError, TrySendError, try_send};
 use crate::websocket::wakers::SlotKey;
+#[cfg(doc)]
+use crate::{Outbox, Overflow};
 
 /// Sending half of a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and
 /// messages are never interleaved.
@@ -96,19 +99,24 @@ pub struct Receiver {
     has_abandoned_stream: bool,
 }
 
-pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, Receiver) {
-    let shared = Shared::new(driver, subprotocol);
-    let sender = Sender {
-        shared: shared.clone(),
-        sink: None,
-    };
-    let receiver = Receiver {
-        shared,
-        slot: SlotKey::receiver(),
-        has_runtime: false,
-        has_abandoned_stream: false,
-    };
-    (sender, receiver)
+impl WebSocket {
+    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks. Read
+    /// [`peer_certificates`](Self::peer_certificates) before; the halves do not have them.
+    pub fn split(self) -> (Sender, Receiver) {
+        let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
+        let shared = Shared::new(self.driver, subprotocol);
+        let sender = Sender {
+            shared: shared.clone(),
+            sink: None,
+        };
+        let receiver = Receiver {
+            shared,
+            slot: SlotKey::receiver(),
+            has_runtime: false,
+            has_abandoned_stream: false,
+        };
+        (sender, receiver)
+    }
 }
 
 impl Sender {
@@ -255,24 +263,6 @@ impl Sender {
     pub fn try_reserve(&self, bytes: usize) -> Result<Permit, TryReserveError> {
         self.shared.try_reserve(bytes)?;
         Ok(Permit::new(self.shared.clone(), bytes))
-    }
-
-    /// Sends a message as an [`AsyncWrite`](tokio::io::AsyncWrite) while it is produced, in constant memory: see
-    /// [`WebSocket::send_stream`](crate::WebSocket::send_stream). Until it is finished, other senders of this connection
-    /// wait: see [`MessageWriter`]. Dropping the writer after it has sent a fragment and before the end of the message
-    /// closes the connection with 1011.
-    pub fn send_stream(&self, kind: MessageKind) -> MessageWriter<'static> {
-        let target = Target::Sender {
-            shared: self.shared.clone(),
-            slot: SlotKey::operation(),
-        };
-        MessageWriter::new(target, kind)
-    }
-
-    /// Converts the sender into an [`Outbox`], which handles a full queue according to `overflow`.
-    #[must_use]
-    pub fn with_overflow(self, overflow: Overflow) -> Outbox {
-        Outbox::new(self, overflow)
     }
 
     /// Queues a message without scheduling a flush. If another task is using the connection, that task schedules one.
@@ -436,6 +426,11 @@ impl Sender {
         self.shared.queued_bytes()
     }
 
+    /// Whether both send on the same connection. To remove one client from a list of senders, compare with it.
+    pub fn same_connection(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// How the connection was closed, as far as is known yet. `None` while it is open.
     pub fn close_info(&self) -> Option<CloseInfo> {
         self.shared.close_info()
@@ -459,12 +454,48 @@ impl Sender {
     ///
     /// Nothing is lost.
     pub async fn stats(&self) -> ConnectionStats {
-        Operation::new(&self.shared).stats().await
+        Operation::new(&self.shared).get(Driver::stats).await
     }
 
     /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.shared.subprotocol()
+    }
+
+    /// The address of the peer, or of a proxy in between: see [`WebSocket::peer_addr`](crate::WebSocket::peer_addr).
+    /// Waits while another task uses the connection, for the duration of one poll of that task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn peer_addr(&self) -> Option<SocketAddr> {
+        Operation::new(&self.shared)
+            .get(|driver| socket::peer_addr(driver.transport()?))
+            .await
+    }
+
+    /// The local address: see [`WebSocket::local_addr`](crate::WebSocket::local_addr). Waits as
+    /// [`peer_addr`](Self::peer_addr) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn local_addr(&self) -> Option<SocketAddr> {
+        Operation::new(&self.shared)
+            .get(|driver| socket::local_addr(driver.transport()?))
+            .await
+    }
+
+    /// The negotiated parameters of permessage-deflate (RFC 7692). `None` if messages are not compressed. Waits as
+    /// [`peer_addr`](Self::peer_addr) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
+        Operation::new(&self.shared)
+            .get(|driver| driver.connection().negotiated_deflate())
+            .await
     }
 }
 
@@ -500,23 +531,6 @@ impl Receiver {
         poll_fn(|cx| self.poll(cx, Driver::poll_recv_event))
     }
 
-    /// Receives the next message as an [`AsyncRead`](tokio::io::AsyncRead) while it arrives, in constant memory: see
-    /// [`WebSocket::recv_stream`](crate::WebSocket::recv_stream). Returns `None` after a
-    /// [normal end](crate::WebSocket#the-end), and for every later call.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`recv`](Self::recv): the peer closed with a code other than 1000 or 1001, does not answer or violated
-    /// the protocol, or the connection was lost.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost. Dropping the [`MessageReader`] before the end of the message discards the rest of the message.
-    pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
-        let kind = poll_fn(|cx| self.poll(cx, Driver::poll_stream_start)).await?;
-        Ok(kind.map(|kind| MessageReader::new(Source::Receiver(self), kind)))
-    }
-
     /// Receives a message that has already arrived, without waiting: see
     /// [`WebSocket::try_recv`](crate::WebSocket::try_recv). Call it before awaiting [`recv`](Self::recv) to take the
     /// rest of a burst at the lowest cost. Also returns [`TryRecvError::Empty`] while a sender is using the connection.
@@ -542,6 +556,11 @@ impl Receiver {
         self.shared.close_info()
     }
 
+    /// Whether messages can still be sent.
+    pub fn is_open(&self) -> bool {
+        self.shared.is_open()
+    }
+
     /// The round-trip time of the most recently answered ping, with a resolution of one microsecond.
     pub fn rtt(&self) -> Option<Duration> {
         self.shared.rtt()
@@ -555,12 +574,48 @@ impl Receiver {
     ///
     /// Nothing is lost.
     pub async fn stats(&self) -> ConnectionStats {
-        Operation::new(&self.shared).stats().await
+        Operation::new(&self.shared).get(Driver::stats).await
     }
 
     /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.shared.subprotocol()
+    }
+
+    /// The address of the peer, or of a proxy in between: see [`WebSocket::peer_addr`](crate::WebSocket::peer_addr).
+    /// Waits while another task uses the connection, for the duration of one poll of that task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn peer_addr(&self) -> Option<SocketAddr> {
+        Operation::new(&self.shared)
+            .get(|driver| socket::peer_addr(driver.transport()?))
+            .await
+    }
+
+    /// The local address: see [`WebSocket::local_addr`](crate::WebSocket::local_addr). Waits as
+    /// [`peer_addr`](Self::peer_addr) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn local_addr(&self) -> Option<SocketAddr> {
+        Operation::new(&self.shared)
+            .get(|driver| socket::local_addr(driver.transport()?))
+            .await
+    }
+
+    /// The negotiated parameters of permessage-deflate (RFC 7692). `None` if messages are not compressed. Waits as
+    /// [`peer_addr`](Self::peer_addr) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
+        Operation::new(&self.shared)
+            .get(|driver| driver.connection().negotiated_deflate())
+            .await
     }
 
     /// Called when a [`MessageReader`] was dropped before the end of its message. The next poll tells the connection,

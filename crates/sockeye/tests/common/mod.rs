@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use sockeye::handshake::Key;
-use sockeye::{Client, Error, Limits, Message, Server, WebSocket};
+use sockeye::{Client, Error, Limits, Message, RequestBuilder, Server, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) use script::Peer;
@@ -54,8 +54,12 @@ pub(crate) async fn open_server(server: &Server) -> (WebSocket, Peer) {
 }
 
 pub(crate) async fn open_client(client: &Client) -> (WebSocket, Peer) {
+    open_request(client.request("ws://localhost/")).await
+}
+
+pub(crate) async fn open_request(request: RequestBuilder) -> (WebSocket, Peer) {
     let (io, peer) = script::transport(false);
-    let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
+    let mut connecting = pin!(request.connect_over(io));
     assert!(poll_once(&mut connecting).await.is_pending());
     peer.send_bytes(answer(&peer.take_bytes()));
     let (ws, _) = connecting.await.unwrap();

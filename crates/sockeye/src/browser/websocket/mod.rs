@@ -16,7 +16,6 @@ use sockeye_proto::{CloseCode, CloseInfo};
 use crate::browser::connection::{Connection, Owner};
 use crate::browser::drain::{Drain, Until};
 use crate::browser::websocket::sink::CapacityWait;
-use crate::browser::websocket::split::{Receiver, Sender};
 use crate::browser::websocket::try_send::TrySendError;
 use crate::error::Error;
 use crate::error::try_recv::TryRecvError;
@@ -201,11 +200,6 @@ impl WebSocket {
     /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.connection().subprotocol()
-    }
-
-    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks.
-    pub fn split(self) -> (Sender, Receiver) {
-        split::split(self.owner)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::browser::connection::{Connection, Owner};
 use crate::browser::drain::{Drain, Until};
 use crate::browser::websocket::sink::{self, CapacityWait};
 use crate::browser::websocket::try_send::{self, TrySendError};
-use crate::browser::websocket::{feed, is_open};
+use crate::browser::websocket::{WebSocket, feed, is_open};
 use crate::error::Error;
 use crate::error::try_recv::TryRecvError;
 use crate::message::Message;
@@ -47,12 +47,15 @@ pub struct Receiver {
     owner: Owner,
 }
 
-pub(crate) fn split(owner: Owner) -> (Sender, Receiver) {
-    let sender = Sender {
-        connection: owner.connection().clone(),
-        room: CapacityWait::default(),
-    };
-    (sender, Receiver { owner })
+impl WebSocket {
+    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks.
+    pub fn split(self) -> (Sender, Receiver) {
+        let sender = Sender {
+            connection: self.owner.connection().clone(),
+            room: CapacityWait::default(),
+        };
+        (sender, Receiver { owner: self.owner })
+    }
 }
 
 impl Sender {

@@ -30,6 +30,28 @@ pub(crate) struct Variables {
     bypass: Option<String>,
 }
 
+impl Proxy {
+    /// Returns the proxy for a URI from the environment, with the rules of curl. `None` means a direct connection.
+    ///
+    /// These variables are read, and the first that is not empty counts:
+    ///
+    /// | scheme | variables |
+    /// |---|---|
+    /// | `wss` | `wss_proxy`, `WSS_PROXY`, `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` |
+    /// | `ws` | `ws_proxy`, `WS_PROXY`, `http_proxy`, `all_proxy`, `ALL_PROXY` |
+    ///
+    /// `HTTP_PROXY` in upper case is not read: in a CGI program it contains the request header `Proxy`. `no_proxy`, or
+    /// else `NO_PROXY`, lists hosts that are connected to directly: see [`bypass`](Self::bypass). As in curl, loopback
+    /// is no exception unless it is in that list.
+    ///
+    /// # Errors
+    ///
+    /// The variable contains an invalid URL. The error names it.
+    pub fn from_env(uri: &Uri) -> Result<Option<Self>, InvalidProxy> {
+        Variables::read(|name| std::env::var(name).ok()).proxy(uri)
+    }
+}
+
 impl Variables {
     pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {

@@ -1,6 +1,7 @@
 //! Proxies: which one a connection uses, and the tunnel through it.
 
 pub(crate) mod bypass;
+pub(crate) mod choice;
 pub(crate) mod environment;
 pub(crate) mod socks;
 pub(crate) mod tunnel;
@@ -13,7 +14,6 @@ use base64::engine::general_purpose::STANDARD;
 use sockeye_proto::handshake::{Uri, UriError};
 
 use crate::client::proxy::bypass::Bypass;
-use crate::client::proxy::environment::Variables;
 use crate::client::url::{ascii_host, percent_decode};
 use crate::error::Error;
 
@@ -145,26 +145,6 @@ impl Proxy {
     pub fn bypass(mut self, hosts: &str) -> Self {
         self.bypass = Bypass::parse(hosts);
         self
-    }
-
-    /// Returns the proxy for a URI from the environment, with the rules of curl. `None` means a direct connection.
-    ///
-    /// These variables are read, and the first that is not empty counts:
-    ///
-    /// | scheme | variables |
-    /// |---|---|
-    /// | `wss` | `wss_proxy`, `WSS_PROXY`, `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` |
-    /// | `ws` | `ws_proxy`, `WS_PROXY`, `http_proxy`, `all_proxy`, `ALL_PROXY` |
-    ///
-    /// `HTTP_PROXY` in upper case is not read: in a CGI program it contains the request header `Proxy`. `no_proxy`, or
-    /// else `NO_PROXY`, lists hosts that are connected to directly: see [`bypass`](Self::bypass). As in curl, loopback
-    /// is no exception unless it is in that list.
-    ///
-    /// # Errors
-    ///
-    /// The variable contains an invalid URL. The error names it.
-    pub fn from_env(uri: &Uri) -> Result<Option<Self>, InvalidProxy> {
-        Variables::read(|name| std::env::var(name).ok()).proxy(uri)
     }
 
     fn with_credentials(mut self, user: Vec<u8>, password: Vec<u8>) -> Result<Self, InvalidProxy> {
@@ -313,30 +293,6 @@ impl fmt::Display for InvalidProxy {
 
 impl std::error::Error for InvalidProxy {}
 
-/// Which proxy the connections of a client use.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum ProxyChoice {
-    /// None.
-    #[default]
-    Direct,
-    /// This one, unless it is bypassed.
-    Fixed(Proxy),
-    /// The one that the environment sets for the URI.
-    Environment(Variables),
-}
-
-impl ProxyChoice {
-    /// The proxy for a URI. `None` means a direct connection.
-    pub(crate) fn proxy(&self, uri: &Uri) -> Result<Option<Proxy>, InvalidProxy> {
-        match self {
-            Self::Direct => Ok(None),
-            Self::Fixed(proxy) if proxy.is_bypassed(uri) => Ok(None),
-            Self::Fixed(proxy) => Ok(Some(proxy.clone())),
-            Self::Environment(variables) => variables.proxy(uri),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,7 +359,7 @@ mod tests {
             (&b"bob"[..], &b"sec@ret"[..])
         );
         assert_eq!(credentials.basic(), "Basic Ym9iOnNlY0ByZXQ=");
-        let shown = format!("{proxy} {proxy:?} {:?}", ProxyChoice::Fixed(proxy.clone()));
+        let shown = format!("{proxy} {proxy:?} {:?}", choice::ProxyChoice::Fixed(proxy.clone()));
         assert!(!shown.contains("bob") && !shown.contains("sec"), "{shown}");
         let other = proxy.credentials("eve", "").unwrap();
         assert_eq!(other.credentials.unwrap().basic(), "Basic ZXZlOg==");

@@ -31,10 +31,11 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::{CloseCode, CloseFrame, CloseInfo, Connection, Role, State};
 
-use super::THREAD_CODECS;
 use super::budget::Budget;
 use super::busy_state::{BusyState, Stall};
+use super::codec_pool::THREAD_CODECS;
 use super::compress_job::CompressJob;
+use super::high_counts::HighCounts;
 use super::input::Input;
 use super::state::{EndStatus, TransportState};
 use super::wake_flags::WakeFlags;
@@ -45,7 +46,6 @@ use crate::observe::Observer;
 use crate::runtime::{Runtime, Timer};
 use crate::settings::ConnectionGroup;
 use crate::transport::Io;
-use stats::HighCounts;
 
 /// A connection and its transport.
 pub(crate) struct Driver {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::{Compress, Fragment, Role, SendError, State};
 
 use super::Driver;
-use crate::endpoint::THREAD_CODECS;
+use crate::endpoint::codec_pool::THREAD_CODECS;
 use crate::endpoint::compress_job::{CompressJob, PART_LEN};
 use crate::endpoint::write_queue::BY_REFERENCE_MIN;
 use crate::error::Error;
