@@ -46,6 +46,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             feature_combinations(workspace, package)
         })?;
     }
+    step("cryptography of choice", || cryptography(workspace))?;
     step("instructions", || count::run(workspace, &count::Options::default()))?;
     skipped.extend(step("dependencies", || deny::run(workspace))?);
     skipped.extend(step("Miri", || miri(workspace))?);
@@ -140,6 +141,19 @@ fn microcontroller(workspace: &Workspace) -> Result<Option<String>> {
     call(workspace.cargo(build).arg(MICROCONTROLLER))?;
     let client = ["build", "--locked", "--target", MICROCONTROLLER];
     call(&mut workspace.separate_cargo("embedded", client)).map(|()| None)
+}
+
+/// Tests that the application chooses the cryptography of TLS, with both features and with `aws-lc-rs` alone. With `ring`
+/// alone it is tested with the others.
+fn cryptography(workspace: &Workspace) -> Result<()> {
+    for features in [
+        &["--features", "aws-lc-rs"][..],
+        &["--no-default-features", "--features", "aws-lc-rs"],
+    ] {
+        let mut test = workspace.cargo(["test", "-p", "sockeye", "--test", "crypto_provider"]);
+        call(test.args(features))?;
+    }
+    Ok(())
 }
 
 /// Checks a package without features, with each feature alone, and with all features.
