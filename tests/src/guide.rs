@@ -8,6 +8,11 @@ pub struct Readme;
 #[derive(Debug)]
 pub struct Axum;
 
+#[cfg(unix)]
+#[doc = include_str!("../../docs/guide/blocking.md")]
+#[derive(Debug)]
+pub struct Blocking;
+
 #[doc = include_str!("../../docs/guide/broadcasting.md")]
 #[derive(Debug)]
 pub struct Broadcasting;

@@ -158,6 +158,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "websocket",
             "client",
             "server",
+            "typed",
         ],
     ),
 ];

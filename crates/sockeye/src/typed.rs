@@ -82,7 +82,7 @@ pub enum TypedError {
 impl WebSocket {
     /// Sends and receives values with a codec.
     pub fn typed<C>(self, codec: C) -> Typed<Self, C> {
-        Typed { inner: self, codec }
+        Typed::new(self, codec)
     }
 
     /// Sends and receives values as JSON text messages: see [`Json`].
@@ -93,6 +93,10 @@ impl WebSocket {
 }
 
 impl<W, C> Typed<W, C> {
+    pub(crate) fn new(inner: W, codec: C) -> Self {
+        Self { inner, codec }
+    }
+
     /// The connection.
     pub fn get_ref(&self) -> &W {
         &self.inner
@@ -108,7 +112,12 @@ impl<W, C> Typed<W, C> {
         self.inner
     }
 
-    fn decode<T>(&self, message: Option<Message>) -> Result<Option<T>, TypedError>
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn into_parts(self) -> (W, C) {
+        (self.inner, self.codec)
+    }
+
+    pub(crate) fn decode<T>(&self, message: Option<Message>) -> Result<Option<T>, TypedError>
     where
         C: Decode<T>,
     {
@@ -119,7 +128,7 @@ impl<W, C> Typed<W, C> {
         }
     }
 
-    fn encode<T: ?Sized>(&self, value: &T) -> Result<Message, TypedError>
+    pub(crate) fn encode<T: ?Sized>(&self, value: &T) -> Result<Message, TypedError>
     where
         C: Encode<T>,
     {
@@ -186,14 +195,7 @@ impl<C> Typed<WebSocket, C> {
         C: Clone,
     {
         let (sender, receiver) = self.inner.split();
-        let codec = self.codec.clone();
-        (
-            Typed { inner: sender, codec },
-            Typed {
-                inner: receiver,
-                codec: self.codec,
-            },
-        )
+        (Typed::new(sender, self.codec.clone()), Typed::new(receiver, self.codec))
     }
 }
 

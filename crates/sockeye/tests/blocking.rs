@@ -5,11 +5,12 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sockeye::blocking::{self, RecvTimeoutError, WebSocket};
-use sockeye::{Client, CloseCode, DeflateConfig, Error, ErrorKind, Keepalive, Limits, Server, Timeouts};
+use sockeye::{Client, CloseCode, DeflateConfig, Error, ErrorKind, Keepalive, Limits, MessageKind, Server, Timeouts};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -115,6 +116,37 @@ fn silent_peer_is_detected_and_pings_are_answered() {
     let error = client.recv().unwrap_err();
     assert!(error.is_timeout() && !client.is_open(), "{error}");
     assert!(start.elapsed() >= Duration::from_millis(100) && start.elapsed() < LONG);
+}
+
+/// The end is reported when the close frame arrives, although the peer does not close TCP.
+#[test]
+fn end_does_not_wait_for_tcp() {
+    for is_server in [false, true] {
+        for is_split in [false, true] {
+            // Without pings, nothing else ends the wait.
+            let client = Client::builder().keepalive(None).build().unwrap();
+            let server = Server::builder().keepalive(None).build();
+            let (client, server) = pair(&client, &server);
+            let (mut local, peer) = if is_server { (server, client) } else { (client, server) };
+            let (sender, _receiver) = peer.split();
+            let start = Instant::now();
+            // One segment, so that the close frame is received with the message.
+            sender.feed("last").unwrap();
+            sender.close(CloseCode::NORMAL, "bye").unwrap();
+            let close_info = if is_split {
+                let (sender, mut receiver) = local.split();
+                assert_eq!(receiver.recv().unwrap().unwrap().as_text(), Some("last"));
+                assert_eq!(receiver.recv().unwrap(), None);
+                sender.close_info()
+            } else {
+                assert_eq!(local.recv().unwrap().unwrap().as_text(), Some("last"));
+                assert_eq!(local.recv().unwrap(), None);
+                local.close_info().cloned()
+            };
+            assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+            assert_eq!(close_info.unwrap().reason(), "bye");
+        }
+    }
 }
 
 #[test]
@@ -260,9 +292,244 @@ fn failed_openings_are_errors() {
     let error = blocking::connect("ws://no-such-host.invalid/").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Resolve, "{error}");
     assert!(blocking::connect("http:/").unwrap_err().is_invalid_input());
-    let local = Client::builder().local_address(([127, 0, 0, 1], 0)).build().unwrap();
-    let error = local.request("ws://localhost/").connect_blocking().unwrap_err();
+    let resolve = async |_: String, _: u16| Ok(vec![]);
+    let resolving = Client::builder().resolver(resolve).build().unwrap();
+    let error = resolving.request("ws://localhost/").connect_blocking().unwrap_err();
+    assert!(
+        error.is_invalid_input() && error.to_string().contains("connect_blocking_over"),
+        "{error}"
+    );
+}
+
+#[test]
+fn body_of_a_rejection_is_awaited_for_one_second() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let rejecting = thread::spawn(move || {
+        let (mut tcp, _) = listener.accept().unwrap();
+        let _ = tcp.read(&mut [0; 4096]).unwrap();
+        // The body ends with the connection, which stays open.
+        tcp.write_all(b"HTTP/1.1 404 Not Found\r\n\r\nnot here").unwrap();
+        tcp.read(&mut [0; 1])
+    });
+    let start = Instant::now();
+    let error = blocking::connect(&url).unwrap_err();
+    assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < Duration::from_secs(9));
+    let response = error.response().unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.body()[..]),
+        (404, &b"not here"[..])
+    );
+    assert_eq!(rejecting.join().unwrap().unwrap(), 0, "the client has closed");
+}
+
+#[test]
+fn connection_begins_at_the_local_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://localhost:{}/", listener.local_addr().unwrap().port());
+    // Linux has all of 127.0.0.0/8.
+    let own = match cfg!(target_os = "linux") {
+        true => [127, 0, 0, 7],
+        false => [127, 0, 0, 1],
+    };
+    let client = Client::builder().local_address((own, 0)).build().unwrap();
+    let accepting = thread::spawn(move || blocking::accept(listener.accept().unwrap().0).unwrap());
+    // IPv6 addresses of the name are not tried.
+    let ws = client.request(url).connect_blocking().unwrap();
+    assert_eq!(ws.local_addr().unwrap().ip(), std::net::IpAddr::from(own));
+    assert_eq!(accepting.join().unwrap().peer_addr(), ws.local_addr());
+    let error = client.request("ws://[::1]:1/").connect_blocking().unwrap_err();
     assert!(error.is_invalid_input(), "{error}");
+}
+
+#[test]
+fn unix_socket_carries_a_connection() {
+    let folder = std::env::temp_dir().join(format!("sockeye-blocking-{}", std::process::id()));
+    let _ = std::fs::remove_file(&folder);
+    let listener = UnixListener::bind(&folder).unwrap();
+    let accepting = thread::spawn(move || echo(blocking::accept(listener.accept().unwrap().0).unwrap()));
+    let socket = UnixStream::connect(&folder).unwrap();
+    std::fs::remove_file(&folder).unwrap();
+    let request = Client::default().request("ws://localhost/path");
+    let mut ws = request.connect_blocking_over(socket).unwrap();
+    assert_eq!((ws.peer_addr(), ws.local_addr()), (None, None));
+    // More than the socket buffers hold, so that both sides wait for each other.
+    ws.send(vec![7; 3_000_000]).unwrap();
+    assert_eq!(ws.recv_timeout(LONG).unwrap().unwrap().len(), 3_000_000);
+    let error = ws.recv_timeout(Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(error, RecvTimeoutError::Elapsed), "{error}");
+    ws.close(CloseCode::NORMAL, "").unwrap();
+    accepting.join().unwrap().unwrap();
+}
+
+#[test]
+fn try_send_does_not_wait() {
+    for is_split in [false, true] {
+        let limits = Limits::default().write_buffer_max(64 * 1024);
+        let client = Client::builder().limits(limits).build().unwrap();
+        let (mut client, mut server) = pair(&client, &Server::default());
+        // The peer does not read yet.
+        let part = vec![7; 60_000];
+        let start = Instant::now();
+        let mut sent = 0;
+        let receiving = if is_split {
+            let (sender, receiver) = client.split();
+            while sender.try_send(part.clone()).is_ok() {
+                sent += 1;
+            }
+            let error = sender.try_send(part.clone()).unwrap_err();
+            assert!(error.is_full(), "{error}");
+            // The receiver writes the rest.
+            let mut receiver = receiver;
+            thread::spawn(move || receiver.recv())
+        } else {
+            while client.try_send(part.clone()).is_ok() {
+                sent += 1;
+            }
+            let error = client.try_send(part.clone()).unwrap_err();
+            assert!(error.is_full(), "{error}");
+            thread::spawn(move || client.recv())
+        };
+        assert!(sent > 0 && start.elapsed() < LONG);
+        for _ in 0..sent {
+            assert_eq!(server.recv_timeout(LONG).unwrap().unwrap().len(), 60_000);
+        }
+        server.close(CloseCode::NORMAL, "").unwrap();
+        assert_eq!(receiving.join().unwrap().unwrap(), None);
+        // What is sent with `try_send` alone arrives, as well.
+        let (client, mut server) = default_pair();
+        let (sender, _receiver) = client.split();
+        sender.try_send("alone").unwrap();
+        assert_eq!(server.recv_timeout(LONG).unwrap().unwrap().as_text(), Some("alone"));
+    }
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn values_cross_as_json() {
+    let (client, mut server) = default_pair();
+    let mut client = client.json();
+    client.feed(&("a", 1)).unwrap();
+    client.send(&("b", 2)).unwrap();
+    assert_eq!(server.recv().unwrap().unwrap().as_text(), Some(r#"["a",1]"#));
+    let (sender, mut receiver) = server.json().split();
+    assert_eq!(receiver.recv::<(String, u8)>().unwrap().unwrap(), ("b".to_owned(), 2));
+    sender.get_ref().send("no JSON").unwrap();
+    sender.send(&[1, 2]).unwrap();
+    let error = client.recv::<Vec<u8>>().unwrap_err();
+    assert_eq!(error.message().unwrap().as_text(), Some("no JSON"));
+    assert_eq!(client.recv::<Vec<u8>>().unwrap().unwrap(), [1, 2]);
+    drop(receiver);
+    assert!(client.recv::<u8>().unwrap_err().connection().is_some());
+}
+
+#[test]
+fn messages_are_read_and_written_as_streams() {
+    const LEN: usize = 5_000_000;
+    let config = DeflateConfig::default();
+    let compressing = (
+        Client::builder().compression(config.clone()).build().unwrap(),
+        Server::builder().compression(config).build(),
+    );
+    for (client, server) in [(Client::default(), Server::default()), compressing] {
+        let (mut client, mut server) = pair(&client, &server);
+        let sending = thread::spawn(move || {
+            let mut message = client.send_stream(MessageKind::Binary);
+            let copied = std::io::copy(&mut std::io::repeat(7).take(LEN as u64), &mut message).unwrap();
+            assert_eq!(copied, LEN as u64);
+            message.finish().unwrap();
+            // A flush sends a fragment, also in the middle of a character.
+            let mut message = client.send_stream(MessageKind::Text);
+            for byte in "\u{fc}ber".bytes() {
+                message.write_all(&[byte]).unwrap();
+                message.flush().unwrap();
+            }
+            message.finish().unwrap();
+            client.send("whole").unwrap();
+            // The peer reads only the start of this one.
+            let mut message = client.send_stream(MessageKind::Binary);
+            message.write_all(&[1; 300_000]).unwrap();
+            message.finish().unwrap();
+            client.send("last").unwrap();
+            let error = std::io::Error::from(client.recv().unwrap_err());
+            (client, error)
+        });
+        let mut received = Vec::new();
+        let mut message = server.recv_stream().unwrap().unwrap();
+        assert!(!message.is_text());
+        message.read_to_end(&mut received).unwrap();
+        assert!(received == vec![7; LEN]);
+        // At the end, reading returns nothing.
+        assert_eq!(message.read(&mut [0; 10]).unwrap(), 0);
+        drop(message);
+        let mut text = String::new();
+        let mut message = server.recv_stream().unwrap().unwrap();
+        assert_eq!(message.kind(), MessageKind::Text);
+        message.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "\u{fc}ber");
+        drop(message);
+        assert_eq!(server.recv().unwrap().unwrap().as_text(), Some("whole"));
+        let mut message = server.recv_stream().unwrap().unwrap();
+        message.read_exact(&mut [0; 1000]).unwrap();
+        drop(message);
+        assert_eq!(server.recv().unwrap().unwrap().as_text(), Some("last"));
+
+        // A message that is not finished closes the connection with 1011.
+        let mut message = server.send_stream(MessageKind::Binary);
+        message.write_all(&[1; 100_000]).unwrap();
+        drop(message);
+        server.flush().unwrap_err();
+        let (mut client, error) = sending.join().unwrap();
+        let inner = error.get_ref().unwrap().downcast_ref::<Error>().unwrap();
+        assert_eq!(inner.close_code(), Some(CloseCode::INTERNAL_ERROR), "{error}");
+        assert_eq!(client.recv().unwrap_err().close_code(), Some(CloseCode::INTERNAL_ERROR));
+    }
+}
+
+#[test]
+fn truncated_stream_is_an_error() {
+    let (client, mut server) = default_pair();
+    let sending = thread::spawn(move || {
+        let mut client = client;
+        let mut message = client.send_stream(MessageKind::Binary);
+        message.write_all(&[1; 1000]).unwrap();
+        message.flush().unwrap();
+        std::mem::forget(message);
+        client.abort();
+    });
+    let mut message = server.recv_stream().unwrap().unwrap();
+    message.read_exact(&mut [0; 1000]).unwrap();
+    for _ in 0..2 {
+        let error = message.read(&mut [0; 10]).unwrap_err();
+        assert!(error.get_ref().unwrap().is::<Error>(), "{error}");
+    }
+    sending.join().unwrap();
+}
+
+#[test]
+fn byte_protocol_runs_over_messages() {
+    let (client, server) = default_pair();
+    let answering = thread::spawn(move || {
+        let mut io = server.into_io().half_close();
+        let mut request = String::new();
+        // The request ends with its direction.
+        io.read_to_string(&mut request).unwrap();
+        io.write_all(request.to_uppercase().as_bytes()).unwrap();
+        io.shutdown().unwrap();
+        io.into_inner()
+    });
+    let mut io = client.into_io().half_close();
+    let request = "bytes ".repeat(100_000);
+    io.write_all(request.as_bytes()).unwrap();
+    io.shutdown().unwrap();
+    assert_eq!(io.write(b"more").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).unwrap();
+    assert!(answer == request.to_uppercase());
+    let mut ws = io.into_inner();
+    assert_eq!(ws.recv().unwrap(), None);
+    assert!(ws.close_info().unwrap().is_clean() || ws.close(CloseCode::NORMAL, "").is_ok());
+    drop(answering.join().unwrap());
 }
 
 #[cfg(feature = "tls")]

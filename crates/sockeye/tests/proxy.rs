@@ -113,25 +113,67 @@ fn client(builder: ClientBuilder) -> Client {
     builder.build().unwrap()
 }
 
+/// How a client connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Api {
+    Async,
+    #[cfg(all(unix, feature = "blocking"))]
+    Blocking,
+}
+
+const APIS: &[Api] = &[
+    Api::Async,
+    #[cfg(all(unix, feature = "blocking"))]
+    Api::Blocking,
+];
+
 /// Opens a WebSocket and echoes a message.
-async fn check_echo(client: &Client, url: &str) {
-    let mut ws = within(30, client.connect(url)).await.unwrap();
-    ws.send("through the proxy").await.unwrap();
-    assert_eq!(text_of(within(30, ws.recv()).await), "through the proxy");
+async fn check_echo(api: Api, client: &Client, url: &str) {
+    within(30, echo_once(api, client, url)).await.unwrap();
+}
+
+async fn echo_once(api: Api, client: &Client, url: &str) -> Result<(), Error> {
+    const TEXT: &str = "through the proxy";
+    match api {
+        Api::Async => {
+            let mut ws = client.connect(url).await?;
+            ws.send(TEXT).await?;
+            assert_eq!(text_of(ws.recv().await), TEXT);
+            Ok(())
+        }
+        #[cfg(all(unix, feature = "blocking"))]
+        Api::Blocking => {
+            let request = client.request(url);
+            let echoing = tokio::task::spawn_blocking(move || {
+                let mut ws = request.connect_blocking()?;
+                ws.send(TEXT)?;
+                assert_eq!(text_of(ws.recv()), TEXT);
+                // In two threads, as well.
+                let (sender, mut receiver) = ws.split();
+                let receiving = std::thread::spawn(move || receiver.recv());
+                sender.send(TEXT)?;
+                assert_eq!(text_of(receiving.join().unwrap()), TEXT);
+                Ok(())
+            });
+            echoing.await.unwrap()
+        }
+    }
 }
 
 #[tokio::test]
 async fn ws_uses_connect_with_credentials() {
     // checks [6455-4.1-7]
-    let (proxy, heard) = http_proxy(echo(Server::default()).await).await;
-    let client = client(Client::builder().proxy(format!("http://bob:sec%40ret@{proxy}")));
-    // The name is not resolved by the client.
-    check_echo(&client, "ws://server.invalid:8080/path?query").await;
-    assert_eq!(
-        heard_text(&heard),
-        "CONNECT server.invalid:8080 HTTP/1.1\r\nHost: server.invalid:8080\r\n\
-         Proxy-Authorization: Basic Ym9iOnNlY0ByZXQ=\r\n\r\n"
-    );
+    for api in APIS {
+        let (proxy, heard) = http_proxy(echo(Server::default()).await).await;
+        let client = client(Client::builder().proxy(format!("http://bob:sec%40ret@{proxy}")));
+        // The name is not resolved by the client.
+        check_echo(*api, &client, "ws://server.invalid:8080/path?query").await;
+        assert_eq!(
+            heard_text(&heard),
+            "CONNECT server.invalid:8080 HTTP/1.1\r\nHost: server.invalid:8080\r\n\
+             Proxy-Authorization: Basic Ym9iOnNlY0ByZXQ=\r\n\r\n"
+        );
+    }
 }
 
 #[cfg(feature = "tls")]
@@ -139,35 +181,59 @@ async fn ws_uses_connect_with_credentials() {
 async fn wss_is_encrypted_from_end_to_end() {
     let certified = common::tls::certified();
     let target = echo(common::tls::server(&certified)).await;
-    let (proxy, heard) = http_proxy(target).await;
-    let config = Arc::new(common::tls::client_config(&certified));
-    let client = client(Client::builder().tls_config(config).proxy(format!("{proxy}")));
-    check_echo(&client, "wss://localhost/").await;
-    assert_eq!(
-        heard_text(&heard),
-        "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n"
-    );
+    for api in APIS {
+        let (proxy, heard) = http_proxy(target).await;
+        let config = Arc::new(common::tls::client_config(&certified));
+        let client = client(Client::builder().tls_config(config).proxy(format!("{proxy}")));
+        check_echo(*api, &client, "wss://localhost/").await;
+        assert_eq!(
+            heard_text(&heard),
+            "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n"
+        );
+    }
 }
 
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn proxy_may_use_tls_itself() {
     let certified = common::tls::certified();
-    let target = echo(common::tls::server(&certified)).await;
+    let secure = echo(common::tls::server(&certified)).await;
+    let plain = echo(Server::default()).await;
     let config = Arc::new(common::tls::client_config(&certified));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let heard = Heard::default();
-    let recorder = heard.clone();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(common::tls::server_config(&certified)));
-    tokio::spawn(async move {
-        let (tcp, _) = listener.accept().await.unwrap();
-        tunnel_http(acceptor.accept(tcp).await.unwrap(), target, recorder).await;
-    });
-    let builder = Client::builder().tls_config(config);
-    let client = client(builder.proxy(format!("https://localhost:{}", address.port())));
-    check_echo(&client, "wss://localhost:9443/").await;
-    assert!(heard_text(&heard).starts_with("CONNECT localhost:9443 HTTP/1.1\r\n"));
+    for api in APIS {
+        for (scheme, target) in [("ws", plain), ("wss", secure)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let heard = Heard::default();
+            let (recorder, acceptor) = (heard.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                let (tcp, _) = listener.accept().await.unwrap();
+                tunnel_http(acceptor.accept(tcp).await.unwrap(), target, recorder).await;
+            });
+            let builder = Client::builder().tls_config(config.clone());
+            let client = client(builder.proxy(format!("https://localhost:{}", address.port())));
+            check_echo(*api, &client, &format!("{scheme}://localhost:9443/")).await;
+            assert!(heard_text(&heard).starts_with("CONNECT localhost:9443 HTTP/1.1\r\n"));
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn proxy_that_does_not_speak_tls_is_an_error() {
+    for api in APIS {
+        let (proxy, _heard) = http_proxy(echo(Server::default()).await).await;
+        let config = Arc::new(common::tls::client_config(&common::tls::certified()));
+        let timeouts = Timeouts::default().connect(Duration::from_millis(300));
+        let builder = Client::builder().tls_config(config).timeouts(timeouts);
+        let client = client(builder.proxy(format!("https://localhost:{}", proxy.port())));
+        let error = within(30, echo_once(*api, &client, "ws://server.invalid/")).await;
+        // The proxy waits for more of what it takes for a request.
+        let error = error.unwrap_err();
+        assert!(error.is_timeout(), "{api:?} {error}");
+        assert!(error.proxy_error().is_some(), "{api:?} {error}");
+    }
 }
 
 #[tokio::test]
@@ -204,19 +270,39 @@ async fn socks5h_sends_the_name_and_socks5_an_address() {
             b"\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\x01\x02",
         ),
     ] {
-        let (proxy, heard) = socks_proxy(target, is_open).await;
-        let client = client(
-            Client::builder()
-                .resolver(resolve)
-                .proxy(format!("{scheme}://u:p@{proxy}")),
+        for api in APIS {
+            let (proxy, heard) = socks_proxy(target, is_open).await;
+            let mut builder = Client::builder().proxy(format!("{scheme}://u:p@{proxy}"));
+            if *api == Api::Async {
+                builder = builder.resolver(resolve);
+            } else if scheme == "socks5" && url.contains("server.invalid") {
+                // A thread cannot call the resolver.
+                continue;
+            }
+            check_echo(*api, &client(builder), url).await;
+            assert_eq!(&heard.lock().unwrap()[..], asked, "{scheme} {url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn socks5_sends_an_address_of_the_systems_resolver() {
+    let target = echo(Server::default()).await;
+    for api in APIS {
+        let (proxy, heard) = socks_proxy(target, true).await;
+        let client = client(Client::builder().proxy(format!("socks5://{proxy}")));
+        check_echo(*api, &client, "ws://localhost:258/").await;
+        let asked = heard.lock().unwrap().clone();
+        let (v4, v6) = (
+            b"\x01\x7f\0\0\x01\x01\x02",
+            b"\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x01\x02",
         );
-        check_echo(&client, url).await;
-        assert_eq!(&heard.lock().unwrap()[..], asked, "{scheme} {url}");
+        assert!(asked == v4 || asked == v6, "{asked:?}");
     }
 }
 
 /// The error with a proxy that sends `answer` after each read, and then closes unless it `stays`.
-async fn error(url: &str, answers: &[&[u8]], stays: bool) -> (Error, String) {
+async fn error(api: Api, url: &str, answers: &[&[u8]], stays: bool) -> (Error, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let url = url.replace("PROXY", &address.to_string());
@@ -236,7 +322,7 @@ async fn error(url: &str, answers: &[&[u8]], stays: bool) -> (Error, String) {
         // Until the client has closed.
         while !matches!(tcp.read(&mut buffer).await, Ok(0) | Err(_)) {}
     };
-    let connecting = client.connect("ws://server.invalid:8080/");
+    let connecting = echo_once(api, &client, "ws://server.invalid:8080/");
     let (opened, ()) = within(30, async { tokio::join!(connecting, proxy) }).await;
     let error = opened.unwrap_err();
     assert!(!format!("{error} {error:?} {client:?}").contains("s3cret"), "{error:?}");
@@ -283,17 +369,19 @@ async fn http_proxy_that_refuses_is_named_with_its_status() {
             false,
         ),
     ] {
-        let (error, found) = error(url, &[response], true).await;
-        assert_eq!(found, text);
-        assert_eq!(
-            (error.kind(), error.is_retryable()),
-            (ErrorKind::Proxy, is_retryable),
-            "{text}"
-        );
-        let proxy = error.proxy_error().unwrap();
-        assert_eq!(proxy.target(), "server.invalid:8080");
-        let status = proxy.response().unwrap().status();
-        assert_eq!(proxy.is_authentication(), status == 401 || status == 407);
+        for api in APIS {
+            let (error, found) = error(*api, url, &[response], true).await;
+            assert_eq!(found, text);
+            assert_eq!(
+                (error.kind(), error.is_retryable()),
+                (ErrorKind::Proxy, is_retryable),
+                "{text}"
+            );
+            let proxy = error.proxy_error().unwrap();
+            assert_eq!(proxy.target(), "server.invalid:8080");
+            let status = proxy.response().unwrap().status();
+            assert_eq!(proxy.is_authentication(), status == 401 || status == 407);
+        }
     }
 }
 
@@ -332,9 +420,11 @@ async fn http_proxy_that_misbehaves_is_an_error() {
             "proxy http://PROXY did not answer for server.invalid:8080 within 300ms; the limit is Timeouts::connect",
         ),
     ] {
-        let (error, found) = error("http://PROXY", &[response], stays).await;
-        assert_eq!(found, text);
-        assert_eq!(error.is_timeout(), text.contains("300ms"));
+        for api in APIS {
+            let (error, found) = error(*api, "http://PROXY", &[response], stays).await;
+            assert_eq!(found, text);
+            assert_eq!(error.is_timeout(), text.contains("300ms"));
+        }
     }
 }
 
@@ -402,14 +492,16 @@ async fn socks_proxy_that_refuses_is_named_with_its_reply() {
             false,
         ),
     ] {
-        let (error, found) = error(url, answers, true).await;
-        assert_eq!(found, text);
-        assert_eq!(error.is_retryable(), is_retryable, "{text}");
-        assert_eq!(
-            error.proxy_error().unwrap().is_authentication(),
-            is_authentication,
-            "{text}"
-        );
+        for api in APIS {
+            let (error, found) = error(*api, url, answers, true).await;
+            assert_eq!(found, text);
+            assert_eq!(error.is_retryable(), is_retryable, "{text}");
+            assert_eq!(
+                error.proxy_error().unwrap().is_authentication(),
+                is_authentication,
+                "{text}"
+            );
+        }
     }
 }
 
@@ -419,13 +511,16 @@ async fn proxy_that_does_not_listen_is_named() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let client = client(Client::builder().proxy(format!("socks5://{address}")));
-    let error = within(30, client.connect("wss://server.invalid/")).await.unwrap_err();
-    let text = error.to_string();
-    let expected = format!("proxy socks5://{address}: cannot connect to {address}: ");
-    assert!(text.starts_with(&expected), "{text}");
-    assert!(error.is_io() && error.is_retryable() && error.is_closed());
-    assert_eq!(error.kind(), ErrorKind::Proxy);
-    assert_eq!(error.connect_error().unwrap().attempts().count(), 1);
+    for api in APIS {
+        let connecting = echo_once(*api, &client, "ws://server.invalid/");
+        let error = within(30, connecting).await.unwrap_err();
+        let text = error.to_string();
+        let expected = format!("proxy socks5://{address}: cannot connect to {address}: ");
+        assert!(text.starts_with(&expected), "{text}");
+        assert!(error.is_io() && error.is_retryable() && error.is_closed());
+        assert_eq!(error.kind(), ErrorKind::Proxy);
+        assert_eq!(error.connect_error().unwrap().attempts().count(), 1);
+    }
 }
 
 #[tokio::test]
@@ -433,7 +528,10 @@ async fn bypassed_hosts_and_single_requests_connect_directly() {
     let target = echo(Server::default()).await;
     let unused = "http://127.0.0.1:1";
     let bypassing = Proxy::parse(unused).unwrap().bypass("127.0.0.0/8");
-    check_echo(&client(Client::builder().proxy(bypassing)), &format!("ws://{target}/")).await;
+    for api in APIS {
+        let client = client(Client::builder().proxy(bypassing.clone()));
+        check_echo(*api, &client, &format!("ws://{target}/")).await;
+    }
     let proxied = client(Client::builder().proxy(unused));
     let request = proxied.request(format!("ws://{target}/"));
     assert!(within(30, request.clone().connect()).await.is_err());
@@ -465,6 +563,8 @@ async fn invalid_proxy_is_reported_without_its_password() {
     );
     // A zone has no meaning for the proxy.
     let client = client(Client::builder().proxy("http://127.0.0.1:1"));
-    let error = client.connect("ws://[fe80::1%eth0]/").await.unwrap_err();
-    assert!(error.is_invalid_input(), "{error}");
+    for api in APIS {
+        let error = echo_once(*api, &client, "ws://[fe80::1%eth0]/").await.unwrap_err();
+        assert!(error.is_invalid_input(), "{error}");
+    }
 }

@@ -289,3 +289,45 @@ async fn cookie_jar_follows_the_rules_for_domains_paths_and_secure() {
     }
     assert!(!format!("{jar:?}").contains('1'));
 }
+
+#[cfg(all(unix, feature = "blocking"))]
+#[tokio::test]
+async fn blocking_client_follows_redirects_and_stores_cookies() {
+    let second = Scripted::start(["101Set-Cookie: seen=2\r\n".into()]).await;
+    let elsewhere = redirect(307, &second.url("/there")).replacen("\r\n", "\r\nSet-Cookie: seen=1\r\n", 1);
+    let first = Scripted::start([elsewhere, redirect(302, "/again")]).await;
+    let cookies = Arc::new(Recorded::default());
+    let builder = Client::builder().header("Authorization", "Bearer t").redirects(1);
+    let client = builder.cookie_store(cookies.clone()).build().unwrap();
+    let request = client.request(first.url("/here"));
+    let opened = within(30, tokio::task::spawn_blocking(move || request.connect_blocking())).await;
+    drop(opened.unwrap().unwrap());
+    assert!(first.requests()[0].contains("Authorization: Bearer t\r\n"));
+    let redirected = &second.requests()[0];
+    assert!(redirected.starts_with("GET /there HTTP/1.1\r\n"), "{redirected}");
+    assert!(!redirected.contains("Authorization"), "another origin: {redirected}");
+    assert_eq!(*cookies.0.lock().unwrap(), ["seen=1", "seen=2"]);
+
+    // None is followed by default; the error has the response.
+    let request = client.request(first.url("/here")).redirects(0);
+    let opened = within(30, tokio::task::spawn_blocking(move || request.connect_blocking())).await;
+    let error = opened.unwrap().unwrap_err();
+    assert_eq!(error.response().unwrap().status(), 302);
+}
+
+/// A cookie store that only records.
+#[cfg(all(unix, feature = "blocking"))]
+#[derive(Debug, Default)]
+struct Recorded(Mutex<Vec<String>>);
+
+#[cfg(all(unix, feature = "blocking"))]
+impl CookieStore for Recorded {
+    fn cookies(&self, _: &Uri) -> Option<HeaderValue> {
+        None
+    }
+
+    fn set_cookies(&self, _: &Uri, set_cookie: &mut dyn Iterator<Item = &HeaderValue>) {
+        let texts = set_cookie.map(|value| value.to_str().unwrap().to_owned());
+        self.0.lock().unwrap().extend(texts);
+    }
+}

@@ -58,34 +58,42 @@ async fn server(frame: &[u8]) -> WebSocket {
     server.accept(Canned(bytes)).await.unwrap().accept().await.unwrap()
 }
 
+/// Runs a test while no other one of this program allocates.
+fn run_alone(test: impl Future<Output = ()>) {
+    let _counters = allocations::lock_counters();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(test);
+}
+
 /// The most memory that was allocated at one time while `future` ran.
 async fn memory_during(future: impl Future<Output = ()>) -> usize {
     allocations::count_during(future).await.memory_max
 }
 
-#[tokio::test(start_paused = true)]
-async fn encoded_value_is_sent_without_a_copy() {
-    let _counters = allocations::lock_counters();
-    let value = "x".repeat(LEN);
-    // A buffer that grows is larger than its content, so the comparison is with the encoder alone.
-    let encoding = memory_during(async { drop(Json.encode(&value).unwrap()) }).await;
-    assert!(encoding >= LEN, "{encoding}");
-    let mut ws = server(b"").await.json();
-    let sending = memory_during(async { ws.send(&value).await.unwrap() }).await;
-    assert!(
-        sending < encoding + TOLERANCE,
-        "{sending} beside {encoding} of the encoder"
-    );
-    // The same through a sender, and for a codec that gives its buffer away.
-    let (sender, _receiver) = server(b"").await.json().split();
-    let sending = memory_during(async { sender.send(&value).await.unwrap() }).await;
-    assert!(
-        sending < encoding + TOLERANCE,
-        "{sending} beside {encoding} of the encoder"
-    );
-    let mut ws = server(b"").await.typed(Exact);
-    let sending = memory_during(async { ws.send(value.as_str()).await.unwrap() }).await;
-    assert!((LEN..LEN + TOLERANCE).contains(&sending), "{sending}");
+#[test]
+fn encoded_value_is_sent_without_a_copy() {
+    run_alone(async {
+        let value = "x".repeat(LEN);
+        // A buffer that grows is larger than its content, so the comparison is with the encoder alone.
+        let encoding = memory_during(async { drop(Json.encode(&value).unwrap()) }).await;
+        assert!(encoding >= LEN, "{encoding}");
+        let mut ws = server(b"").await.json();
+        let sending = memory_during(async { ws.send(&value).await.unwrap() }).await;
+        assert!(
+            sending < encoding + TOLERANCE,
+            "{sending} beside {encoding} of the encoder"
+        );
+        // The same through a sender, and for a codec that gives its buffer away.
+        let (sender, _receiver) = server(b"").await.json().split();
+        let sending = memory_during(async { sender.send(&value).await.unwrap() }).await;
+        assert!(
+            sending < encoding + TOLERANCE,
+            "{sending} beside {encoding} of the encoder"
+        );
+        let mut ws = server(b"").await.typed(Exact);
+        let sending = memory_during(async { ws.send(value.as_str()).await.unwrap() }).await;
+        assert!((LEN..LEN + TOLERANCE).contains(&sending), "{sending}");
+    });
 }
 
 /// Encodes into a buffer of exactly the right size.
@@ -99,28 +107,30 @@ impl Encode<str> for Exact {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn message_is_decoded_in_place() {
-    let _counters = allocations::lock_counters();
-    let mut frame = vec![0x81, 0x80 | 127];
-    frame.extend_from_slice(&(LEN as u64 + 2).to_be_bytes());
-    // A mask of zeros changes nothing.
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(format!("\"{}\"", "x".repeat(LEN)).as_bytes());
-    // The first message is received into a new buffer. The later ones get that of the pool, so what they allocate is
-    // what decoding needs.
-    let mut ws = server(&frame).await;
-    let receiving = memory_during(async { assert_eq!(ws.recv().await.unwrap().unwrap().len(), LEN + 2) }).await;
-    assert!(receiving >= LEN, "{receiving}");
-    let mut ws = server(&frame).await;
-    let pooled = memory_during(async { assert_eq!(ws.recv().await.unwrap().unwrap().len(), LEN + 2) }).await;
-    assert!(pooled < TOLERANCE, "{pooled}");
-    // This value keeps nothing of the message.
-    let mut ws = server(&frame).await.json();
-    let decoding = memory_during(async { assert!(ws.recv::<IgnoredAny>().await.unwrap().is_some()) }).await;
-    assert!(decoding < TOLERANCE, "{decoding}");
-    // A string is the only copy.
-    let mut ws = server(&frame).await.json();
-    let decoding = memory_during(async { assert_eq!(ws.recv::<String>().await.unwrap().unwrap().len(), LEN) }).await;
-    assert!((LEN..LEN + TOLERANCE).contains(&decoding), "{decoding}");
+#[test]
+fn message_is_decoded_in_place() {
+    run_alone(async {
+        let mut frame = vec![0x81, 0x80 | 127];
+        frame.extend_from_slice(&(LEN as u64 + 2).to_be_bytes());
+        // A mask of zeros changes nothing.
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(format!("\"{}\"", "x".repeat(LEN)).as_bytes());
+        // The first message is received into a new buffer. The later ones get that of the pool, so what they allocate is
+        // what decoding needs.
+        let mut ws = server(&frame).await;
+        let receiving = memory_during(async { assert_eq!(ws.recv().await.unwrap().unwrap().len(), LEN + 2) }).await;
+        assert!(receiving >= LEN, "{receiving}");
+        let mut ws = server(&frame).await;
+        let pooled = memory_during(async { assert_eq!(ws.recv().await.unwrap().unwrap().len(), LEN + 2) }).await;
+        assert!(pooled < TOLERANCE, "{pooled}");
+        // This value keeps nothing of the message.
+        let mut ws = server(&frame).await.json();
+        let decoding = memory_during(async { assert!(ws.recv::<IgnoredAny>().await.unwrap().is_some()) }).await;
+        assert!(decoding < TOLERANCE, "{decoding}");
+        // A string is the only copy.
+        let mut ws = server(&frame).await.json();
+        let decoding =
+            memory_during(async { assert_eq!(ws.recv::<String>().await.unwrap().unwrap().len(), LEN) }).await;
+        assert!((LEN..LEN + TOLERANCE).contains(&decoding), "{decoding}");
+    });
 }

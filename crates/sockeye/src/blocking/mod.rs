@@ -1,8 +1,8 @@
 //! Client and server for programs without an async runtime: tests, tools, plugins, one thread per connection.
 //!
-//! The same protocol code as [`WebSocket`](crate::WebSocket), driven by the calling thread over a
-//! [`std::net::TcpStream`], with TLS by rustls. No runtime and no helper threads, except one while a host name is
-//! resolved. Unix only.
+//! The same protocol code as [`WebSocket`](crate::WebSocket), driven by the calling thread over a socket of the
+//! standard library, with TLS by rustls. No runtime and no helper threads, except one while a host name is resolved.
+//! Unix only.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -26,9 +26,12 @@
 mod client;
 mod server;
 mod split;
+mod streams;
+mod tunnel;
+mod typed;
 
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -46,9 +49,12 @@ use crate::runtime::std_clock::to_std;
 use crate::server::Server;
 use crate::stats::ConnectionStats;
 use crate::transport::blocking::{ReadMode, wait_for, with_read_mode};
+use crate::websocket::try_send::TrySendError;
 
+pub use crate::transport::blocking::Socket;
 pub use server::Incoming;
 pub use split::{Receiver, Sender};
+pub use streams::{MessageReader, MessageWriter, WebSocketIo};
 
 /// Maximum time a thread blocks before it polls the connection again.
 const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
@@ -70,8 +76,8 @@ pub fn connect(url: &str) -> Result<WebSocket, Error> {
 /// # Errors
 ///
 /// Those of [`Server::accept`].
-pub fn accept(tcp: TcpStream) -> Result<WebSocket, Error> {
-    Server::default().accept_blocking(tcp)?.accept()
+pub fn accept(socket: impl Into<Socket>) -> Result<WebSocket, Error> {
+    Server::default().accept_blocking(socket)?.accept()
 }
 
 /// Error of [`WebSocket::recv_timeout`].
@@ -120,12 +126,12 @@ impl std::error::Error for RecvTimeoutError {
 #[derive(Debug)]
 pub struct WebSocket {
     ws: crate::websocket::WebSocket,
-    tcp: Arc<TcpStream>,
+    socket: Arc<Socket>,
 }
 
 impl WebSocket {
-    fn new(ws: crate::websocket::WebSocket, tcp: Arc<TcpStream>) -> Self {
-        Self { ws, tcp }
+    fn new(ws: crate::websocket::WebSocket, socket: Arc<Socket>) -> Self {
+        Self { ws, socket }
     }
 
     /// Receives the next message. Returns `None` after a normal [end](crate::WebSocket#the-end), and for every later
@@ -187,6 +193,16 @@ impl WebSocket {
         self.wait_for(Driver::poll_flush)
     }
 
+    /// Queues a message if there is capacity, without waiting for the peer. It is written as with
+    /// [`feed`](Self::feed).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WebSocket::try_send`](crate::WebSocket::try_send).
+    pub fn try_send(&mut self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
+        self.ws.try_send(message)
+    }
+
     /// Sends a ping, waits for its pong and returns the round-trip time. Messages that arrive before it are kept for
     /// [`recv`](Self::recv).
     ///
@@ -243,14 +259,14 @@ impl WebSocket {
         self.ws.subprotocol()
     }
 
-    /// The address of the peer, or of a proxy in between. `None` once the socket is closed.
+    /// The address of the peer, or of a proxy in between. `None` once the socket is closed, and for a Unix socket.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.tcp.peer_addr().ok()
+        self.socket.peer_addr()
     }
 
-    /// The local address. `None` once the socket is closed.
+    /// The local address. `None` once the socket is closed, and for a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.tcp.local_addr().ok()
+        self.socket.local_addr()
     }
 
     /// Polls the connection until it is ready. Its deadlines bound the wait.
@@ -268,33 +284,61 @@ impl WebSocket {
         until: Option<Instant>,
         mut poll: impl FnMut(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Option<R> {
-        let cx = &mut Context::from_waker(Waker::noop());
-        loop {
-            let deadline = deadline_of(self.ws.driver(), until);
-            let driver = self.ws.driver();
-            // Compressing goes on without waiting for the peer.
-            let reads = match driver.has_unencoded() {
-                true => ReadMode::NonBlocking,
-                false => ReadMode::WaitUntil(deadline),
+        let poll = |ws: &mut crate::websocket::WebSocket, cx: &mut Context<'_>| poll(ws.driver(), cx);
+        drive(&mut self.ws, &self.socket, until, poll)
+    }
+}
+
+/// What has a connection, and can be polled.
+trait Driven {
+    fn driver(&mut self) -> &mut Driver;
+}
+
+impl Driven for crate::websocket::WebSocket {
+    fn driver(&mut self) -> &mut Driver {
+        self.driver()
+    }
+}
+
+impl Driven for crate::websocket::io::WebSocketIo {
+    fn driver(&mut self) -> &mut Driver {
+        self.driver()
+    }
+}
+
+/// Polls a connection until it is ready or `until` has passed. Blocks the thread while the peer has to act.
+fn drive<D: Driven, R>(
+    driven: &mut D,
+    socket: &Socket,
+    until: Option<Instant>,
+    mut poll: impl FnMut(&mut D, &mut Context<'_>) -> Poll<R>,
+) -> Option<R> {
+    let cx = &mut Context::from_waker(Waker::noop());
+    loop {
+        let driver = Driven::driver(driven);
+        // Compressing goes on without waiting for the peer.
+        let reads = match driver.has_unencoded() {
+            true => ReadMode::NonBlocking,
+            false => ReadMode::WaitUntil(deadline_of(driver, until)),
+        };
+        let (polled, has_waited) = with_read_mode(reads, || poll(driven, cx));
+        if let Poll::Ready(result) = polled {
+            return Some(result);
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return None;
+        }
+        if !take_rescheduled() && !has_waited {
+            // The socket is full.
+            let driver = Driven::driver(driven);
+            let deadline = deadline_of(driver, until);
+            let events = match driver.has_input() {
+                // Input is waiting to be parsed, so poll only for writability.
+                true => PollFlags::OUT,
+                false => PollFlags::OUT | PollFlags::IN,
             };
-            let (polled, has_waited) = with_read_mode(reads, || poll(driver, cx));
-            if let Poll::Ready(result) = polled {
-                return Some(result);
-            }
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return None;
-            }
-            if !take_rescheduled() && !has_waited {
-                // The socket is full.
-                let deadline = deadline_of(self.ws.driver(), until);
-                let events = match self.ws.driver().has_input() {
-                    // Input is waiting to be parsed, so poll only for writability.
-                    true => PollFlags::OUT,
-                    false => PollFlags::OUT | PollFlags::IN,
-                };
-                // The next call reports an error of the socket.
-                let _ = wait_for(&self.tcp, events, deadline);
-            }
+            // The next call reports an error of the socket.
+            let _ = wait_for(socket, events, deadline);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Accepting in a thread.
 
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,13 +13,13 @@ use crate::error::Error;
 use crate::observe::{Handshake, Role};
 use crate::server::response::{Acceptance, Rejection};
 use crate::server::{LINGER, LINGER_LEN, READ_LEN, Server};
-use crate::transport::blocking::BlockingStream;
+use crate::transport::blocking::{BlockingStream, Socket};
 
 /// A client's valid request to open a WebSocket, which the application accepts or rejects. Dropping it closes the
 /// socket without a response.
 pub struct Incoming {
     io: BlockingStream,
-    tcp: Arc<TcpStream>,
+    socket: Arc<Socket>,
     handshake: handshake::Incoming,
     request: Request<()>,
     server: Server,
@@ -52,15 +51,16 @@ impl Server {
     /// # Errors
     ///
     /// Those of [`accept`](Self::accept).
-    pub fn accept_blocking(&self, tcp: TcpStream) -> Result<Incoming, Error> {
-        let observed = Handshake::begin(Role::Server, None, || tcp.peer_addr().ok());
-        observed.report(self.accept_unreported(tcp, &observed))
+    pub fn accept_blocking(&self, socket: impl Into<Socket>) -> Result<Incoming, Error> {
+        let socket = socket.into();
+        let observed = Handshake::begin(Role::Server, None, || socket.peer_addr());
+        observed.report(self.accept_unreported(socket, &observed))
     }
 
-    fn accept_unreported(&self, tcp: TcpStream, observed: &Handshake) -> Result<Incoming, Error> {
+    fn accept_unreported(&self, socket: Socket, observed: &Handshake) -> Result<Incoming, Error> {
         let deadline = saturating_deadline(self.timeouts().handshake);
-        let tcp = Arc::new(tcp);
-        let mut io = BlockingStream::new(tcp.clone()).map_err(Error::io)?;
+        let socket = Arc::new(socket);
+        let mut io = BlockingStream::new(socket.clone()).map_err(Error::io)?;
         self.start_blocking_tls(&mut io, deadline)?;
         let mut handshake = ServerHandshake::new(self.handshake_limits());
         let mut buffer = [0; READ_LEN];
@@ -79,7 +79,7 @@ impl Server {
                             observed.record_path(request.uri().path());
                             return Ok(Incoming {
                                 io,
-                                tcp,
+                                socket,
                                 handshake: incoming,
                                 request,
                                 server: self.clone(),
@@ -90,14 +90,14 @@ impl Server {
                 },
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     if let Some(invalid) = handshake.handle_timeout() {
-                        send_rejection(&mut io, &tcp, &invalid.response.to_bytes());
+                        send_rejection(&mut io, &socket, &invalid.response.to_bytes());
                     }
                     return Err(Error::timeout("the opening handshake"));
                 }
                 Err(error) => return Err(Error::io(error)),
             }
         };
-        send_rejection(&mut io, &tcp, &invalid.response.to_bytes());
+        send_rejection(&mut io, &socket, &invalid.response.to_bytes());
         Err(Error::from(invalid.error))
     }
 
@@ -163,7 +163,7 @@ impl Incoming {
     fn accept_unreported(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
         let Self {
             mut io,
-            tcp,
+            socket,
             handshake,
             server,
             ..
@@ -171,7 +171,7 @@ impl Incoming {
         let accepted = match server.accept_handshake(handshake, acceptance) {
             Ok(accepted) => accepted,
             Err((error, response)) => {
-                send_rejection(&mut io, &tcp, &response.to_bytes());
+                send_rejection(&mut io, &socket, &response.to_bytes());
                 return Err(error);
             }
         };
@@ -182,13 +182,13 @@ impl Incoming {
             _ => Error::io(error),
         })?;
         let ws = server.open_with(Box::new(io), accepted, server.blocking_group());
-        Ok(WebSocket::new(ws, tcp))
+        Ok(WebSocket::new(ws, socket))
     }
 
     /// Rejects the request. Takes up to one second, until the client has read the response.
     pub fn reject(mut self, rejection: impl Into<Rejection>) {
         let response = rejection.into().into_proto().into_response(HttpBinding::Upgrade);
-        send_rejection(&mut self.io, &self.tcp, &response.to_bytes());
+        send_rejection(&mut self.io, &self.socket, &response.to_bytes());
     }
 }
 
@@ -201,11 +201,11 @@ impl std::fmt::Debug for Incoming {
 }
 
 /// Sends a rejection, then reads until the client closes. Ignores failures.
-fn send_rejection(io: &mut BlockingStream, tcp: &TcpStream, response: &[u8]) {
+fn send_rejection(io: &mut BlockingStream, socket: &Socket, response: &[u8]) {
     let deadline = Instant::now() + LINGER;
     let mut exchange = || {
         io.write_all_until(response, deadline)?;
-        tcp.shutdown(std::net::Shutdown::Write)?;
+        socket.shutdown(std::net::Shutdown::Write)?;
         let (mut buffer, mut discarded) = ([0; 1024], 0);
         while discarded < LINGER_LEN {
             match io.read_until(&mut buffer, deadline)? {

@@ -4,7 +4,7 @@
 //! first, and then calls the connection without blocking.
 
 use std::fmt;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use crate::message::outbound::Outbound;
 use crate::runtime::blocking::take_rescheduled;
 use crate::stats::ConnectionStats;
 use crate::sync::lock;
-use crate::transport::blocking::{ReadMode, wait_for, with_read_mode};
+use crate::transport::blocking::{ReadMode, Socket, wait_for, with_read_mode};
+use crate::websocket::try_send::TrySendError;
 
 /// Maximum time a thread blocks before it polls the connection again: another thread may have sent a ping with an
 /// earlier deadline, or left output unwritten.
@@ -39,7 +40,7 @@ pub struct Receiver(Arc<Shared>);
 
 struct Shared {
     ws: Mutex<crate::websocket::WebSocket>,
-    tcp: Arc<TcpStream>,
+    socket: Arc<Socket>,
 }
 
 impl WebSocket {
@@ -47,7 +48,7 @@ impl WebSocket {
     pub fn split(self) -> (Sender, Receiver) {
         let shared = Arc::new(Shared {
             ws: Mutex::new(self.ws),
-            tcp: self.tcp,
+            socket: self.socket,
         });
         (Sender(shared.clone()), Receiver(shared))
     }
@@ -75,6 +76,23 @@ impl Sender {
     pub fn feed(&self, message: impl Into<Outbound>) -> Result<(), Error> {
         let message = message.into();
         self.0.wait_to_write(|driver, cx| driver.poll_feed(cx, &message))
+    }
+
+    /// Queues a message if there is capacity, and writes as much of the queue as the kernel takes, without waiting for
+    /// the peer. What is left is written by the next call, or by the receiver, which checks once a second while it
+    /// waits. Waits only for another thread that is using the connection at that moment.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sender::try_send`](crate::Sender::try_send).
+    pub fn try_send(&self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
+        let mut ws = self.0.lock();
+        ws.try_send(message)?;
+        let cx = &mut Context::from_waker(Waker::noop());
+        // An error is reported by the next call.
+        let _ = with_read_mode(ReadMode::Never, || ws.driver().poll_flush(cx));
+        take_rescheduled();
+        Ok(())
     }
 
     /// Writes everything that is queued.
@@ -189,7 +207,7 @@ impl Shared {
     fn abort(&self) {
         self.lock().driver().abort_with(Error::aborted());
         // Wakes the threads that wait for the socket.
-        let _ = self.tcp.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Calls the connection until a message arrives, the connection ends or `until` has passed.
@@ -213,7 +231,7 @@ impl Shared {
             }
             drop(ws);
             if !is_rescheduled {
-                let _ = wait_for(&self.tcp, events, deadline);
+                let _ = wait_for(&self.socket, events, deadline);
             }
         }
     }
@@ -233,7 +251,7 @@ impl Shared {
             let deadline = deadline_of(driver, None).min(Instant::now() + WAIT_MAX);
             drop(ws);
             if !is_rescheduled {
-                let _ = wait_for(&self.tcp, PollFlags::OUT, deadline);
+                let _ = wait_for(&self.socket, PollFlags::OUT, deadline);
             }
         }
     }

@@ -66,10 +66,9 @@ impl Dialer {
         }
     }
 
-    /// Whether there is neither a resolver nor a local address.
     #[cfg(all(unix, feature = "blocking"))]
-    pub(crate) fn is_default(&self) -> bool {
-        self.resolver.is_none() && self.local_v4.is_none() && self.local_v6.is_none()
+    pub(crate) fn has_resolver(&self) -> bool {
+        self.resolver.is_some()
     }
 
     /// Connects to the host and port of a URI within a time, and disables Nagle's algorithm.
@@ -121,6 +120,11 @@ impl Dialer {
                 None => system_addresses(host, port).await?,
             },
         };
+        self.in_order(addresses)
+    }
+
+    /// The addresses of a host to try, in this order: both families alternate.
+    pub(crate) fn in_order(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectFailure> {
         if addresses.is_empty() {
             return Err(ConnectFailure::NoAddress);
         }
@@ -138,7 +142,8 @@ impl Dialer {
         !is_bound || self.local_for(address).is_some()
     }
 
-    fn local_for(&self, address: SocketAddr) -> Option<SocketAddr> {
+    /// The local address for connections to this one.
+    pub(crate) fn local_for(&self, address: SocketAddr) -> Option<SocketAddr> {
         match address {
             SocketAddr::V4(_) => self.local_v4,
             SocketAddr::V6(_) => self.local_v6,
@@ -168,7 +173,7 @@ async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Resu
 }
 
 /// RFC 8305 §4: alternates the families, beginning with that of the first address. Keeps the order within a family.
-pub(crate) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut unique: Vec<SocketAddr> = vec![];
     for address in addresses {
         if unique.len() < ADDRESSES_MAX && !unique.contains(&address) {

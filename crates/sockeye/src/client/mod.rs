@@ -44,7 +44,7 @@ const READ_LEN: usize = 4 * 1024;
 
 /// How long a client waits for the rest of a rejection's body. A body without a length ends with the connection, which
 /// the server may keep open.
-const REJECTION_BODY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const REJECTION_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens a WebSocket to a URL, with the default settings of [`Client`].
 ///

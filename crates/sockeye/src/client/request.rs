@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use sockeye_proto::Instant;
-use sockeye_proto::handshake::{ClientRequest, Origin};
+use sockeye_proto::handshake::{ClientRequest, Origin, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::Client;
@@ -108,10 +108,12 @@ impl sealed::IntoRequest for http::Request<()> {
     }
 }
 
-/// Why a request was not sent to the URL of the caller: a redirect.
-struct Hop {
-    url: WebSocketUrl,
+/// Where a request is sent: the URL of the caller, or one that a response redirected to.
+pub(crate) struct Hop {
+    pub(crate) url: WebSocketUrl,
     credentials: HeaderCredentials,
+    /// How many redirects led here.
+    redirects: usize,
 }
 
 impl Client {
@@ -287,43 +289,64 @@ impl RequestBuilder {
     async fn open_url(&self, handshake: &Handshake) -> Result<(WebSocket, Response<()>), Error> {
         self.check_runtime()?;
         let deadline = self.open_deadline();
-        let redirects_max = self.redirects_max.unwrap_or(self.client.redirects_max());
-        let mut hop = Hop {
-            url: WebSocketUrl::parse(&self.url).map_err(Error::invalid_url)?,
-            credentials: HeaderCredentials::Sent,
-        };
-        let mut redirects = 0;
+        let mut hop = self.first_hop()?;
         loop {
-            let Hop { url, credentials } = &hop;
-            handshake.record_path(url.uri().resource());
-            let request = self.client.client_request(url, &self.parts, *credentials)?;
-            let opened = self.open(url, request, deadline).await;
-            let uri = url.uri();
-            match &opened {
-                Ok((_, response)) => self.client.keep_cookies(uri, response.headers()),
-                Err(error) => {
-                    if let Some(response) = error.response() {
-                        self.client.keep_cookies(uri, response.headers());
-                        if redirects_max > 0
-                            && let Some(next) = next_hop(&hop, response, redirects, redirects_max)
-                        {
-                            hop = next.map_err(|reason| error.clone().with_redirect(reason))?;
-                            redirects += 1;
-                            continue;
-                        }
-                    }
-                }
+            handshake.record_path(hop.url.uri().resource());
+            let request = self.request_to(&hop)?;
+            let opened = self.open(&hop.url, request, deadline).await;
+            match self.next_hop(&hop, &opened)? {
+                Some(next) => hop = next,
+                None => return opened,
             }
-            return opened;
         }
     }
 
-    /// Whether the connection to a URI uses no proxy, and follows no redirects.
-    #[cfg(all(unix, feature = "blocking"))]
-    pub(crate) fn is_direct(&self, uri: &sockeye_proto::handshake::Uri) -> bool {
-        let proxies = self.proxy.as_ref().unwrap_or(self.client.proxy_choice());
+    pub(crate) fn first_hop(&self) -> Result<Hop, Error> {
+        Ok(Hop {
+            url: WebSocketUrl::parse(&self.url).map_err(Error::invalid_url)?,
+            credentials: HeaderCredentials::Sent,
+            redirects: 0,
+        })
+    }
+
+    pub(crate) fn request_to(&self, hop: &Hop) -> Result<ClientRequest, Error> {
+        self.client.client_request(&hop.url, &self.parts, hop.credentials)
+    }
+
+    /// Stores the cookies of the response. Returns where it redirects to, if redirects are followed.
+    pub(crate) fn next_hop<T>(
+        &self,
+        hop: &Hop,
+        opened: &Result<(T, Response<()>), Error>,
+    ) -> Result<Option<Hop>, Error> {
+        self.keep_cookies(hop, opened);
         let redirects_max = self.redirects_max.unwrap_or(self.client.redirects_max());
-        redirects_max == 0 && matches!(proxies.proxy(uri), Ok(None))
+        match opened {
+            Err(error) if redirects_max > 0 => {
+                let next = error
+                    .response()
+                    .and_then(|response| redirected(hop, response, redirects_max));
+                next.transpose().map_err(|reason| error.clone().with_redirect(reason))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Stores the cookies of the response, also of one that rejects the request.
+    pub(crate) fn keep_cookies<T>(&self, hop: &Hop, opened: &Result<(T, Response<()>), Error>) {
+        let headers = match opened {
+            Ok((_, response)) => Some(response.headers()),
+            Err(error) => error.response().map(Response::headers),
+        };
+        if let Some(headers) = headers {
+            self.client.keep_cookies(hop.url.uri(), headers);
+        }
+    }
+
+    /// The proxy for a URI. `None` means a direct connection.
+    pub(crate) fn proxy_for(&self, uri: &Uri) -> Result<Option<Proxy>, Error> {
+        let proxies = self.proxy.as_ref().unwrap_or(self.client.proxy_choice());
+        proxies.proxy(uri).map_err(Error::invalid_input)
     }
 
     /// Connects to the host of a URL, directly or through a proxy, and performs the handshakes.
@@ -336,10 +359,8 @@ impl RequestBuilder {
         let client = &self.client;
         let left = deadline.map(|deadline| deadline - client.runtime().now());
         let limit = TimeLimit::connect(client.timeouts().connect, left);
-        let proxies = self.proxy.as_ref().unwrap_or(client.proxy_choice());
-        let proxy = proxies.proxy(url.uri()).map_err(Error::invalid_input)?;
         // Boxed so that these futures do not enlarge the handshake future.
-        match proxy {
+        match self.proxy_for(url.uri())? {
             None => {
                 let tcp = Box::pin(client.dialer().connect(url.uri(), limit)).await?;
                 client.open(tcp, url, request, deadline).await
@@ -378,30 +399,19 @@ impl RequestBuilder {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (url, request) = self.build()?;
-        handshake.record_path(url.uri().resource());
+        let hop = self.first_hop()?;
+        let request = self.request_to(&hop)?;
+        handshake.record_path(hop.url.uri().resource());
         socket::prepare(&io)?;
         let deadline = self.open_deadline();
-        let opened = self.client.open(io, &url, request, deadline).await;
-        let headers = match &opened {
-            Ok((_, response)) => Some(response.headers()),
-            Err(error) => error.response().map(Response::headers),
-        };
-        if let Some(headers) = headers {
-            self.client.keep_cookies(url.uri(), headers);
-        }
+        let opened = self.client.open(io, &hop.url, request, deadline).await;
+        self.keep_cookies(&hop, &opened);
         opened
     }
 
     #[cfg(all(unix, feature = "blocking"))]
     pub(crate) fn client(&self) -> &Client {
         &self.client
-    }
-
-    pub(crate) fn build(&self) -> Result<(WebSocketUrl, ClientRequest), Error> {
-        let url = WebSocketUrl::parse(&self.url).map_err(Error::invalid_url)?;
-        let request = self.client.client_request(&url, &self.parts, HeaderCredentials::Sent)?;
-        Ok((url, request))
     }
 
     fn open_deadline(&self) -> Option<Instant> {
@@ -427,12 +437,7 @@ impl RequestBuilder {
 
 /// The request that a response redirects to. `None` if the response is no redirect; an error if the redirect must not
 /// be followed.
-fn next_hop<B>(
-    hop: &Hop,
-    response: &Response<B>,
-    redirects: usize,
-    redirects_max: usize,
-) -> Option<Result<Hop, Redirect>> {
+fn redirected<B>(hop: &Hop, response: &Response<B>, redirects_max: usize) -> Option<Result<Hop, Redirect>> {
     if !redirect::is_redirect(response.status()) {
         return None;
     }
@@ -443,7 +448,7 @@ fn next_hop<B>(
         Ok(url) => url,
         Err(error) => return Some(Err(Redirect::Invalid(error))),
     };
-    if redirects == redirects_max {
+    if hop.redirects == redirects_max {
         return Some(Err(Redirect::TooMany(redirects_max, url.to_string())));
     }
     if hop.url.uri().is_secure() && !url.uri().is_secure() {
@@ -454,7 +459,11 @@ fn next_hop<B>(
         true => hop.credentials,
         false => HeaderCredentials::Dropped,
     };
-    Some(Ok(Hop { url, credentials }))
+    Some(Ok(Hop {
+        url,
+        credentials,
+        redirects: hop.redirects + 1,
+    }))
 }
 
 /// Equivalent to [`RequestBuilder::connect`].

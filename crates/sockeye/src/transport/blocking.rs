@@ -5,10 +5,12 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Read as _};
-use std::net::TcpStream;
-use std::pin::Pin;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,9 +49,124 @@ pub(crate) fn with_read_mode<R>(mode: ReadMode, call: impl FnOnce() -> R) -> (R,
     (result, mode_after == ReadMode::HasWaited)
 }
 
+/// Makes the remaining reads of this call of a connection non-blocking.
+pub(crate) fn stop_waiting() {
+    if let ReadMode::WaitUntil(_) = READ_MODE.get() {
+        READ_MODE.set(ReadMode::NonBlocking);
+    }
+}
+
+/// Polls a future that waits only for this socket, for example of a stream over it, until `deadline`. `None` if it is
+/// not ready then.
+pub(crate) fn block_on<F: Future>(socket: &Socket, deadline: Instant, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let cx = &mut Context::from_waker(Waker::noop());
+    loop {
+        let (polled, has_waited) = with_read_mode(ReadMode::WaitUntil(deadline), || future.as_mut().poll(cx));
+        if let Poll::Ready(output) = polled {
+            return Some(output);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        if !has_waited {
+            // A write found the socket full. The next poll reports an error of the socket.
+            let _ = wait_for(socket, PollFlags::OUT, deadline);
+        }
+    }
+}
+
+/// A connected socket of the standard library: TCP, or a Unix socket. Made of either with `From`.
+#[derive(Debug)]
+pub struct Socket(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(tcp: TcpStream) -> Self {
+        Self(Kind::Tcp(tcp))
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(unix: UnixStream) -> Self {
+        Self(Kind::Unix(unix))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.as_fd(),
+            Kind::Unix(unix) => unix.as_fd(),
+        }
+    }
+}
+
+impl Socket {
+    /// The address of a TCP peer.
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.peer_addr().ok(),
+            Kind::Unix(_) => None,
+        }
+    }
+
+    /// The local address of TCP.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.local_addr().ok(),
+            Kind::Unix(_) => None,
+        }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.shutdown(how),
+            Kind::Unix(unix) => unix.shutdown(how),
+        }
+    }
+
+    /// Sets blocking mode, and the options of TCP.
+    fn prepare(&self) -> io::Result<()> {
+        match &self.0 {
+            Kind::Tcp(tcp) => {
+                tcp.set_nonblocking(false)?;
+                super::socket::set_tcp_options(tcp)
+            }
+            Kind::Unix(unix) => unix.set_nonblocking(false),
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.set_read_timeout(Some(timeout)),
+            Kind::Unix(unix) => unix.set_read_timeout(Some(timeout)),
+        }
+    }
+
+    /// Reads once, waiting until the timeout.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.0 {
+            Kind::Tcp(tcp) => {
+                let mut tcp = tcp;
+                tcp.read(buffer)
+            }
+            Kind::Unix(unix) => {
+                let mut unix = unix;
+                unix.read(buffer)
+            }
+        }
+    }
+}
+
 /// A socket, and a TLS session over it.
 pub(crate) struct BlockingStream {
-    tcp: Arc<TcpStream>,
+    socket: Arc<Socket>,
     #[cfg(feature = "tls")]
     tls: Option<Box<rustls::Connection>>,
     /// The timeout that is set for reads.
@@ -59,12 +176,11 @@ pub(crate) struct BlockingStream {
 }
 
 impl BlockingStream {
-    /// Takes a socket in blocking mode.
-    pub(crate) fn new(tcp: Arc<TcpStream>) -> io::Result<Self> {
-        tcp.set_nonblocking(false)?;
-        super::socket::set_tcp_options(&*tcp)?;
+    /// Takes a socket, which may be in either mode.
+    pub(crate) fn new(socket: Arc<Socket>) -> io::Result<Self> {
+        socket.prepare()?;
         Ok(Self {
-            tcp,
+            socket,
             #[cfg(feature = "tls")]
             tls: None,
             read_timeout: Duration::MAX,
@@ -77,19 +193,19 @@ impl BlockingStream {
     pub(crate) fn start_tls(&mut self, mut tls: rustls::Connection, deadline: Instant) -> io::Result<()> {
         while tls.is_handshaking() || tls.wants_write() {
             while tls.wants_write() {
-                match tls.write_tls(&mut NonBlocking(&self.tcp)) {
+                match tls.write_tls(&mut NonBlocking(&self.socket)) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT, deadline)?,
                     written => drop(written?),
                 }
             }
             if tls.is_handshaking() {
                 self.wait(PollFlags::IN, deadline)?;
-                if tls.read_tls(&mut NonBlocking(&self.tcp))? == 0 {
+                if tls.read_tls(&mut NonBlocking(&self.socket))? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 if let Err(error) = tls.process_new_packets() {
                     // Sends the alert.
-                    let _ = tls.write_tls(&mut NonBlocking(&self.tcp));
+                    let _ = tls.write_tls(&mut NonBlocking(&self.socket));
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
             }
@@ -105,7 +221,7 @@ impl BlockingStream {
 
     /// Waits for an event, or fails with `TimedOut`.
     fn wait(&self, events: PollFlags, deadline: Instant) -> io::Result<()> {
-        match wait_for(&self.tcp, events, deadline)?.is_empty() {
+        match wait_for(&self.socket, events, deadline)?.is_empty() {
             true => Err(io::ErrorKind::TimedOut.into()),
             false => Ok(()),
         }
@@ -175,14 +291,14 @@ impl BlockingStream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => break Poll::Ready(Err(error)),
             }
-            let mut socket = Socket(self);
+            let mut socket = ReadAsAllowed(self);
             match tls.read_tls(&mut socket) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Poll::Pending,
                 Err(error) => break Poll::Ready(Err(error)),
             }
             if let Err(error) = tls.process_new_packets() {
-                let _ = tls.write_tls(&mut NonBlocking(&self.tcp));
+                let _ = tls.write_tls(&mut NonBlocking(&self.socket));
                 break Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
             }
         };
@@ -195,29 +311,29 @@ impl BlockingStream {
         let deadline = match READ_MODE.get() {
             ReadMode::Never => return Poll::Pending,
             ReadMode::NonBlocking | ReadMode::HasWaited => {
-                return ready_unless_blocked(recv_now(&self.tcp, buffer));
+                return ready_unless_blocked(recv_now(&self.socket, buffer));
             }
             ReadMode::WaitUntil(deadline) => deadline,
         };
         READ_MODE.set(ReadMode::HasWaited);
         if self.is_full {
             // Waits for either direction, and lets the connection write.
-            let events = wait_for(&self.tcp, PollFlags::IN | PollFlags::OUT, deadline)?;
+            let events = wait_for(&self.socket, PollFlags::IN | PollFlags::OUT, deadline)?;
             self.is_full = !events.contains(PollFlags::OUT);
-            return ready_unless_blocked(recv_now(&self.tcp, buffer));
+            return ready_unless_blocked(recv_now(&self.socket, buffer));
         }
         let wait = deadline.saturating_duration_since(Instant::now());
         if wait.is_zero() {
-            return ready_unless_blocked(recv_now(&self.tcp, buffer));
+            return ready_unless_blocked(recv_now(&self.socket, buffer));
         }
         if self.read_timeout > wait || self.read_timeout < wait / 2 {
             self.read_timeout = match wait > COARSE_WAIT_MIN {
                 true => wait / 4 * 3,
                 false => wait.max(Duration::from_millis(1)),
             };
-            self.tcp.set_read_timeout(Some(self.read_timeout))?;
+            self.socket.set_read_timeout(self.read_timeout)?;
         }
-        ready_unless_blocked((&*self.tcp).read(buffer))
+        ready_unless_blocked(self.socket.read(buffer))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -237,7 +353,7 @@ impl BlockingStream {
                 (written, _) => Poll::Ready(Ok(written)),
             };
         }
-        let written = ready_unless_blocked(send_now(&self.tcp, bytes));
+        let written = ready_unless_blocked(send_now(&self.socket, bytes));
         self.is_full = written.is_pending();
         written
     }
@@ -247,7 +363,7 @@ impl BlockingStream {
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
             while tls.wants_write() {
-                match tls.write_tls(&mut NonBlocking(&self.tcp)) {
+                match tls.write_tls(&mut NonBlocking(&self.socket)) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.is_full = true;
@@ -284,7 +400,7 @@ impl AsyncWrite for BlockingStream {
             return self.write(first.map_or(&[], |slice| slice));
         }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let written = retry(|| sendmsg(&self.tcp, slices, &mut SendAncillaryBuffer::default(), flags));
+        let written = retry(|| sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), flags));
         let written = ready_unless_blocked(written);
         self.is_full = written.is_pending();
         written
@@ -305,17 +421,17 @@ impl AsyncWrite for BlockingStream {
             tls.send_close_notify();
             let _ = this.flush_tls();
         }
-        Poll::Ready(this.tcp.shutdown(std::net::Shutdown::Write))
+        Poll::Ready(this.socket.shutdown(Shutdown::Write))
     }
 }
 
 /// Waits until `deadline` for events of a socket. Returns those that occurred; errors count as all of them.
-pub(crate) fn wait_for(tcp: &TcpStream, events: PollFlags, deadline: Instant) -> io::Result<PollFlags> {
+pub(crate) fn wait_for(socket: &Socket, events: PollFlags, deadline: Instant) -> io::Result<PollFlags> {
     loop {
         let wait = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the deadline has passed afterwards.
         let timeout = Timespec::try_from(wait + Duration::from_micros(500)).ok();
-        let mut fds = [PollFd::new(tcp, events)];
+        let mut fds = [PollFd::new(socket, events)];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(0) => return Ok(PollFlags::empty()),
             Ok(_) => {
@@ -333,12 +449,12 @@ pub(crate) fn wait_for(tcp: &TcpStream, events: PollFlags, deadline: Instant) ->
     }
 }
 
-fn recv_now(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    retry(|| recv(tcp, &mut *buffer, RecvFlags::DONTWAIT).map(|(len, _)| len))
+fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| recv(socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(len, _)| len))
 }
 
-fn send_now(tcp: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    retry(|| send(tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+fn send_now(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    retry(|| send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
 }
 
 fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
@@ -361,7 +477,7 @@ fn ready_unless_blocked(result: io::Result<usize>) -> Poll<io::Result<usize>> {
 
 /// The socket for a TLS session that writes or reads without waiting.
 #[cfg(feature = "tls")]
-struct NonBlocking<'a>(&'a TcpStream);
+struct NonBlocking<'a>(&'a Socket);
 
 #[cfg(feature = "tls")]
 impl io::Read for NonBlocking<'_> {
@@ -383,10 +499,10 @@ impl io::Write for NonBlocking<'_> {
 
 /// The socket for a TLS session that reads as [`READ_MODE`] allows.
 #[cfg(feature = "tls")]
-struct Socket<'a>(&'a mut BlockingStream);
+struct ReadAsAllowed<'a>(&'a mut BlockingStream);
 
 #[cfg(feature = "tls")]
-impl io::Read for Socket<'_> {
+impl io::Read for ReadAsAllowed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.read_socket(buffer) {
             Poll::Ready(read) => read,

@@ -24,6 +24,12 @@ use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+/// Makes the reads of this call non-blocking, if the calling thread drives the connection. Other transports never block.
+pub(crate) fn stop_waiting() {
+    #[cfg(all(unix, feature = "blocking"))]
+    blocking::stop_waiting();
+}
+
 /// A byte stream on which a connection can run.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
 
@@ -70,7 +76,7 @@ impl From<Box<dyn Io>> for Transport {
     }
 }
 
-fn downcast<T: Io>(io: Box<dyn Io>) -> Result<Box<T>, Box<dyn Io>> {
+pub(crate) fn downcast<T: Io>(io: Box<dyn Io>) -> Result<Box<T>, Box<dyn Io>> {
     match (&*io as &dyn Any).is::<T>() {
         true => Ok((io as Box<dyn Any>).downcast().expect("type checked above")),
         false => Err(io),

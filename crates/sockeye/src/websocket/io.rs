@@ -103,6 +103,11 @@ impl WebSocketIo {
         &self.ws
     }
 
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn driver(&mut self) -> &mut Driver {
+        &mut self.ws.driver
+    }
+
     /// Begins the closing handshake once both directions have ended.
     fn close_if_both_ended(&mut self) {
         if self.half_close && self.is_shut_down && self.read == ReadState::Ended {

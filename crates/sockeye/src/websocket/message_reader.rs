@@ -160,7 +160,7 @@ impl AsyncRead for MessageReader<'_> {
 }
 
 /// The error of a message that ends too early.
-pub(super) fn read_error(error: &Error) -> io::Error {
+pub(crate) fn read_error(error: &Error) -> io::Error {
     match error.is_normal_close() {
         true => io::Error::new(io::ErrorKind::UnexpectedEof, error.clone()),
         false => error.clone().into(),

@@ -60,17 +60,22 @@ const UNFINISHED: (CloseCode, &str) = (CloseCode::INTERNAL_ERROR, "message not f
 /// connection stays open.
 pub struct MessageWriter<'a> {
     target: Target<'a>,
-    kind: MessageKind,
-    compress: Compress,
-    /// Bytes that do not fill a fragment yet.
-    buffer: Vec<u8>,
-    state: State,
+    message: FragmentedMessage,
     flush_end: Option<u64>,
 }
 
 pub(super) enum Target<'a> {
     WebSocket(&'a mut WebSocket),
     Sender { shared: Arc<Shared>, slot: SlotKey },
+}
+
+/// A message that is sent in fragments, without its connection: `feed` queues a fragment there.
+pub(crate) struct FragmentedMessage {
+    kind: MessageKind,
+    compress: Compress,
+    /// Bytes that do not fill a fragment yet.
+    buffer: Vec<u8>,
+    state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +130,7 @@ impl<'a> MessageWriter<'a> {
     pub(super) fn new(target: Target<'a>, kind: MessageKind) -> Self {
         Self {
             target,
-            kind,
-            compress: Compress::Auto,
-            buffer: Vec::new(),
-            state: State::New,
+            message: FragmentedMessage::new(kind),
             flush_end: None,
         }
     }
@@ -138,7 +140,7 @@ impl<'a> MessageWriter<'a> {
     /// [`DeflateConfig::size_min`](crate::DeflateConfig::size_min) bytes. Has no effect once a fragment was sent.
     #[must_use]
     pub fn compress(mut self, compress: Compress) -> Self {
-        self.compress = compress;
+        self.message.compress = compress;
         self
     }
 
@@ -158,58 +160,13 @@ impl<'a> MessageWriter<'a> {
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.state != State::Finished {
-            ready!(self.poll_send_buffer(cx, Fragment::Last))?;
-        }
+        let Self {
+            target,
+            message,
+            flush_end,
+        } = self;
+        ready!(message.poll_finish(|part| target.poll_feed(cx, part, flush_end)))?;
         self.poll_flush_queued(cx)
-    }
-
-    /// Sends the buffer as a fragment. For text, a code point at its end that is not complete stays in the buffer.
-    fn poll_send_buffer(&mut self, cx: &mut Context<'_>, fragment: Fragment) -> Poll<Result<(), Error>> {
-        let len = complete_len(self.kind, &self.buffer)?;
-        if fragment == Fragment::Last && len < self.buffer.len() {
-            return Poll::Ready(Err(Error::invalid_input(InvalidText)));
-        }
-        let buffer = std::mem::take(&mut self.buffer);
-        let sent = self.poll_fragment(cx, &buffer[..len], fragment);
-        self.buffer = buffer;
-        ready!(sent)?;
-        self.buffer.drain(..len);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_fragment(&mut self, cx: &mut Context<'_>, bytes: &[u8], fragment: Fragment) -> Poll<Result<(), Error>> {
-        let data = match self.kind {
-            MessageKind::Text => Data::Text(std::str::from_utf8(bytes).map_err(|_| Error::invalid_input(InvalidText))?),
-            MessageKind::Binary => Data::Binary(bytes),
-        };
-        let part = StreamFragment {
-            data,
-            fragment,
-            is_first: self.state == State::New,
-            compress: self.compress,
-        };
-        let queued = match &mut self.target {
-            Target::WebSocket(ws) => ws.driver.poll_feed_fragment(cx, part),
-            Target::Sender { shared, slot } => {
-                // Messages in the command queue would be queued between the fragments.
-                shared.poll(slot, cx, QueueMode::Closed, needs_lock, |guard, cx| {
-                    let queued = guard.driver.poll_feed_fragment(cx, part);
-                    if queued.is_ready() && fragment == Fragment::Last {
-                        // They wait for the end of this message.
-                        guard.wake_all();
-                    }
-                    queued
-                })
-            }
-        };
-        ready!(queued)?;
-        self.state = match fragment {
-            Fragment::More => State::Open,
-            Fragment::Last => State::Finished,
-        };
-        self.flush_end = None;
-        Poll::Ready(Ok(()))
     }
 
     fn poll_flush_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -221,38 +178,163 @@ impl<'a> MessageWriter<'a> {
             }),
         }
     }
+}
 
-    fn poll_write_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+impl Target<'_> {
+    /// Queues a fragment. What is flushed next then ends with it.
+    fn poll_feed(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: StreamFragment<'_>,
+        flush_end: &mut Option<u64>,
+    ) -> Poll<Result<(), Error>> {
+        let queued = match self {
+            Self::WebSocket(ws) => ws.driver.poll_feed_fragment(cx, part),
+            Self::Sender { shared, slot } => {
+                // Messages in the command queue would be queued between the fragments.
+                shared.poll(slot, cx, QueueMode::Closed, needs_lock, |guard, cx| {
+                    let queued = guard.driver.poll_feed_fragment(cx, part);
+                    if queued.is_ready() && part.fragment == Fragment::Last {
+                        // They wait for the end of this message.
+                        guard.wake_all();
+                    }
+                    queued
+                })
+            }
+        };
+        ready!(queued)?;
+        *flush_end = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl FragmentedMessage {
+    pub(crate) fn new(kind: MessageKind) -> Self {
+        Self {
+            kind,
+            compress: Compress::Auto,
+            buffer: Vec::new(),
+            state: State::New,
+        }
+    }
+
+    #[cfg(all(unix, feature = "blocking"))]
+    pub(crate) fn set_compress(&mut self, compress: Compress) {
+        self.compress = compress;
+    }
+
+    /// Whether a fragment was queued, but not the end.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Adds bytes. Queues a fragment once 64 KiB have gathered.
+    pub(crate) fn poll_write(
+        &mut self,
+        bytes: &[u8],
+        mut feed: impl FnMut(StreamFragment<'_>) -> Poll<Result<(), Error>>,
+    ) -> Poll<Result<usize, Error>> {
         if self.state == State::Finished {
             return Poll::Ready(Err(Error::invalid_input(AlreadyFinished)));
         }
         if self.buffer.len() >= FRAGMENT_LEN_MAX {
-            ready!(self.poll_send_buffer(cx, Fragment::More))?;
+            ready!(self.poll_send_buffer(Fragment::More, &mut feed))?;
         }
         if self.buffer.is_empty() && bytes.len() >= FRAGMENT_LEN_MAX {
             let len = complete_len(self.kind, &bytes[..FRAGMENT_LEN_MAX])?;
-            ready!(self.poll_fragment(cx, &bytes[..len], Fragment::More))?;
+            ready!(self.poll_fragment(&bytes[..len], Fragment::More, feed))?;
             return Poll::Ready(Ok(len));
         }
         let len = bytes.len().min(FRAGMENT_LEN_MAX - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..len]);
         Poll::Ready(Ok(len))
     }
+
+    /// Queues what was written so far.
+    pub(crate) fn poll_flush(
+        &mut self,
+        feed: impl FnMut(StreamFragment<'_>) -> Poll<Result<(), Error>>,
+    ) -> Poll<Result<(), Error>> {
+        match self.state != State::Finished && complete_len(self.kind, &self.buffer)? > 0 {
+            true => self.poll_send_buffer(Fragment::More, feed),
+            false => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Queues the end of the message.
+    pub(crate) fn poll_finish(
+        &mut self,
+        feed: impl FnMut(StreamFragment<'_>) -> Poll<Result<(), Error>>,
+    ) -> Poll<Result<(), Error>> {
+        match self.state {
+            State::Finished => Poll::Ready(Ok(())),
+            _ => self.poll_send_buffer(Fragment::Last, feed),
+        }
+    }
+
+    /// Sends the buffer as a fragment. For text, a code point at its end that is not complete stays in the buffer.
+    fn poll_send_buffer(
+        &mut self,
+        fragment: Fragment,
+        feed: impl FnMut(StreamFragment<'_>) -> Poll<Result<(), Error>>,
+    ) -> Poll<Result<(), Error>> {
+        let len = complete_len(self.kind, &self.buffer)?;
+        if fragment == Fragment::Last && len < self.buffer.len() {
+            return Poll::Ready(Err(Error::invalid_input(InvalidText)));
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        let sent = self.poll_fragment(&buffer[..len], fragment, feed);
+        self.buffer = buffer;
+        ready!(sent)?;
+        self.buffer.drain(..len);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_fragment(
+        &mut self,
+        bytes: &[u8],
+        fragment: Fragment,
+        mut feed: impl FnMut(StreamFragment<'_>) -> Poll<Result<(), Error>>,
+    ) -> Poll<Result<(), Error>> {
+        let data = match self.kind {
+            MessageKind::Text => Data::Text(std::str::from_utf8(bytes).map_err(|_| Error::invalid_input(InvalidText))?),
+            MessageKind::Binary => Data::Binary(bytes),
+        };
+        ready!(feed(StreamFragment {
+            data,
+            fragment,
+            is_first: self.state == State::New,
+            compress: self.compress,
+        }))?;
+        self.state = match fragment {
+            Fragment::More => State::Open,
+            Fragment::Last => State::Finished,
+        };
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl AsyncWrite for MessageWriter<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_bytes(cx, bytes).map_err(io::Error::from)
+        let Self {
+            target,
+            message,
+            flush_end,
+        } = &mut *self;
+        let written = message.poll_write(bytes, |part| target.poll_feed(cx, part, flush_end));
+        written.map_err(io::Error::from)
     }
 
     /// Sends what was written so far, and waits until it has been written to the transport. A flush after each small
     /// write sends a fragment for each.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.state != State::Finished && complete_len(this.kind, &this.buffer)? > 0 {
-            ready!(this.poll_send_buffer(cx, Fragment::More))?;
-        }
-        this.poll_flush_queued(cx).map_err(io::Error::from)
+        let Self {
+            target,
+            message,
+            flush_end,
+        } = &mut *self;
+        ready!(message.poll_flush(|part| target.poll_feed(cx, part, flush_end)))?;
+        self.poll_flush_queued(cx).map_err(io::Error::from)
     }
 
     /// Does the same as [`finish`](MessageWriter::finish).
@@ -263,7 +345,7 @@ impl AsyncWrite for MessageWriter<'_> {
 
 impl Drop for MessageWriter<'_> {
     fn drop(&mut self) {
-        let is_unfinished = self.state == State::Open;
+        let is_unfinished = self.message.is_unfinished();
         match &mut self.target {
             Target::WebSocket(ws) if is_unfinished => close_unfinished(&mut ws.driver),
             Target::WebSocket(_) => {}
@@ -278,7 +360,7 @@ impl Drop for MessageWriter<'_> {
 }
 
 /// Closes the connection, because the message that is being streamed will not be finished.
-pub(super) fn close_unfinished(driver: &mut Driver) {
+pub(crate) fn close_unfinished(driver: &mut Driver) {
     let (code, reason) = UNFINISHED;
     // Always valid.
     let _ = driver.start_close(code, reason);
@@ -307,8 +389,8 @@ fn complete_len(kind: MessageKind, bytes: &[u8]) -> Result<usize, Error> {
 impl fmt::Debug for MessageWriter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageWriter")
-            .field("kind", &self.kind)
-            .field("state", &self.state)
+            .field("kind", &self.message.kind)
+            .field("state", &self.message.state)
             .finish_non_exhaustive()
     }
 }

@@ -35,13 +35,7 @@ impl Proxy {
     pub(crate) async fn open(&self, client: &Client, uri: &Uri, limit: TimeLimit) -> Result<Tunnel, Error> {
         let deadline = deadline_after(limit.duration);
         let opened = self.open_until(client, uri, limit, deadline).await;
-        opened.map_err(|failure| {
-            Error::new(Kind::Proxy(ProxyError {
-                proxy: self.to_string(),
-                target: target(uri),
-                failure,
-            }))
-        })
+        opened.map_err(|failure| self.error(uri, failure))
     }
 
     async fn open_until(
@@ -56,45 +50,79 @@ impl Proxy {
         }
         let connecting = client.dialer().connect(&self.endpoint, limit);
         let mut tcp = connecting.await.map_err(ProxyFailure::Connect)?;
+        let limits = client.handshake_limits();
         let asking = async {
-            match self.scheme {
-                ProxyScheme::Http => {
-                    self.ask(&mut tcp, uri, client.handshake_limits()).await?;
-                    Ok(Tunnel::Tcp(tcp))
+            let address = match self.needs_address(uri) {
+                true => {
+                    let address = client.dialer().first_address(uri).await;
+                    Some(address.map_err(ProxyFailure::Transport)?)
                 }
-                ProxyScheme::Https => {
-                    let tls = client.start_tls(tcp, &self.endpoint, TlsPeer::Proxy).await;
-                    let mut tls = tls.map_err(ProxyFailure::Transport)?;
-                    self.ask(&mut tls, uri, client.handshake_limits()).await?;
-                    Ok(Tunnel::Tls(tls))
-                }
-                ProxyScheme::Socks5 | ProxyScheme::Socks5h => {
-                    let target = self.socks_target(client, uri).await?;
-                    socks::connect(&mut tcp, self.credentials.as_ref(), target).await?;
-                    Ok(Tunnel::Tcp(tcp))
-                }
+                false => None,
+            };
+            if self.uses_tls() {
+                let tls = client.start_tls(tcp, &self.endpoint, TlsPeer::Proxy).await;
+                let mut tls = tls.map_err(ProxyFailure::Transport)?;
+                self.ask(&mut tls, uri, address, limits).await?;
+                return Ok(Tunnel::Tls(tls));
             }
+            self.ask(&mut tcp, uri, address, limits).await?;
+            Ok(Tunnel::Tcp(tcp))
         };
         timeout_at(deadline, asking)
             .await
             .unwrap_or(Err(ProxyFailure::TimedOut(limit)))
     }
 
-    async fn socks_target<'a>(&self, client: &Client, uri: &'a Uri) -> Result<Target<'a>, ProxyFailure> {
-        if let Ok(ip) = uri.host().parse::<IpAddr>() {
-            return Ok(Target::Address(SocketAddr::new(ip, uri.port())));
-        }
+    /// The host and port of the proxy.
+    pub(crate) fn endpoint(&self) -> &Uri {
+        &self.endpoint
+    }
+
+    /// Whether TLS to the proxy comes first.
+    pub(crate) fn uses_tls(&self) -> bool {
+        self.scheme == ProxyScheme::Https
+    }
+
+    /// Whether the client has to resolve the host of a URI, because the proxy is not asked to.
+    pub(crate) fn needs_address(&self, uri: &Uri) -> bool {
+        self.scheme == ProxyScheme::Socks5 && uri.host().parse::<IpAddr>().is_err()
+    }
+
+    pub(crate) fn error(&self, uri: &Uri, failure: ProxyFailure) -> Error {
+        Error::new(Kind::Proxy(ProxyError {
+            proxy: self.to_string(),
+            target: target(uri),
+            failure,
+        }))
+    }
+
+    /// Asks the connected proxy for a connection to the host and port of `uri`. `address` is that of the host, if the
+    /// client [resolves it](Self::needs_address).
+    pub(crate) async fn ask<S>(
+        &self,
+        io: &mut S,
+        uri: &Uri,
+        address: Option<SocketAddr>,
+        limits: HandshakeLimits,
+    ) -> Result<(), ProxyFailure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         match self.scheme {
-            ProxyScheme::Socks5 => {
-                let address = client.dialer().first_address(uri).await;
-                address.map(Target::Address).map_err(ProxyFailure::Transport)
+            ProxyScheme::Http | ProxyScheme::Https => self.send_connect(io, uri, limits).await,
+            ProxyScheme::Socks5 | ProxyScheme::Socks5h => {
+                let ip = uri.host().parse::<IpAddr>();
+                let target = match address.or(ip.ok().map(|ip| SocketAddr::new(ip, uri.port()))) {
+                    Some(address) => Target::Address(address),
+                    None => Target::Name(uri.host(), uri.port()),
+                };
+                socks::connect(io, self.credentials.as_ref(), target).await
             }
-            _ => Ok(Target::Name(uri.host(), uri.port())),
         }
     }
 
     /// Sends CONNECT, and reads the response.
-    async fn ask<S>(&self, io: &mut S, uri: &Uri, limits: HandshakeLimits) -> Result<(), ProxyFailure>
+    async fn send_connect<S>(&self, io: &mut S, uri: &Uri, limits: HandshakeLimits) -> Result<(), ProxyFailure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

@@ -45,7 +45,7 @@ use crate::message::Message;
 use crate::observe::Observer;
 use crate::runtime::{Runtime, Timer};
 use crate::settings::ConnectionGroup;
-use crate::transport::Io;
+use crate::transport::{self, Io};
 
 /// A connection and its transport.
 pub(crate) struct Driver {
@@ -208,6 +208,8 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
+        // The end of the transport must not delay the report.
+        transport::stop_waiting();
         // This writes our close frame immediately if the transport has room.
         if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
