@@ -1,16 +1,24 @@
 // Java's java.net.http.WebSocket as a client of an echo server.
-// usage: java EchoClient.java URL
+// usage: java EchoClient.java URL     (PEER_CA names a certificate to trust for wss://)
 // Reports JSON lines as report.mjs describes them.
 
+import java.io.InputStream;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.WebSocket;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
 import java.util.Arrays;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.LinkedBlockingQueue;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManager;
+import javax.net.ssl.TrustManagerFactory;
 
 public class EchoClient {
     interface Body {
@@ -85,11 +93,29 @@ public class EchoClient {
     static String url;
     static int failures;
 
-    static Connection open() {
+    static Connection open() throws Exception {
         Inbox inbox = new Inbox();
-        WebSocket ws = HttpClient.newHttpClient().newWebSocketBuilder()
+        HttpClient.Builder client = HttpClient.newBuilder();
+        if (System.getenv("PEER_CA") != null) {
+            SSLContext tls = SSLContext.getInstance("TLS");
+            tls.init(null, trustManagers(), null);
+            client.sslContext(tls);
+        }
+        WebSocket ws = client.build().newWebSocketBuilder()
                 .subprotocols("chat", "superchat").buildAsync(URI.create(url), inbox).join();
         return new Connection(ws, inbox);
+    }
+
+    /** Trusts only the certificate in the file PEER_CA. */
+    static TrustManager[] trustManagers() throws Exception {
+        try (InputStream file = Files.newInputStream(Path.of(System.getenv("PEER_CA")))) {
+            KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+            store.load(null, null);
+            store.setCertificateEntry("peer", CertificateFactory.getInstance("X.509").generateCertificate(file));
+            TrustManagerFactory factory = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+            factory.init(store);
+            return factory.getTrustManagers();
+        }
     }
 
     public static void main(String[] args) throws Exception {

@@ -1,15 +1,31 @@
 // OkHttp as a client of an echo server, and Java-WebSocket as a client and as a server.
 // usage: java -cp JARS JavaPeers okhttp|java-websocket [URL]     (without a URL: a server on a free port of 127.0.0.1)
-// Reports JSON lines as report.mjs describes them. PEER_COMPRESS asks for permessage-deflate; OkHttp always does.
+// Reports JSON lines as report.mjs describes them. PEER_COMPRESS asks for permessage-deflate; OkHttp always does. PEER_CA
+// names a certificate that clients trust; PEER_CERT and PEER_KEY make the server use TLS.
 
+import java.io.InputStream;
 import java.net.InetSocketAddress;
 import java.net.URI;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.KeyFactory;
+import java.security.KeyStore;
+import java.security.PrivateKey;
+import java.security.cert.Certificate;
+import java.security.cert.CertificateFactory;
+import java.security.spec.PKCS8EncodedKeySpec;
 import java.util.Arrays;
+import java.util.Base64;
 import java.util.List;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
+import javax.net.ssl.KeyManagerFactory;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManager;
+import javax.net.ssl.TrustManagerFactory;
+import javax.net.ssl.X509TrustManager;
 import okhttp3.OkHttpClient;
 import okhttp3.Request;
 import okhttp3.Response;
@@ -29,6 +45,7 @@ import org.java_websocket.handshake.ClientHandshake;
 import org.java_websocket.handshake.ServerHandshake;
 import org.java_websocket.protocols.IProtocol;
 import org.java_websocket.protocols.Protocol;
+import org.java_websocket.server.DefaultSSLWebSocketServerFactory;
 import org.java_websocket.server.WebSocketServer;
 
 public class JavaPeers {
@@ -79,14 +96,13 @@ public class JavaPeers {
     }
 
     static final class OkHttpPeer extends Peer {
-        static final OkHttpClient CLIENT = new OkHttpClient();
         final BlockingQueue<String> opened = new LinkedBlockingQueue<>();
         final okhttp3.WebSocket ws;
         final String subprotocol;
 
         OkHttpPeer(String url) throws Exception {
             Request request = new Request.Builder().url(url).header("Sec-WebSocket-Protocol", "chat, superchat").build();
-            ws = CLIENT.newWebSocket(request, new okhttp3.WebSocketListener() {
+            ws = client().newWebSocket(request, new okhttp3.WebSocketListener() {
                 @Override
                 public void onOpen(okhttp3.WebSocket ws, Response response) {
                     opened.add(String.valueOf(response.header("Sec-WebSocket-Protocol")));
@@ -115,6 +131,15 @@ public class JavaPeers {
                 }
             });
             subprotocol = opened.take();
+        }
+
+        static OkHttpClient client() throws Exception {
+            OkHttpClient.Builder client = new OkHttpClient.Builder();
+            if (System.getenv("PEER_CA") != null) {
+                X509TrustManager trust = (X509TrustManager) trustManagers()[0];
+                client.sslSocketFactory(clientTls().getSocketFactory(), trust);
+            }
+            return client.build();
         }
 
         @Override
@@ -177,6 +202,9 @@ public class JavaPeers {
                     error.printStackTrace();
                 }
             };
+            if (System.getenv("PEER_CA") != null) {
+                ws.setSocketFactory(clientTls().getSocketFactory());
+            }
             equal(ws.connectBlocking(), true);
         }
 
@@ -215,9 +243,12 @@ public class JavaPeers {
 
     /** A server of Java-WebSocket with the paths of ws_server.mjs. /refuse answers with its own status and body. */
     static final class Server extends WebSocketServer {
-        Server() {
+        Server() throws Exception {
             super(new InetSocketAddress("127.0.0.1", 0), 1, List.of(draft(new Protocol("chat"), new Protocol(""))));
             setReuseAddr(true);
+            if (System.getenv("PEER_CERT") != null) {
+                setWebSocketFactory(new DefaultSSLWebSocketServerFactory(serverTls()));
+            }
         }
 
         @Override
@@ -291,6 +322,43 @@ public class JavaPeers {
         public void onError(WebSocket ws, Exception error) {
             error.printStackTrace();
         }
+    }
+
+    /** Trusts only the certificate in the file PEER_CA. */
+    static TrustManager[] trustManagers() throws Exception {
+        try (InputStream file = Files.newInputStream(Path.of(System.getenv("PEER_CA")))) {
+            KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+            store.load(null, null);
+            store.setCertificateEntry("peer", CertificateFactory.getInstance("X.509").generateCertificate(file));
+            TrustManagerFactory factory = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+            factory.init(store);
+            return factory.getTrustManagers();
+        }
+    }
+
+    static SSLContext clientTls() throws Exception {
+        SSLContext tls = SSLContext.getInstance("TLS");
+        tls.init(null, trustManagers(), null);
+        return tls;
+    }
+
+    /** With the certificate in the file PEER_CERT and its EC key in PEER_KEY. */
+    static SSLContext serverTls() throws Exception {
+        Certificate certificate;
+        try (InputStream file = Files.newInputStream(Path.of(System.getenv("PEER_CERT")))) {
+            certificate = CertificateFactory.getInstance("X.509").generateCertificate(file);
+        }
+        String pem = Files.readString(Path.of(System.getenv("PEER_KEY")));
+        byte[] der = Base64.getMimeDecoder().decode(pem.replaceAll("-----[A-Z ]+-----", ""));
+        PrivateKey key = KeyFactory.getInstance("EC").generatePrivate(new PKCS8EncodedKeySpec(der));
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null, null);
+        store.setKeyEntry("peer", key, new char[0], new Certificate[] {certificate});
+        KeyManagerFactory keys = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+        keys.init(store, new char[0]);
+        SSLContext tls = SSLContext.getInstance("TLS");
+        tls.init(keys.getKeyManagers(), null, null);
+        return tls;
     }
 
     static int failures;

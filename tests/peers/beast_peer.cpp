@@ -1,10 +1,12 @@
 // Boost.Beast as a client of an echo server, and as a server.
 // usage: beast_peer [URL]     (without a URL: a server on a free port of 127.0.0.1)
 // Reports JSON lines as report.mjs describes them; the paths of the server are those of ws_server.mjs. PEER_COMPRESS asks
-// for permessage-deflate.
+// for permessage-deflate, PEER_CERT and PEER_KEY make the server use TLS. For wss:// a client trusts the certificate PEER_CA.
 
 #include <boost/asio.hpp>
+#include <boost/asio/ssl.hpp>
 #include <boost/beast.hpp>
+#include <boost/beast/ssl.hpp>
 #include <cstdlib>
 #include <functional>
 #include <iostream>
@@ -17,8 +19,9 @@
 namespace beast = boost::beast;
 namespace http = beast::http;
 namespace websocket = beast::websocket;
+namespace ssl = boost::asio::ssl;
 using tcp = boost::asio::ip::tcp;
-using Socket = websocket::stream<tcp::socket>;
+using Tls = beast::ssl_stream<tcp::socket>;
 
 static void report(const std::string& line) {
     static std::mutex output;
@@ -34,7 +37,8 @@ static std::string quoted(const std::string& text) {
     return quoted + "\"";
 }
 
-static void configure(Socket& ws) {
+template <class Stream>
+static void configure(websocket::stream<Stream>& ws) {
     websocket::permessage_deflate deflate;
     deflate.client_enable = deflate.server_enable = std::getenv("PEER_COMPRESS") != nullptr;
     ws.set_option(deflate);
@@ -59,12 +63,11 @@ static std::string bytes_of(std::size_t size) {
     return bytes;
 }
 
-// A client's connection. Pongs arrive while a message or the end is read.
+// A client's connection over TCP or TLS. Pongs arrive while a message or the end is read.
+template <class Stream>
 class Client {
 public:
-    Client(boost::asio::io_context& context, const std::string& host, const std::string& port, const std::string& path)
-        : ws(context) {
-        boost::asio::connect(ws.next_layer(), tcp::resolver(context).resolve(host, port));
+    Client(Stream stream, const std::string& host, const std::string& path) : ws(std::move(stream)) {
         configure(ws);
         ws.set_option(websocket::stream_base::decorator([](websocket::request_type& request) {
             request.set(http::field::sec_websocket_protocol, "chat, superchat");
@@ -73,7 +76,7 @@ public:
             if (kind == websocket::frame_type::pong) pong = std::string(payload);
         });
         websocket::response_type response;
-        ws.handshake(response, host + ":" + port, path);
+        ws.handshake(response, host, path);
         subprotocol = std::string(response[http::field::sec_websocket_protocol]);
     }
 
@@ -106,19 +109,15 @@ public:
         return ws.reason().code;
     }
 
-    Socket ws;
+    websocket::stream<Stream> ws;
     std::string subprotocol;
     std::string pong;
 };
 
-static int run_client(const std::string& url) {
-    const std::string address = url.substr(5, url.find('/', 5) - 5);
-    const std::size_t colon = address.find(':');
-    const std::string path = url.find('/', 5) == std::string::npos ? "/" : url.substr(url.find('/', 5));
-    boost::asio::io_context context;
-    auto open = [&] {
-        return std::make_unique<Client>(context, address.substr(0, colon), address.substr(colon + 1), path);
-    };
+// `connect` returns a stream that is connected to the host.
+template <class Connect>
+static int run_client(const std::string& host, const std::string& path, Connect connect) {
+    auto open = [&] { return std::make_unique<Client<decltype(connect())>>(connect(), host, path); };
     int failures = 0;
     auto check = [&](const std::string& name, const std::function<void()>& body) {
         const char* only = std::getenv("PEER_ONLY");
@@ -195,20 +194,44 @@ static int run_client(const std::string& url) {
     return failures == 0 ? 0 : 1;
 }
 
-static void serve_connection(boost::asio::io_context& context, tcp::socket tcp) {
+static int run_client(const std::string& url) {
+    const std::size_t start = url.find("://") + 3, slash = url.find('/', start);
+    const std::string host = url.substr(start, slash - start);
+    const std::string path = slash == std::string::npos ? "/" : url.substr(slash);
+    const std::string name = host.substr(0, host.find(':'));
+    boost::asio::io_context context;
+    auto connect = [&] {
+        tcp::socket socket(context);
+        boost::asio::connect(socket, tcp::resolver(context).resolve(name, host.substr(name.size() + 1)));
+        return socket;
+    };
+    if (url.compare(0, 3, "wss") != 0) return run_client(host, path, connect);
+    ssl::context settings(ssl::context::tls_client);
+    settings.load_verify_file(std::getenv("PEER_CA"));
+    settings.set_verify_mode(ssl::verify_peer);
+    settings.set_verify_callback(ssl::host_name_verification(name));
+    return run_client(host, path, [&] {
+        Tls tls(connect(), settings);
+        tls.handshake(ssl::stream_base::client);
+        return tls;
+    });
+}
+
+template <class Stream>
+static void serve_connection(boost::asio::io_context& context, Stream stream) {
     beast::flat_buffer buffer;
     http::request<http::string_body> request;
-    http::read(tcp, buffer, request);
+    http::read(stream, buffer, request);
     const std::string path(request.target());
     if (path == "/refuse") {
         http::response<http::string_body> response(http::status::forbidden, request.version());
         response.body() = "not here, thank you\n";
         response.keep_alive(false);
         response.prepare_payload();
-        http::write(tcp, response);
+        http::write(stream, response);
         return;
     }
-    Socket ws(std::move(tcp));
+    websocket::stream<Stream> ws(std::move(stream));
     configure(ws);
     ws.set_option(websocket::stream_base::decorator([&](websocket::response_type& response) {
         if (request[http::field::sec_websocket_protocol].find("chat") != beast::string_view::npos) {
@@ -272,12 +295,24 @@ static void run_server() {
         }
         std::_Exit(0);
     }).detach();
+    ssl::context settings(ssl::context::tls_server);
+    const char* certificate = std::getenv("PEER_CERT");
+    if (certificate) {
+        settings.use_certificate_chain_file(certificate);
+        settings.use_private_key_file(std::getenv("PEER_KEY"), ssl::context::pem);
+    }
     while (true) {
         auto context = std::make_shared<boost::asio::io_context>();
         tcp::socket tcp = acceptor.accept(*context);
-        std::thread([context, tcp = std::move(tcp)]() mutable {
+        std::thread([&settings, certificate, context, tcp = std::move(tcp)]() mutable {
             try {
-                serve_connection(*context, std::move(tcp));
+                if (certificate) {
+                    Tls tls(std::move(tcp), settings);
+                    tls.handshake(ssl::stream_base::server);
+                    serve_connection(*context, std::move(tls));
+                } else {
+                    serve_connection(*context, std::move(tcp));
+                }
             } catch (const std::exception& error) {
                 std::cerr << error.what() << std::endl;
             }

@@ -1,7 +1,7 @@
 // libwebsockets as a client of an echo server, and as a server.
 // usage: lws_peer [URL]     (without a URL: a server on a free port of 127.0.0.1)
 // Reports JSON lines as report.mjs describes them; the paths of the server are those of ws_server.mjs. PEER_COMPRESS asks
-// for permessage-deflate.
+// for permessage-deflate, PEER_CERT and PEER_KEY make the server use TLS. For wss:// a client trusts the certificate PEER_CA.
 
 #include <libwebsockets.h>
 #include <stdarg.h>
@@ -225,6 +225,13 @@ static void make_context(const struct lws_protocols *protocols, int port) {
     info.protocols = protocols;
     info.extensions = getenv("PEER_COMPRESS") ? extensions : NULL;
     info.options = LWS_SERVER_OPTION_VALIDATE_UTF8;
+    if (getenv("PEER_CA") || getenv("PEER_CERT")) {
+        info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+        info.alpn = "http/1.1";
+        info.client_ssl_ca_filepath = getenv("PEER_CA");
+        info.ssl_cert_filepath = getenv("PEER_CERT");
+        info.ssl_private_key_filepath = getenv("PEER_KEY");
+    }
     info.gid = info.uid = (unsigned)-1;
     lws_set_log_level(LLL_ERR, NULL);
     context = lws_create_context(&info);
@@ -239,13 +246,18 @@ static void run_server(void) {
 }
 
 static char *host, *path;
-static int port;
+static int port, is_secure;
 
 static struct peer *opened(void) {
     struct peer *peer = allocated(sizeof(*peer));
     struct lws_client_connect_info info = {0};
     info.context = context;
     info.address = info.host = host;
+    if (is_secure) {
+        info.ssl_connection = LCCSCF_USE_SSL;
+        // The library compares names in certificates, not addresses.
+        info.host = "localhost";
+    }
     info.port = port;
     info.path = path;
     info.protocol = "chat,superchat";
@@ -303,8 +315,9 @@ static void done(const char *name) {
 }
 
 static int run_client(char *url) {
-    // ws://host:port/path
-    host = url + 5;
+    // ws://host:port/path or wss://host:port/path
+    is_secure = strncmp(url, "wss", 3) == 0;
+    host = strstr(url, "://") + 3;
     char *slash = strchr(host, '/');
     path = strdup(slash);
     *slash = 0;

@@ -1,17 +1,20 @@
 // undici, the `WebSocket` of Node itself, as a client of an echo server.
-// usage: node undici_client.mjs URL
+// usage: node undici_client.mjs URL     (PEER_CA names a certificate to trust for wss://)
 // Its API supports neither pings nor fragments. It always offers permessage-deflate.
 
 import { strict as assert } from 'node:assert';
-import { WebSocket } from 'undici';
+import { readFileSync } from 'node:fs';
+import { Agent, WebSocket } from 'undici';
 import { bytesOf, check, finish, Inbox, report, sizes, textOf } from './report.mjs';
 
 const url = process.argv[2];
+const options = { protocols: ['chat', 'superchat'] };
+if (process.env.PEER_CA) options.dispatcher = new Agent({ connect: { ca: readFileSync(process.env.PEER_CA) } });
 
 /** Opens a connection; everything that happens on it goes to its inbox. */
 function open() {
   return new Promise((resolve, reject) => {
-    const ws = new WebSocket(url, ['chat', 'superchat']);
+    const ws = new WebSocket(url, options);
     ws.binaryType = 'arraybuffer';
     ws.inbox = new Inbox();
     ws.onopen = () => resolve(ws);

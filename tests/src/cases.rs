@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio::process::Command;
 
 use crate::interop::{self, Role};
-use crate::{Process, Report, Signal, Sockeye};
+use crate::{Certificate, Process, Report, Signal, Sockeye};
 
 /// Message sizes around the limits of the three length forms (RFC 6455 §5.2), and a large one.
 pub const SIZES: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 << 20];
@@ -139,6 +139,18 @@ pub async fn run_client(client: Command, server: Sockeye, expected: &BTreeSet<St
     if is_tls {
         interop::record(Role::Client, &["TLS"]);
     }
+}
+
+/// Runs a client of an echo server with TLS, as [`run_client`] does. `client` gets the server's URL, and `PEER_CA`.
+///
+/// # Panics
+/// If anything but the `expected` cases happens.
+pub async fn run_client_over_tls(client: impl FnOnce(&str) -> Command, expected: &BTreeSet<String>) {
+    let certificate = Certificate::generate();
+    let server = Sockeye::echo_tls(&certificate).await;
+    let mut client = client(&server.url);
+    client.env("PEER_CA", certificate.cert_path());
+    run_client(client, server, expected).await;
 }
 
 /// Runs a client of the real-time server `server`, which is killed and restarted when the client asks for it.

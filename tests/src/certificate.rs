@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use tempfile::TempDir;
 
 /// A self-signed certificate for `localhost` and `127.0.0.1` and its key, as PEM files that are deleted when it is
@@ -30,6 +33,21 @@ impl Certificate {
         std::fs::write(certificate.cert_path(), made.cert.pem()).expect("the folder is writable");
         std::fs::write(certificate.key_path(), made.signing_key.serialize_pem()).expect("the folder is writable");
         certificate
+    }
+
+    /// TLS settings of a server with this certificate.
+    ///
+    /// # Panics
+    /// If the certificate is invalid.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::from_pem_file(self.key_path()).expect("the key was written by `generate`");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = versions
+            .expect("ring does all versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.clone().into()], key);
+        Arc::new(config.expect("the certificate is valid"))
     }
 
     /// Path of the certificate file.

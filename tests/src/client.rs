@@ -33,25 +33,53 @@ async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
     in_time(async {
         let mut ws = client.connect(&server.url("/echo")).await?;
         assert_eq!(ws.subprotocol(), Some("chat"));
-        for size in SIZES {
-            let text: String = ('a'..='z').cycle().take(size).collect();
-            comes_back(&mut ws, Message::text(text)).await?;
-            let bytes: Vec<u8> = (0..size).map(|at| (at * 7 + (at >> 8)) as u8).collect();
-            comes_back(&mut ws, Message::binary(bytes)).await?;
-        }
-        comes_back(&mut ws, Message::text("Grüße, 世界 🐟")).await?;
-
-        for at in 0..200 {
-            ws.feed(format!("message {at}")).await?;
-        }
-        for at in 0..200 {
-            assert_eq!(ws.recv().await?, Some(Message::text(format!("message {at}"))));
-        }
+        exchanges(&mut ws).await?;
         ws.close(CloseCode::from(3001), "done here").await
     })
     .await;
     assert_eq!(server.closed().await, (3001, "done here".to_owned()));
     interop::record(Role::Server, &["text", "binary", "1 MiB", "close"]);
+}
+
+/// Exchanges messages of all sizes and kinds and a burst with an echo server.
+///
+/// # Errors
+/// Those of the connection.
+pub async fn exchanges(ws: &mut WebSocket) -> Result<(), Error> {
+    for size in SIZES {
+        let text: String = ('a'..='z').cycle().take(size).collect();
+        comes_back(ws, Message::text(text)).await?;
+        let bytes: Vec<u8> = (0..size).map(|at| (at * 7 + (at >> 8)) as u8).collect();
+        comes_back(ws, Message::binary(bytes)).await?;
+    }
+    comes_back(ws, Message::text("Grüße, 世界 🐟")).await?;
+    for at in 0..200 {
+        ws.feed(format!("message {at}")).await?;
+    }
+    for at in 0..200 {
+        assert_eq!(ws.recv().await?, Some(Message::text(format!("message {at}"))));
+    }
+    Ok(())
+}
+
+/// Exchanges compressed messages of up to 1 MiB with an echo server.
+///
+/// # Errors
+/// Those of the connection.
+pub async fn exchanges_compressed(ws: &mut WebSocket) -> Result<(), Error> {
+    assert!(ws.negotiated_deflate().is_some(), "compression was not negotiated");
+    // Some libraries compress no message below 1,024 bytes.
+    for size in [2000, 65_536, 1 << 20] {
+        let text: String = "compressible ".chars().cycle().take(size).collect();
+        // Twice: the second may refer to the first.
+        comes_back(ws, Message::text(text.as_str())).await?;
+        comes_back(ws, Message::text(text)).await?;
+    }
+    let stats = ws.stats();
+    for direction in [stats.sent, stats.received] {
+        assert_eq!((direction.messages, direction.compressed_messages), (6, 6), "{stats:?}");
+    }
+    Ok(())
 }
 
 /// Exchanges compressed messages of up to 1 MiB, in both directions. The server gets `PEER_COMPRESS`.
@@ -62,18 +90,7 @@ pub async fn compresses(mut server: Command) {
     let client = client.build().expect("the settings are valid");
     in_time(async {
         let mut ws = client.connect(&server.url("/echo")).await?;
-        assert!(ws.negotiated_deflate().is_some(), "compression was not negotiated");
-        // Some libraries compress no message below 1,024 bytes.
-        for size in [2000, 65_536, 1 << 20] {
-            let text: String = "compressible ".chars().cycle().take(size).collect();
-            // Twice: the second may refer to the first.
-            comes_back(&mut ws, Message::text(text.as_str())).await?;
-            comes_back(&mut ws, Message::text(text)).await?;
-        }
-        let stats = ws.stats();
-        for direction in [stats.sent, stats.received] {
-            assert_eq!((direction.messages, direction.compressed_messages), (6, 6), "{stats:?}");
-        }
+        exchanges_compressed(&mut ws).await?;
         ws.close(CloseCode::NORMAL, "").await
     })
     .await;

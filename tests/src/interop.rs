@@ -1,7 +1,7 @@
 //! Records what each peer passed, for the table in `docs/interop.md`.
 //!
-//! A suite tests one peer. Each fact is a line `role feature` in a file of the artifacts folder that is named after the
-//! suite. `cargo xtask test` empties the folder, makes the table, and compares it with the page.
+//! Each fact is a line `role feature` in a file of the artifacts folder. The file is named after the suite, or after the
+//! peer if the suite has several. `cargo xtask test` empties the folder, makes the table, and compares it with the page.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -11,25 +11,40 @@ use crate::artifacts;
 
 /// The role of the peer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Role {
+pub enum Role {
+    /// It connects to a Sockeye server.
     Client,
+    /// A Sockeye client connects to it.
     Server,
+    /// A Sockeye client connects through it to a Sockeye server.
+    Proxy,
 }
 
-/// Records that the peer of the running suite passed these features.
-pub(crate) fn record(role: Role, features: &[&str]) {
+/// Records that the peer of the running suite passed these features, in the file of the suite.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn record(role: Role, features: &[&str]) {
     let test = env::current_exe().expect("the running test has a path");
     let stem = test.file_stem().unwrap_or_default().to_string_lossy();
     // Cargo appends a hash.
-    let suite = stem.rsplit_once('-').map_or(&*stem, |(suite, _)| suite);
+    record_of(stem.rsplit_once('-').map_or(&*stem, |(suite, _)| suite), role, features);
+}
+
+/// Records that a peer passed these features, in the file that the list of suites names for it.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn record_of(peer: &str, role: Role, features: &[&str]) {
     let folder = artifacts().join("interop");
     fs::create_dir_all(&folder).expect("the artifacts folder is writable");
     let role = match role {
         Role::Client => "client",
         Role::Server => "server",
+        Role::Proxy => "proxy",
     };
     let lines: String = features.iter().map(|feature| format!("{role} {feature}\n")).collect();
-    let file = OpenOptions::new().create(true).append(true).open(folder.join(suite));
+    let file = OpenOptions::new().create(true).append(true).open(folder.join(peer));
     let written = file.and_then(|mut file| file.write_all(lines.as_bytes()));
     written.expect("the artifacts folder is writable");
 }

@@ -18,7 +18,7 @@ pub mod differential;
 mod foreign_server;
 #[cfg(doctest)]
 mod guide;
-mod interop;
+pub mod interop;
 mod net;
 mod patience;
 mod process;
@@ -29,7 +29,7 @@ pub mod server;
 
 pub use cases::{
     CHAT_CASES, CONSOLE_CASES, FRAGMENT_CASES, GAME_CASES, MARKET_CASES, MESSAGE_SIZE_MAX, PING_CASES, SIZES,
-    client_cases, run_cases, run_client, run_page, run_realtime_client, run_sdk,
+    client_cases, run_cases, run_client, run_client_over_tls, run_page, run_realtime_client, run_sdk,
 };
 pub use certificate::{Certificate, trusting};
 pub use foreign_server::ForeignServer;
@@ -37,8 +37,8 @@ pub use net::{free_address, http_get};
 pub use patience::patience;
 pub use process::{Process, Signal};
 pub use programs::{
-    Sockeye, artifacts, built, centrifuge_go, centrifuge_java, go_websocket, java, java_peers, nginx, node, peers,
-    python, tool,
+    Sockeye, artifacts, built, centrifuge_go, centrifuge_java, dotnet_client, go_websocket, java, java_peers, nginx,
+    node, peers, python, tool,
 };
 pub use proxy::Proxy;
 pub use report::Report;

@@ -149,6 +149,15 @@ pub fn built(name: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// The peer in C# that `cargo xtask` built.
+pub fn dotnet_client(arguments: &[&str]) -> Command {
+    let mut command = peer(tool("mono"));
+    command
+        .arg(peers().join("dotnet_client/dotnet_client.exe"))
+        .args(arguments);
+    command
+}
+
 /// The Go peer in `tests/peers/centrifuge-go`.
 pub fn centrifuge_go() -> Command {
     peer(peers().join("centrifuge-go/centrifuge-go"))

@@ -1,6 +1,8 @@
 //! libwebsockets (C) as a client of `sockeye echo`, and as a server for the Sockeye client.
 
-use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, built, client, client_cases, run_client, server};
+use sockeye_tests::{
+    FRAGMENT_CASES, PING_CASES, Sockeye, built, client, client_cases, run_client, run_client_over_tls, server,
+};
 
 #[tokio::test]
 #[ignore = "needs libwebsockets: run `cargo xtask test`"]
@@ -10,6 +12,16 @@ async fn lws_client_talks_to_echo() {
     run_client(
         client,
         server,
+        &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
+    )
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs libwebsockets: run `cargo xtask test`"]
+async fn lws_client_talks_to_echo_over_tls() {
+    run_client_over_tls(
+        |url| built("lws_peer", &[url]),
         &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
     )
     .await;
@@ -31,6 +43,12 @@ async fn server_compresses_with_lws_client() {
 #[ignore = "needs libwebsockets: run `cargo xtask test`"]
 async fn client_talks_to_lws_server() {
     client::talks(built("lws_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs libwebsockets: run `cargo xtask test`"]
+async fn client_talks_to_lws_server_over_tls() {
+    client::talks_over_tls(built("lws_peer", &[])).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Boost.Beast (C++) as a client of `sockeye echo`, and as a server for the Sockeye client.
 
-use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, built, client, client_cases, run_client, server};
+use sockeye_tests::{
+    FRAGMENT_CASES, PING_CASES, Sockeye, built, client, client_cases, run_client, run_client_over_tls, server,
+};
 
 #[tokio::test]
 #[ignore = "needs Boost: run `cargo xtask test`"]
@@ -10,6 +12,16 @@ async fn beast_client_talks_to_echo() {
     run_client(
         client,
         server,
+        &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
+    )
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn beast_client_talks_to_echo_over_tls() {
+    run_client_over_tls(
+        |url| built("beast_peer", &[url]),
         &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
     )
     .await;
@@ -31,6 +43,12 @@ async fn server_compresses_with_beast_client() {
 #[ignore = "needs Boost: run `cargo xtask test`"]
 async fn client_talks_to_beast_server() {
     client::talks(built("beast_peer", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Boost: run `cargo xtask test`"]
+async fn client_talks_to_beast_server_over_tls() {
+    client::talks_over_tls(built("beast_peer", &[])).await;
 }
 
 #[tokio::test]

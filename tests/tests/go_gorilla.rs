@@ -1,6 +1,8 @@
 //! The Go library gorilla/websocket as a client of `sockeye echo`, and as a server for the Sockeye client.
 
-use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, go_websocket, run_client, server};
+use sockeye_tests::{
+    FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, go_websocket, run_client, run_client_over_tls, server,
+};
 
 #[tokio::test]
 #[ignore = "needs Go: run `cargo xtask test`"]
@@ -10,6 +12,16 @@ async fn gorilla_client_talks_to_echo() {
     run_client(
         client,
         server,
+        &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
+    )
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs Go: run `cargo xtask test`"]
+async fn gorilla_client_talks_to_echo_over_tls() {
+    run_client_over_tls(
+        |url| go_websocket(&["gorilla", url]),
         &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
     )
     .await;

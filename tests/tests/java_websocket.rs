@@ -1,6 +1,8 @@
 //! Java-WebSocket as a client of `sockeye echo`, and as a server for the Sockeye client.
 
-use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, java_peers, run_client, server};
+use sockeye_tests::{
+    FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, java_peers, run_client, run_client_over_tls, server,
+};
 
 #[tokio::test]
 #[ignore = "needs a JDK: run `cargo xtask test`"]
@@ -10,6 +12,16 @@ async fn java_websocket_client_talks_to_echo() {
     run_client(
         client,
         server,
+        &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
+    )
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a JDK: run `cargo xtask test`"]
+async fn java_websocket_client_talks_to_echo_over_tls() {
+    run_client_over_tls(
+        |url| java_peers(&["java-websocket", url]),
         &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
     )
     .await;
@@ -31,6 +43,12 @@ async fn server_compresses_with_java_websocket_client() {
 #[ignore = "needs a JDK: run `cargo xtask test`"]
 async fn client_talks_to_java_websocket_server() {
     client::talks(java_peers(&["java-websocket"])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a JDK: run `cargo xtask test`"]
+async fn client_talks_to_java_websocket_server_over_tls() {
+    client::talks_over_tls(java_peers(&["java-websocket"])).await;
 }
 
 #[tokio::test]

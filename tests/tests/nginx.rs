@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use sockeye_tests::{
     FRAGMENT_CASES, PING_CASES, Process, Sockeye, client_cases, free_address, http_get, nginx, node, run_client,
-    run_realtime_client,
+    run_realtime_client, server,
 };
 use tempfile::TempDir;
 
@@ -43,6 +43,17 @@ async fn page_is_served_through_nginx() {
     ];
     assert!(proxied.starts_with("HTTP/1.1 200"), "{proxied}");
     assert_eq!(body(&proxied), body(&direct));
+}
+
+#[tokio::test]
+#[ignore = "needs nginx: run `cargo xtask test`"]
+async fn compression_passes_nginx() {
+    server::compresses_behind(async |address| {
+        let proxy = Proxy::start(address, address).await;
+        let url = format!("ws://{}/echo/", proxy.address);
+        (node("ws_client.mjs", &[&url]), proxy)
+    })
+    .await;
 }
 
 fn body(response: &str) -> &str {

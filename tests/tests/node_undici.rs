@@ -1,6 +1,6 @@
 //! Node's undici, the `WebSocket` of Node itself, as a client of `sockeye echo`. Its API has no pings and no fragments.
 
-use sockeye_tests::{Sockeye, client_cases, node, run_client, server};
+use sockeye_tests::{Sockeye, client_cases, node, run_client, run_client_over_tls, server};
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
@@ -8,6 +8,16 @@ async fn undici_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = node("undici_client.mjs", &[&server.url]);
     run_client(client, server, &client_cases(&["close without a code"])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn undici_client_talks_to_echo_over_tls() {
+    run_client_over_tls(
+        |url| node("undici_client.mjs", &[url]),
+        &client_cases(&["close without a code"]),
+    )
+    .await;
 }
 
 #[tokio::test]

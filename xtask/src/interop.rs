@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{suites::SUITES, workspace::Workspace};
+use crate::{
+    suites::{Peer, SUITES},
+    workspace::Workspace,
+};
 
 /// The features, in the order of the columns, as `tests/src/interop.rs` names them.
 const FEATURES: [&str; 8] = [
@@ -40,17 +43,20 @@ pub(crate) fn check(workspace: &Workspace, ran: &[&str]) -> Result<()> {
         let peer = row.trim_start_matches("| ").split(" |").next().unwrap_or_default();
         rows.insert(peer, row.to_owned());
     }
-    let peers = || SUITES.iter().filter_map(|suite| Some((suite.name, suite.peer?)));
-    for (suite, peer) in peers().filter(|(suite, _)| ran.contains(suite)) {
-        rows.insert(peer, row(workspace, suite, peer)?);
+    for peer in SUITES
+        .iter()
+        .filter(|suite| ran.contains(&suite.name))
+        .flat_map(|suite| suite.peers)
+    {
+        rows.insert(peer.name, row(workspace, peer)?);
     }
     let mut made = format!(
         "{text}\n| peer | {} |\n|---|{}\n",
         FEATURES.join(" | "),
         "---|".repeat(FEATURES.len())
     );
-    for (_, peer) in peers() {
-        if let Some(row) = rows.get(peer) {
+    for peer in SUITES.iter().flat_map(|suite| suite.peers) {
+        if let Some(row) = rows.get(peer.name) {
             writeln!(made, "{row}")?;
         }
     }
@@ -64,15 +70,18 @@ pub(crate) fn check(workspace: &Workspace, ran: &[&str]) -> Result<()> {
     bail!("{PAGE} differs from what the suites recorded; run them with SOCKEYE_BLESS=1 and read the difference")
 }
 
-fn row(workspace: &Workspace, suite: &str, peer: &str) -> Result<String> {
-    let recorded = fs::read_to_string(workspace.target.join("artifacts/interop").join(suite))
-        .with_context(|| format!("{suite} recorded nothing"))?;
+fn row(workspace: &Workspace, peer: &Peer) -> Result<String> {
+    let recorded = fs::read_to_string(workspace.target.join("artifacts/interop").join(peer.record))
+        .with_context(|| format!("the tests recorded nothing of {}", peer.name))?;
     let has = |role: &str, feature: &str| recorded.lines().any(|line| line == format!("{role} {feature}"));
-    let cells = FEATURES.map(|feature| match (has("client", feature), has("server", feature)) {
-        (true, true) => "both",
-        (true, false) => "client",
-        (false, true) => "server",
-        (false, false) => "–",
-    });
-    Ok(format!("| {peer} | {} |", cells.join(" | ")))
+    let cells = FEATURES.map(
+        |feature| match (has("client", feature), has("server", feature), has("proxy", feature)) {
+            (true, true, _) => "both",
+            (true, false, _) => "client",
+            (false, true, _) => "server",
+            (false, false, true) => "yes",
+            (false, false, false) => "–",
+        },
+    );
+    Ok(format!("| {} | {} |", peer.name, cells.join(" | ")))
 }

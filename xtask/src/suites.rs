@@ -22,8 +22,21 @@ pub(crate) struct Suite {
     unit_tests: Option<&'static str>,
     /// Tools that must be prepared before the suite runs.
     pub(crate) needs: &'static [Tool],
-    /// The peer in the table of `docs/interop.md`.
-    pub(crate) peer: Option<&'static str>,
+    /// The peers of the suite in the table of `docs/interop.md`.
+    pub(crate) peers: &'static [Peer],
+}
+
+/// A row of the table in `docs/interop.md`.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// The first cell.
+    pub(crate) name: &'static str,
+    /// The file in `target/artifacts/interop` with what the tests recorded.
+    pub(crate) record: &'static str,
+}
+
+const fn peer(record: &'static str, name: &'static str) -> Peer {
+    Peer { name, record }
 }
 
 /// The Autobahn|Testsuite suite, which also has a command of its own.
@@ -31,172 +44,183 @@ pub(crate) const AUTOBAHN: Suite = Suite {
     name: "autobahn",
     unit_tests: None,
     needs: &[Tool::Autobahn],
-    peer: None,
+    peers: &[],
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 28] = [
+pub(crate) const SUITES: [Suite; 29] = [
     Suite {
         name: "node_ws",
         unit_tests: None,
         needs: &[Tool::Node],
-        peer: Some("ws (Node)"),
+        peers: &[peer("node_ws", "ws (Node)")],
     },
     Suite {
         name: "python_websockets",
         unit_tests: None,
         needs: &[Tool::Python],
-        peer: Some("websockets (Python)"),
+        peers: &[peer("python_websockets", "websockets (Python)")],
     },
     Suite {
         name: "python_aiohttp",
         unit_tests: None,
         needs: &[Tool::Python],
-        peer: Some("aiohttp (Python)"),
+        peers: &[peer("python_aiohttp", "aiohttp (Python)")],
     },
     Suite {
         name: "engine_redis",
         unit_tests: Some("redis"),
         needs: &[Tool::Redis],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "engine_valkey",
         unit_tests: Some("redis"),
         needs: &[Tool::Valkey],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "engine_nats",
         unit_tests: Some("nats"),
         needs: &[Tool::Nats],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "hooks",
         unit_tests: None,
         needs: &[Tool::Python],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "java_http_client",
         unit_tests: None,
         needs: &[Tool::Java],
-        peer: Some("java.net.http (Java)"),
+        peers: &[peer("java_http_client", "java.net.http (Java)")],
     },
     Suite {
         name: "node_undici",
         unit_tests: None,
         needs: &[Tool::Node],
-        peer: Some("undici (Node)"),
+        peers: &[peer("node_undici", "undici (Node)")],
     },
     Suite {
         name: "java_okhttp",
         unit_tests: None,
         needs: &[Tool::Java, Tool::JavaPeers],
-        peer: Some("OkHttp (Java)"),
+        peers: &[peer("java_okhttp", "OkHttp (Java)")],
     },
     Suite {
         name: "java_websocket",
         unit_tests: None,
         needs: &[Tool::Java, Tool::JavaPeers],
-        peer: Some("Java-WebSocket (Java)"),
+        peers: &[peer("java_websocket", "Java-WebSocket (Java)")],
     },
     Suite {
         name: "go_gorilla",
         unit_tests: None,
         needs: &[Tool::GoWebsocket],
-        peer: Some("gorilla/websocket (Go)"),
+        peers: &[peer("go_gorilla", "gorilla/websocket (Go)")],
     },
     Suite {
         name: "go_coder",
         unit_tests: None,
         needs: &[Tool::GoWebsocket],
-        peer: Some("coder/websocket (Go)"),
+        peers: &[peer("go_coder", "coder/websocket (Go)")],
     },
     Suite {
         name: "c_libwebsockets",
         unit_tests: None,
         needs: &[Tool::Libwebsockets],
-        peer: Some("libwebsockets (C)"),
+        peers: &[peer("c_libwebsockets", "libwebsockets (C)")],
     },
     Suite {
         name: "cpp_beast",
         unit_tests: None,
         needs: &[Tool::Beast],
-        peer: Some("Boost.Beast (C++)"),
+        peers: &[peer("cpp_beast", "Boost.Beast (C++)")],
+    },
+    Suite {
+        name: "dotnet_client",
+        unit_tests: None,
+        needs: &[Tool::Mono],
+        peers: &[peer("dotnet_client", "ClientWebSocket (.NET, Mono)")],
     },
     Suite {
         name: "haproxy",
         unit_tests: None,
         needs: &[Tool::Haproxy, Tool::Node],
-        peer: Some("HAProxy (proxy)"),
+        peers: &[peer("haproxy", "HAProxy (reverse proxy)")],
     },
     Suite {
         name: "caddy",
         unit_tests: None,
         needs: &[Tool::Caddy, Tool::Node],
-        peer: Some("Caddy (proxy)"),
+        peers: &[peer("caddy", "Caddy (reverse proxy)")],
     },
     Suite {
         name: "envoy",
         unit_tests: None,
         needs: &[Tool::Envoy, Tool::Node],
-        peer: Some("Envoy (proxy)"),
+        peers: &[peer("envoy", "Envoy (reverse proxy)")],
     },
     Suite {
         name: "centrifuge",
         unit_tests: None,
         needs: &[Tool::Node],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "centrifuge_python",
         unit_tests: None,
         needs: &[Tool::Python],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "centrifuge_go",
         unit_tests: None,
         needs: &[Tool::CentrifugeGo],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "centrifuge_java",
         unit_tests: None,
         needs: &[Tool::Java, Tool::CentrifugeJava],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "centrifugo",
         unit_tests: None,
         needs: &[Tool::Centrifugo],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "nginx",
         unit_tests: None,
         needs: &[Tool::Nginx, Tool::Node],
-        peer: Some("nginx (proxy)"),
+        peers: &[peer("nginx", "nginx (reverse proxy)")],
     },
     Suite {
         name: "proxies",
         unit_tests: None,
         needs: &[Tool::Proxies],
-        peer: None,
+        peers: &[
+            peer("squid", "squid (forward proxy)"),
+            peer("tinyproxy", "tinyproxy (forward proxy)"),
+            peer("dante", "dante (SOCKS5 proxy)"),
+            peer("microsocks", "microsocks (SOCKS5 proxy)"),
+        ],
     },
     Suite {
         name: "chromium",
         unit_tests: None,
         needs: &[Tool::Chromium, Tool::Node],
-        peer: Some("Chromium"),
+        peers: &[peer("chromium", "Chromium")],
     },
     Suite {
         name: "chromium_wasm",
         unit_tests: None,
         needs: &[Tool::Chromium, Tool::Node, Tool::WasmTarget, Tool::WasmPage],
-        peer: None,
+        peers: &[peer("chromium_wasm", "Sockeye on wasm32, in Chromium")],
     },
     AUTOBAHN,
 ];

@@ -26,7 +26,10 @@ func coderCompression() websocket.CompressionMode {
 }
 
 func (coder) dial(url string) (connection, error) {
+	// With TLS settings of its own, the transport offers no HTTP/2.
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: trusting()}}
 	inner, _, err := websocket.Dial(context.Background(), url, &websocket.DialOptions{
+		HTTPClient:      client,
 		Subprotocols:    []string{"chat", "superchat"},
 		CompressionMode: coderCompression(),
 	})

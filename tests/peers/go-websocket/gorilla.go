@@ -22,6 +22,7 @@ func (gorilla) dial(url string) (connection, error) {
 	dialer := websocket.Dialer{
 		Subprotocols:      []string{"chat", "superchat"},
 		EnableCompression: compress,
+		TLSClientConfig:   trusting(),
 		// A message that is written in parts is sent in fragments of this size.
 		WriteBufferSize: 512,
 	}

@@ -3,11 +3,12 @@
 // usage: go-websocket gorilla|coder [URL]     (without a URL: a server on a free port of 127.0.0.1)
 //
 // Reports JSON lines as ../report.mjs describes them; the paths of the server are those of ../ws_server.mjs. PEER_COMPRESS
-// asks for permessage-deflate, PEER_CERT and PEER_KEY make the server use TLS.
+// asks for permessage-deflate, PEER_CERT and PEER_KEY make the server use TLS. A client trusts the certificate PEER_CA.
 package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -44,6 +45,23 @@ type library interface {
 }
 
 var compress = os.Getenv("PEER_COMPRESS") != ""
+
+// trusting returns the TLS settings of a client, nil without PEER_CA.
+func trusting() *tls.Config {
+	path := os.Getenv("PEER_CA")
+	if path == "" {
+		return nil
+	}
+	certificate, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(certificate) {
+		panic("no certificate in " + path)
+	}
+	return &tls.Config{RootCAs: roots}
+}
 
 func main() {
 	libraries := map[string]library{"gorilla": gorilla{}, "coder": coder{}}

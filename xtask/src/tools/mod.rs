@@ -58,6 +58,8 @@ pub(crate) enum Tool {
     GoWebsocket,
     /// The jars of OkHttp and Java-WebSocket.
     JavaPeers,
+    /// The test peer in C#, built with Mono.
+    Mono,
     /// The test peer in C++ with Boost.Beast.
     Beast,
     /// The test peer in C with libwebsockets.
@@ -164,6 +166,7 @@ impl Environment {
             Tool::GoWebsocket => go::prepare(workspace, "go-websocket")?,
             Tool::CentrifugeJava => maven::prepare(workspace, "centrifuge-java.xml", "java")?,
             Tool::JavaPeers => maven::prepare_peers(workspace)?,
+            Tool::Mono => self.set("SOCKEYE_TOOL_MONO", native::prepare_mono(workspace)?),
             Tool::Beast => native::prepare(workspace, &native::BEAST)?,
             Tool::Libwebsockets => native::prepare(workspace, &native::LIBWEBSOCKETS)?,
             Tool::Caddy => self.set("SOCKEYE_TOOL_CADDY", apt::ensure("caddy", "caddy")?),

@@ -1,6 +1,10 @@
-//! The test peers in C and C++, built with Debian's compilers and libraries.
+//! The test peers in C, C++ and C#, built with Debian's compilers and libraries.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
@@ -14,8 +18,8 @@ pub(crate) struct Native {
     source: &'static str,
     compiler: &'static str,
     compiler_package: &'static str,
-    header: &'static str,
-    library_package: &'static str,
+    /// A header of each library, and the package that has it.
+    libraries: &'static [(&'static str, &'static str)],
     options: &'static [&'static str],
 }
 
@@ -24,9 +28,11 @@ pub(super) const BEAST: Native = Native {
     source: "beast_peer.cpp",
     compiler: "g++",
     compiler_package: "g++",
-    header: "/usr/include/boost/beast.hpp",
-    library_package: "libboost-dev",
-    options: &["-std=c++17", "-pthread"],
+    libraries: &[
+        ("/usr/include/boost/beast.hpp", "libboost-dev"),
+        ("/usr/include/openssl/ssl.h", "libssl-dev"),
+    ],
+    options: &["-std=c++17", "-pthread", "-lssl", "-lcrypto"],
 };
 
 pub(super) const LIBWEBSOCKETS: Native = Native {
@@ -34,16 +40,17 @@ pub(super) const LIBWEBSOCKETS: Native = Native {
     source: "lws_peer.c",
     compiler: "gcc",
     compiler_package: "gcc",
-    header: "/usr/include/libwebsockets.h",
-    library_package: "libwebsockets-dev",
+    libraries: &[("/usr/include/libwebsockets.h", "libwebsockets-dev")],
     options: &["-lwebsockets"],
 };
 
 /// Builds the peer as `target/peers/NAME/NAME`.
 pub(super) fn prepare(workspace: &Workspace, native: &Native) -> Result<()> {
     let compiler = apt::ensure(native.compiler, native.compiler_package)?;
-    if !Path::new(native.header).is_file() {
-        apt::install(native.library_package)?;
+    for (header, package) in native.libraries {
+        if !Path::new(header).is_file() {
+            apt::install(package)?;
+        }
     }
     let source = workspace.peer_sources().join(native.source);
     let folder = workspace.peers().join(native.name);
@@ -58,4 +65,24 @@ pub(super) fn prepare(workspace: &Workspace, native: &Native) -> Result<()> {
         stamp.write()?;
     }
     Ok(())
+}
+
+/// Builds `dotnet_client.cs` as `target/peers/dotnet_client/dotnet_client.exe`. Returns the path of `mono`, which runs
+/// it.
+pub(super) fn prepare_mono(workspace: &Workspace) -> Result<PathBuf> {
+    let compiler = apt::ensure("mcs", "mono-mcs")?;
+    let mono = apt::ensure("mono", "mono-runtime")?;
+    let source = workspace.peer_sources().join("dotnet_client.cs");
+    let folder = workspace.peers().join("dotnet_client");
+    fs::create_dir_all(&folder)?;
+    let version = output(Command::new(&compiler).arg("--version"))?;
+    let stamp = Stamp::new(&folder, std::slice::from_ref(&source), version.trim())?;
+    if !stamp.holds() {
+        println!("    mcs dotnet_client.cs");
+        let mut build = Command::new(compiler);
+        build.arg(format!("-out:{}", folder.join("dotnet_client.exe").display()));
+        output(build.arg(source))?;
+        stamp.write()?;
+    }
+    Ok(mono)
 }
