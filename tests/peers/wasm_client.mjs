@@ -1,12 +1,13 @@
 // The crate sockeye in a page of headless Chromium.
-// usage: node wasm_client.mjs ADDRESS
-// ADDRESS, such as 127.0.0.1:4711, serves both the page and the WebSockets.
+// usage: node wasm_client.mjs ADDRESS TLS_ADDRESS
+// ADDRESS, such as 127.0.0.1:4711, serves both the page and the WebSockets, TLS_ADDRESS those of the case about TLS. Any
+// certificate is accepted.
 
 import { strict as assert } from 'node:assert';
 import { launch } from './browser.mjs';
 import { check, finish } from './report.mjs';
 
-const address = process.argv[2];
+const [address, tlsAddress] = process.argv.slice(2);
 const browser = await launch();
 const page = await browser.newPage();
 page.on('pageerror', (error) => console.error(`page: ${error}`));
@@ -27,8 +28,9 @@ await page.goto(`http://${address}/index.html`);
 await page.waitForFunction('window.ready');
 for (const name of await page.evaluate('cases()')) {
   await check(name, async () => {
+    const base = name.startsWith('TLS') ? `wss://${tlsAddress}` : `ws://${address}`;
     const failure = await page.evaluate(
-      (name, base) => run(name, base).then(() => null, (error) => String(error)), name, `ws://${address}`,
+      (name, base) => run(name, base).then(() => null, (error) => String(error)), name, base,
     );
     if (failure !== null) throw new Error(failure);
   });

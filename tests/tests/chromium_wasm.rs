@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sockeye::http::{Response, StatusCode, header};
-use sockeye::{CloseCode, Error, Incoming, Rejection, Server, WebSocket};
-use sockeye_tests::{Process, Report, node, patience, peers};
+use sockeye::{CloseCode, DeflateConfig, Error, Incoming, OriginPolicy, Rejection, Server, WebSocket};
+use sockeye_tests::interop::{self, Role};
+use sockeye_tests::{Certificate, Process, Report, node, patience, peers};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ const CASES: &[&str] = &[
     "text and binary",
     "1 MiB",
     "burst in order",
+    "TLS and compression",
     "json",
     "stream and sink",
     "split",
@@ -74,6 +76,8 @@ type Ends = BTreeMap<String, Vec<(u16, String)>>;
 struct Seen {
     ends: Arc<watch::Sender<Ends>>,
     late: Arc<watch::Sender<Late>>,
+    /// Compressed messages of the server with TLS: received, sent.
+    compressed: Arc<watch::Sender<(u64, u64)>>,
 }
 
 /// The progress of the request to `/late`.
@@ -109,7 +113,8 @@ fn the_guide_shows_the_program() {
 #[ignore = "needs Chromium: run `cargo xtask test`"]
 async fn chromium_runs_the_crate() {
     let (address, seen) = serve().await;
-    let mut client = Process::start(node("wasm_client.mjs", &[&address]));
+    let tls_address = serve_tls(seen.clone()).await;
+    let mut client = Process::start(node("wasm_client.mjs", &[&address, &tls_address]));
     let mut passed = BTreeSet::new();
     while let Some(report) = Report::next(&mut client).await {
         match report {
@@ -122,6 +127,11 @@ async fn chromium_runs_the_crate() {
     for (case, code, reason) in CLOSED_WITH {
         seen.closed(&case.replace(' ', "-"), *code, reason).await;
     }
+    let mut compressed = seen.compressed.subscribe();
+    let all = timeout(patience(), compressed.wait_for(|counts| *counts == (3, 3))).await;
+    assert!(all.is_ok(), "compressed messages: {:?}", seen.compressed.borrow());
+    let features = ["text", "binary", "1 MiB", "close", "compression", "TLS"];
+    interop::record(Role::Client, &features);
 }
 
 /// Serves the page and the WebSockets of the cases on one port, so that the default policy for origins accepts them.
@@ -137,6 +147,31 @@ async fn serve() -> (String, Seen) {
         .run(move |incoming| handle(incoming, record.clone()));
     tokio::spawn(serving);
     (address, seen)
+}
+
+/// Serves WebSockets with TLS and compression on a port of their own, which is another origin than that of the page.
+async fn serve_tls(seen: Seen) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("the listener is bound").to_string();
+    let server = Server::builder()
+        .origins(OriginPolicy::Any)
+        .compression(DeflateConfig::default())
+        .tls_config(Certificate::generate().server_config())
+        .build();
+    tokio::spawn(server.serve(listener).run(move |incoming| {
+        let compressed = seen.compressed.clone();
+        async move {
+            let mut ws = incoming.accept().await?;
+            while let Some(message) = ws.recv().await? {
+                ws.send(message).await?;
+                let stats = ws.stats();
+                let counts = (stats.received.compressed_messages, stats.sent.compressed_messages);
+                compressed.send_replace(counts);
+            }
+            Ok(())
+        }
+    }));
+    address
 }
 
 /// Answers a request that is no opening handshake.

@@ -30,6 +30,7 @@ pub(crate) const NAMES: &[&str] = &[
     "text and binary",
     "1 MiB",
     "burst in order",
+    "TLS and compression",
     "json",
     "stream and sink",
     "split",
@@ -64,6 +65,7 @@ pub(crate) async fn run(name: &str, base: &str) -> Case {
         "text and binary" => text_and_binary(echo).await,
         "1 MiB" => large(echo).await,
         "burst in order" => burst(echo).await,
+        "TLS and compression" => compressed(echo).await,
         "json" => json(echo).await,
         "stream and sink" => stream_and_sink(echo).await,
         "split" => split(echo).await,
@@ -117,6 +119,14 @@ async fn text_and_binary(url: &str) -> Case {
         ws.send(message.clone()).await?;
         equal(ws.recv().await?, Some(message))?;
     }
+    // Around the limits of the three forms of the length (RFC 6455 §5.2).
+    for size in [0, 1, 125, 126, 127, 65_535, 65_536, 65_537] {
+        let text: String = ('a'..='z').cycle().take(size).collect();
+        for message in [Message::binary(text.clone().into_bytes()), Message::text(text)] {
+            ws.send(message.clone()).await?;
+            check(ws.recv().await? == Some(message), size)?;
+        }
+    }
     Ok(())
 }
 
@@ -139,6 +149,19 @@ async fn burst(url: &str) -> Case {
     for number in 0..1000 {
         equal(ws.recv().await?, Some(format!("message {number}").into()))?;
     }
+    Ok(())
+}
+
+/// The server counts the compressed messages.
+async fn compressed(url: &str) -> Case {
+    check(url.starts_with("wss:"), url)?;
+    let mut ws = sockeye::connect(url).await?;
+    for size in [2000, 65_536, 1 << 20] {
+        let text: String = "compressible ".chars().cycle().take(size).collect();
+        ws.send(text.as_str()).await?;
+        check(ws.recv().await? == Some(text.into()), size)?;
+    }
+    ws.close(CloseCode::NORMAL, "").await?;
     Ok(())
 }
 
