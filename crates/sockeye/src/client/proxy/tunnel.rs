@@ -74,6 +74,7 @@ impl Proxy {
     }
 
     /// The host and port of the proxy.
+    #[cfg(all(unix, feature = "blocking"))]
     pub(crate) fn endpoint(&self) -> &Uri {
         &self.endpoint
     }
