@@ -117,7 +117,7 @@ impl Exchange {
         let payload = payload(kind, plan.size, 0);
         let request = match protocol {
             Protocol::Raw => payload.clone(),
-            Protocol::WebSocket => wire::client_frame(BINARY, &payload, key),
+            Protocol::WebSocket | Protocol::Fragments => wire::client_frame(BINARY, &payload, key),
             Protocol::Deflate => wire::client_frame(BINARY | COMPRESSED, &wire::deflate(&payload)?, key),
         };
         Ok(Self {

@@ -72,6 +72,8 @@ enum ProtocolName {
     Raw,
     /// WebSocket.
     Ws,
+    /// WebSocket, with replies in fragments of 64 KiB.
+    Fragments,
     /// WebSocket with permessage-deflate, without context takeover.
     Deflate,
 }
@@ -324,6 +326,7 @@ impl TargetOptions {
             protocol: match self.protocol {
                 ProtocolName::Raw => Protocol::Raw,
                 ProtocolName::Ws => Protocol::WebSocket,
+                ProtocolName::Fragments => Protocol::Fragments,
                 ProtocolName::Deflate => Protocol::Deflate,
             },
             tls: self.ca.as_deref().map(load::trust).transpose()?,

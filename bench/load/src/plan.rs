@@ -55,6 +55,8 @@ pub enum Protocol {
     Raw,
     /// RFC 6455 without extensions.
     WebSocket,
+    /// The same, with replies in fragments of 64 KiB.
+    Fragments,
     /// RFC 6455 with permessage-deflate, without context takeover in either direction.
     Deflate,
 }

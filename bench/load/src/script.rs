@@ -60,9 +60,12 @@ impl Script {
                 requests: cycle(payloads.clone()),
                 replies: Replies::Bytes(cycle(payloads)),
             },
-            Protocol::WebSocket => {
+            Protocol::WebSocket | Protocol::Fragments => {
                 let frame = |payload: &Vec<u8>| wire::client_frame(first, payload, key());
-                let reply = |payload: &Vec<u8>| wire::server_frame(first, payload);
+                let reply = |payload: &Vec<u8>| match plan.target.protocol {
+                    Protocol::Fragments => wire::server_fragments(first, payload),
+                    _ => wire::server_frame(first, payload),
+                };
                 Self {
                     requests: cycle(payloads.iter().map(frame).collect()),
                     replies: Replies::Bytes(cycle(payloads.iter().map(reply).collect())),

@@ -9,6 +9,11 @@ pub(crate) const BINARY: u8 = 0x82;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
 
+/// The bit of the last fragment of a message.
+const FIN: u8 = 0x80;
+
+const FRAGMENT_LEN: usize = 64 * 1024;
+
 /// The compression bit of permessage-deflate (RFC 7692 §6).
 pub(crate) const COMPRESSED: u8 = 0x40;
 
@@ -25,6 +30,20 @@ pub(crate) fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, 0, payload.len());
     frame.extend(payload);
     frame
+}
+
+/// A server's message in fragments of 64 KiB, not masked. The last one is not empty.
+pub(crate) fn server_fragments(first: u8, payload: &[u8]) -> Vec<u8> {
+    let count = payload.len().div_ceil(FRAGMENT_LEN).max(1);
+    let mut frames = Vec::with_capacity(payload.len() + 10 * count);
+    for idx in 0..count {
+        let start = idx * FRAGMENT_LEN;
+        let part = &payload[start..payload.len().min(start + FRAGMENT_LEN)];
+        let fin = if idx + 1 == count { FIN } else { 0 };
+        let opcode = if idx == 0 { first & !FIN } else { 0 };
+        frames.extend(server_frame(fin | opcode, part));
+    }
+    frames
 }
 
 fn header(first: u8, mask_bit: u8, len: usize) -> Vec<u8> {
@@ -97,7 +116,7 @@ impl Inflater {
 
 #[cfg(test)]
 mod tests {
-    use super::{BINARY, Inflater, TEXT, client_frame, deflate, server_frame};
+    use super::{BINARY, Inflater, TEXT, client_frame, deflate, server_fragments, server_frame};
 
     #[test]
     fn frames_are_those_of_the_rfc() {
@@ -117,6 +136,24 @@ mod tests {
             let frame = server_frame(BINARY, &vec![0; len]);
             assert_eq!(&frame[..start.len()], start);
             assert_eq!(frame.len(), start.len() + len);
+        }
+    }
+
+    #[test]
+    fn fragments_have_64_kib() {
+        let payload = vec![7; 2 * 65_536 + 1];
+        let frames = server_fragments(BINARY, &payload);
+        let expected = [
+            server_frame(0x02, &payload[..65_536]),
+            server_frame(0x00, &payload[..65_536]),
+            server_frame(0x80, &payload[..1]),
+        ];
+        assert_eq!(frames, expected.concat());
+        for len in [0, 1, 65_536] {
+            assert_eq!(
+                server_fragments(TEXT, &payload[..len]),
+                server_frame(TEXT, &payload[..len])
+            );
         }
     }
 

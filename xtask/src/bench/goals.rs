@@ -75,6 +75,7 @@ const GOALS: &[Goal] = &[
     goal("fanout-1", Bound::Of("fanout-tungstenite", 1.9)),
     goal("fanout-16", Bound::Of("fanout-raw", 0.91)),
     goal("fanout-16", Bound::Of("fanout-tungstenite", 12.0)),
+    goal("threads-20b-1", Bound::Of("blocking-tungstenite", 1.2)),
     goal("idle", Bound::Memory(1.2 * 1024.0)),
     echo_goal("idle", Bound::Memory(1.2 * 1024.0)),
     goal("idle-tls", Bound::OfBestRival(1.0)),

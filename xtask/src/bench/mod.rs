@@ -183,7 +183,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         command
     };
     call(cargo(["fmt", "--all"]).arg("--check"))?;
-    for package in ["load", "bench-micro", "peer-sockeye", "peer-fanout-sockeye"] {
+    for package in [
+        "load",
+        "bench-micro",
+        "peer-sockeye",
+        "peer-fanout-sockeye",
+        "peer-blocking-sockeye",
+        "peer-streams-sockeye",
+    ] {
         // One package at a time, as in `build`.
         let lints = [
             "--locked",

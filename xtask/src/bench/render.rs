@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{
     Folders, charts, goals,
     results::{Results, Row, select, short},
-    servers::{SERVERS, is_sockeye},
+    servers::{SERVERS, SOCKEYE, is_sockeye},
     workload::{Group, Metric, WORKLOADS, Workload},
 };
 use crate::{process::grouped, workspace::Workspace};
@@ -106,6 +106,8 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
         ("group", "tls") => group_table(all, Group::Tls),
         ("group", "deflate") => group_table(all, Group::Deflate),
         ("group", "fanout") => group_table(all, Group::Fanout),
+        ("group", "threads") => group_table(all, Group::Threads),
+        ("group", "streams") => group_table(all, Group::Streams),
         ("ratios", base) if is_server(base) => ratios(&echo, base),
         ("goals", bare) if bare.split(", ").all(is_server) => goals::table(all, &bare.split(", ").collect::<Vec<_>>()),
         _ => bail!("page.md has an unknown placeholder `{name}`"),
@@ -196,10 +198,16 @@ fn syscalls(columns: &[&Results]) -> String {
 
 /// Values, with the ratio to the baseline of the group; for compression, with the length of a reply instead.
 fn group_table(all: &[Results], group: Group) -> String {
-    let columns = select(all, group, |metric| matches!(metric, Metric::Cpu | Metric::UserCpu));
+    let columns = select(all, group, |metric| {
+        matches!(metric, Metric::Cpu | Metric::UserCpu | Metric::Rate)
+    });
     table(&columns, |results, row| {
         let mut text = value(results, row);
-        let base = results.baselines().next();
+        let base = match group {
+            Group::Streams => results.row(SOCKEYE),
+            Group::Threads => results.row("blocking-tungstenite"),
+            _ => results.baselines().next(),
+        };
         if let Some(ratio) = base.and_then(|base| row.ratio(base, results.metric)) {
             let _ = write!(text, " · {ratio:.2}");
         }

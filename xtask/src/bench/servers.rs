@@ -44,6 +44,10 @@ pub(super) enum Speaks {
     WebSocket,
     /// Forwards each message to all other connections.
     Fanout,
+    /// Echoes messages in a thread for each connection.
+    Threads,
+    /// Echoes messages in fragments, while they arrive.
+    Streams,
 }
 
 const fn rival(name: &'static str) -> Server {
@@ -123,20 +127,41 @@ pub(super) const SERVERS: &[Server] = &[
         speaks: Speaks::Fanout,
         ..rival("fanout-tungstenite")
     },
+    Server {
+        crate_name: None,
+        speaks: Speaks::Threads,
+        ..rival(BLOCKING_SOCKEYE)
+    },
+    Server {
+        crate_name: Some("tungstenite"),
+        speaks: Speaks::Threads,
+        ..rival("blocking-tungstenite")
+    },
+    Server {
+        crate_name: None,
+        speaks: Speaks::Streams,
+        ..rival(STREAMS_SOCKEYE)
+    },
 ];
 
 /// Echo by the library `sockeye`.
-const SOCKEYE: &str = "sockeye";
+pub(super) const SOCKEYE: &str = "sockeye";
 
 /// Fan-out by the library `sockeye`.
 const FANOUT_SOCKEYE: &str = "fanout-sockeye";
+
+/// Echo in threads by the library `sockeye`.
+const BLOCKING_SOCKEYE: &str = "blocking-sockeye";
+
+/// Echo with byte streams by the library `sockeye`.
+const STREAMS_SOCKEYE: &str = "streams-sockeye";
 
 /// The program `sockeye echo`.
 const SOCKEYE_ECHO: &str = "sockeye-echo";
 
 /// Whether a server is part of this repository, apart from the baselines.
 pub(super) fn is_sockeye(name: &str) -> bool {
-    [SOCKEYE, SOCKEYE_ECHO, FANOUT_SOCKEYE].contains(&name)
+    [SOCKEYE, SOCKEYE_ECHO, FANOUT_SOCKEYE, BLOCKING_SOCKEYE, STREAMS_SOCKEYE].contains(&name)
 }
 
 impl Server {
@@ -169,7 +194,7 @@ impl Server {
                 match group {
                     Group::Tls => command.arg("--tls").args([cert, key]),
                     Group::Deflate => command.arg("--deflate"),
-                    Group::Echo | Group::Fanout => &mut command,
+                    Group::Echo | Group::Fanout | Group::Threads | Group::Streams => &mut command,
                 };
                 command
             }
@@ -179,7 +204,7 @@ impl Server {
                 match group {
                     Group::Tls => command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key),
                     Group::Deflate => command.arg("--compression=no-takeover"),
-                    Group::Echo | Group::Fanout => &mut command,
+                    Group::Echo | Group::Fanout | Group::Threads | Group::Streams => &mut command,
                 };
                 command
             }
@@ -194,6 +219,7 @@ impl Server {
     pub(super) fn protocol(&self, group: Group) -> &'static str {
         match (self.speaks, group) {
             (Speaks::Raw | Speaks::RawTls, _) => "raw",
+            (Speaks::Streams, _) => "fragments",
             (_, Group::Deflate) => "deflate",
             _ => "ws",
         }

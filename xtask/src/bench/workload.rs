@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::servers::{Server, Speaks};
+use super::servers::{SOCKEYE, Server, Speaks};
 
 /// A workload, measured for several servers.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ pub(super) enum Group {
     Tls,
     Deflate,
     Fanout,
+    /// A thread for each connection.
+    Threads,
+    /// Byte streams, beside whole messages.
+    Streams,
 }
 
 /// The figure that is compared.
@@ -55,6 +59,8 @@ impl Group {
             Self::Tls => server.has_tls,
             Self::Deflate => server.has_deflate && !is_raw,
             Self::Fanout => server.speaks == Speaks::Fanout,
+            Self::Threads => server.speaks == Speaks::Threads,
+            Self::Streams => server.speaks == Speaks::Streams || server.name == SOCKEYE,
         }
     }
 }
@@ -209,6 +215,60 @@ pub(super) const WORKLOADS: &[Workload] = &[
             "64 B to 1,000 subscribers, 16 in flight",
             "fanout --path /fanout --size 64 -d 16 -s 1000",
             Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Threads,
+        ..echo(
+            "threads-20b-1",
+            "20 B, 1 in flight, 1 connection",
+            "echo --size 20 -d 1 -c 1",
+            Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Threads,
+        ..echo(
+            "threads-1k-1",
+            "1 KiB, 1 in flight, 1 connection",
+            "echo --size 1024 -d 1 -c 1",
+            Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Threads,
+        ..echo(
+            "threads-1k-16",
+            "1 KiB, 16 in flight, 1 connection",
+            "echo --size 1024 -d 16 -c 1",
+            Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Streams,
+        ..echo(
+            "streams-64k-1",
+            "64 KiB, 1 in flight, 10 connections",
+            "echo --size 65536 -d 1 -c 10",
+            Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Streams,
+        ..echo(
+            "streams-1m-1",
+            "1 MiB, 1 in flight, 10 connections",
+            "echo --size 1048576 -d 1 -c 10",
+            Metric::Rate,
+        )
+    },
+    Workload {
+        group: Group::Streams,
+        ..echo(
+            "streams-16m-1",
+            "16 MiB, 1 in flight, 2 connections",
+            "echo --size 16777216 -d 1 -c 2",
+            Metric::Rate,
         )
     },
     idle("idle", "10,000 idle connections", Group::Echo),
