@@ -24,7 +24,9 @@ fn main() -> ExitCode {
             if !command_line.is_quiet()
                 && let Some(message) = failure.message()
             {
-                log::line(&format!("sockeye: {message}"));
+                for line in message.lines() {
+                    log::line(&format!("sockeye: {line}"));
+                }
             }
             ExitCode::from(failure.exit_code())
         }

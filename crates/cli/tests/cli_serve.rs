@@ -139,6 +139,39 @@ async fn a_file_is_checked_with_the_line_of_the_error() {
 }
 
 #[tokio::test]
+async fn all_errors_of_a_file_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sockeye.toml");
+    let file = path.to_str().unwrap();
+    let text = "listen = 'nonsense'\ntls_cert = '/none.pem'\ntls_key = '/none.key'\n[limits]\nconections_max = 5\n\
+                connections_max = 0\n[namespaces.a]\ndelta = true\n";
+    std::fs::write(&path, text).unwrap();
+    let options = ["serve", "--config", file, "--check", "--data", "/proc/x", "--fsync", "sometimes"];
+    let outcome = cli_support::run(&options, b"").await;
+    assert_eq!(outcome.code, Some(1));
+    let lines: Vec<_> = outcome.stderr.lines().collect();
+    for (line, expect) in [
+        (0, "line 1: listen is \"nonsense\""),
+        (1, "line 5: unknown key limits.conections_max"),
+        (2, "line 8: namespaces.a.delta needs a history"),
+        (3, "fsync must be"),
+        (4, "line 2: tls_cert /none.pem: "),
+    ] {
+        assert!(lines[line].contains(expect), "{expect}: {}", outcome.stderr);
+        assert!(lines[line].starts_with("sockeye: "), "{}", outcome.stderr);
+        assert_eq!(lines[line].contains("sockeye.toml: line "), expect.contains("line "));
+    }
+    if cfg!(target_os = "linux") {
+        assert!(lines[5].contains("data cannot use the log in /proc/x: "), "{}", outcome.stderr);
+        assert_eq!(lines.len(), 6, "{}", outcome.stderr);
+    }
+    // A start reports them, too.
+    let start = cli_support::run(&["serve", "--config", file], b"").await;
+    assert_eq!(start.code, Some(1));
+    assert_eq!(start.stderr.lines().count(), 3, "{}", start.stderr);
+}
+
+#[tokio::test]
 async fn the_default_file_passes_the_check() {
     let outcome = cli_support::run(&["config", "default"], b"").await;
     assert_eq!(outcome.code, Some(0));

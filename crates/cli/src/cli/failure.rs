@@ -20,8 +20,8 @@ use crate::escape::{close_frame, escape, escape_bytes};
 pub(crate) enum Failure {
     /// Binding the listen address failed.
     Listen { address: String, error: io::Error },
-    /// A setting is invalid. `source` is the file, or empty.
-    Settings { source: String, reason: String },
+    /// Settings are invalid. One line for each problem.
+    Settings { problems: Vec<String> },
     /// A certificate or key file is invalid.
     TlsFile { path: PathBuf, reason: String },
     /// A basic system call failed.
@@ -121,15 +121,15 @@ impl Failure {
         }
     }
 
-    /// The error message as one line; `None` if there is nothing to report.
+    /// The error message; `None` if there is nothing to report. One line, except for settings, which have one for each
+    /// problem.
     pub(crate) fn message(&self) -> Option<String> {
         Some(match self {
             Self::Listen { address, error } => {
                 let advice = advice_for_listening(error);
                 format!("cannot listen on {address}: {error}; {advice}")
             }
-            Self::Settings { source, reason } if source.is_empty() => reason.clone(),
-            Self::Settings { source, reason } => format!("{source}: {reason}"),
+            Self::Settings { problems } => problems.join("\n"),
             Self::TlsFile { path, reason } => format!("{}: {reason}", path.display()),
             Self::System(error) => error.to_string(),
             Self::Input(error) => error.to_string(),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sockeye_server::settings::{LogFormat, Settings, SettingsError};
-use sockeye_server::{Config, JournalCheck, Server};
+use sockeye_server::{JournalCheck, JournalConfig, Server};
 use tokio::net::TcpListener;
 
 use super::options::Compression;
@@ -19,12 +19,11 @@ use crate::platform::{Reloads, Signals};
 
 /// Serves until a signal arrives.
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
-    let mut settings = load(options)?;
-    let config = settings.config().map_err(|error| failure(options, &error))?;
+    let (mut settings, errors) = load(options)?;
     if options.check {
-        tls_config(options, &settings)?;
-        return check(options, &settings, &config);
+        return check(options, &settings, errors);
     }
+    let config = settings.check(errors).map_err(|errors| failures(options, &errors))?;
     for warning in settings.warnings(&config) {
         tracing::warn!("{warning}");
     }
@@ -69,11 +68,29 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     })
 }
 
-/// Prints what is suspicious in settings without errors, and checks the data folder.
-fn check(options: &ServeOptions, settings: &Settings, config: &Config) -> Result<(), Failure> {
+/// Reports all errors in the settings, the certificate and the data folder. Without errors, prints what is suspicious.
+fn check(options: &ServeOptions, settings: &Settings, known: Vec<SettingsError>) -> Result<(), Failure> {
+    let checked = settings.check(known);
+    let mut problems = match &checked {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| problem(options, error)).collect(),
+    };
+    // A file may be used by a server although other settings are not valid.
+    if let Err(failure) = tls_config(options, settings) {
+        problems.extend(failure.message());
+    }
+    let journal = settings.journal();
+    let found = journal.as_ref().map(JournalConfig::check);
+    if let Some(Err(error)) = &found {
+        problems.push(problem(options, &settings.error("data", error)));
+    }
+    let config = match checked {
+        Ok(config) if problems.is_empty() => config,
+        _ => return Err(Failure::Settings { problems }),
+    };
     let source = source(options);
     let mut report = String::new();
-    for warning in settings.warnings(config) {
+    for warning in settings.warnings(&config) {
         let _ = writeln!(report, "{source}: warning: {warning}");
     }
     if let Ok(address) = settings.program.listen.parse()
@@ -81,10 +98,7 @@ fn check(options: &ServeOptions, settings: &Settings, config: &Config) -> Result
     {
         let _ = writeln!(report, "{source}: warning: {warning}");
     }
-    if let Some(journal) = &config.journal {
-        let found = journal
-            .check()
-            .map_err(|error| failure(options, &settings.error("data", error)))?;
+    if let (Some(journal), Some(Ok(found))) = (&journal, found) {
         let folder = journal.folder.display();
         let _ = match found {
             JournalCheck::Empty => writeln!(report, "{folder}: no log yet"),
@@ -116,7 +130,7 @@ pub(crate) fn print_config(command: &ConfigCommand) -> Result<(), Failure> {
 
 /// The format of log lines. Errors in the settings are reported later.
 pub(crate) fn log_format(options: &ServeOptions) -> LogFormat {
-    load(options).map_or(LogFormat::Text, |settings| settings.program.log_format)
+    load(options).map_or(LogFormat::Text, |(settings, _)| settings.program.log_format)
 }
 
 /// Settings that a running server does not apply. A `.` at the end stands for all settings of a table.
@@ -162,8 +176,8 @@ fn effect(change: &str, changes_scheme: bool) -> Effect {
 /// Reads the settings again and applies them. If they are not valid, the old ones stay. `is_tls` is whether the server
 /// was started with TLS.
 fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_server::ServerHandle, is_tls: bool) {
-    let reloaded = load(options).and_then(|new| {
-        let config = new.config().map_err(|error| failure(options, &error))?;
+    let reloaded = load(options).and_then(|(new, errors)| {
+        let config = new.check(errors).map_err(|errors| failures(options, &errors))?;
         let warnings = new.warnings(&config);
         let tls = tls_config(options, &new)?;
         handle
@@ -177,8 +191,9 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
     });
     match reloaded {
         Err(error) => {
-            let reason = error.message().unwrap_or_default();
-            tracing::error!("the settings stay as they were: {reason}");
+            for reason in error.message().unwrap_or_default().lines() {
+                tracing::error!("the settings stay as they were: {reason}");
+            }
         }
         Ok((new, warnings, changes_scheme)) => {
             for warning in warnings {
@@ -222,24 +237,30 @@ fn tls_config(options: &ServeOptions, settings: &Settings) -> Result<Option<Arc<
     })
 }
 
-/// Reads the file, the environment and the flags.
-fn load(options: &ServeOptions) -> Result<Settings, Failure> {
-    let mut settings = match &options.config {
-        None => Settings::default(),
+/// Reads the file, the environment and the flags. Returns what is valid, and all errors.
+///
+/// # Errors
+/// Fails if the file cannot be read.
+fn load(options: &ServeOptions) -> Result<(Settings, Vec<SettingsError>), Failure> {
+    let (mut settings, mut errors) = match &options.config {
+        None => (Settings::default(), Vec::new()),
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| invalid(options, error.to_string()))?;
-            Settings::parse(&text).map_err(|error| failure(options, &error))?
+            Settings::read(&text)
         }
     };
-    settings
-        .apply_environment(variables(std::env::vars_os())?)
-        .map_err(|error| invalid_flag(&error))?;
-    apply_flags(&mut settings, options).map_err(|error| invalid_flag(&error))?;
-    settings.program.listen = parse_listen(&settings.program.listen).map_err(|advice| {
-        let problem = format!("is {:?}: {advice}", settings.program.listen);
-        failure(options, &settings.error("listen", problem))
-    })?;
-    Ok(settings)
+    errors.extend(settings.read_environment(variables(std::env::vars_os())?));
+    if let Err(error) = apply_flags(&mut settings, options) {
+        errors.push(error);
+    }
+    match parse_listen(&settings.program.listen) {
+        Ok(listen) => settings.program.listen = listen,
+        Err(advice) => {
+            let problem = format!("is {:?}: {advice}", settings.program.listen);
+            errors.push(settings.error("listen", problem));
+        }
+    }
+    Ok((settings, errors))
 }
 
 /// The variables that are text. Fails if one for this program is not.
@@ -252,9 +273,9 @@ fn variables(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(Str
             (Err(name), _) if !name.as_encoded_bytes().starts_with(b"SOCKEYE_") => {}
             (name, _) => {
                 let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                let problem = format!("the variable {} is not valid UTF-8", escape(&name));
                 return Err(Failure::Settings {
-                    source: String::new(),
-                    reason: format!("the variable {} is not valid UTF-8", escape(&name)),
+                    problems: vec![problem],
                 });
             }
         }
@@ -338,29 +359,30 @@ fn source(options: &ServeOptions) -> String {
     path.unwrap_or_else(|| "settings".to_owned())
 }
 
-/// The failure for an error in the file.
-fn failure(options: &ServeOptions, error: &SettingsError) -> Failure {
-    match error.line() {
-        Some(_) => invalid(options, error.to_string()),
-        None => invalid_flag(error),
+/// The failure for errors of the settings.
+fn failures(options: &ServeOptions, errors: &[SettingsError]) -> Failure {
+    Failure::Settings {
+        problems: errors.iter().map(|error| problem(options, error)).collect(),
     }
 }
 
+/// The message for an error of the settings: with the name of the file, if it is there.
+fn problem(options: &ServeOptions, error: &SettingsError) -> String {
+    match (error.line(), &options.config) {
+        (Some(_), Some(path)) => format!("{}: {error}", path.display()),
+        // In a flag or a variable.
+        _ => error.to_string(),
+    }
+}
+
+/// The failure for an error of the file that has no line.
 fn invalid(options: &ServeOptions, reason: String) -> Failure {
+    let problem = match &options.config {
+        Some(path) => format!("{}: {reason}", path.display()),
+        None => reason,
+    };
     Failure::Settings {
-        source: options
-            .config
-            .as_ref()
-            .map_or_else(String::new, |path| path.display().to_string()),
-        reason,
-    }
-}
-
-/// The failure for an error in a flag or variable.
-fn invalid_flag(error: &SettingsError) -> Failure {
-    Failure::Settings {
-        source: String::new(),
-        reason: error.to_string(),
+        problems: vec![problem],
     }
 }
 
@@ -375,6 +397,7 @@ mod tests {
     use super::super::{Command, CommandLine};
     use super::*;
     use clap::Parser;
+    use sockeye_server::Config;
 
     fn options(options: &[&str]) -> ServeOptions {
         let line = [&["sockeye", "serve"], options].concat();

@@ -20,7 +20,7 @@ pub use console::ConsoleOptions;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{Access, NamespaceOptions, Namespaces, SlowConsumerPolicy};
 pub(crate) use namespace::{default_namespaces, demo_namespaces};
-use options::options;
+use options::{Options, Value, options};
 
 /// Configuration of a server. The default suits a server that browsers reach directly, without a proxy.
 ///
@@ -146,20 +146,37 @@ impl Config {
     ///
     /// # Errors
     /// Names the first field that is not valid or violates a relation stated in the docs of [`Limits`] and
-    /// [`Timeouts`].
+    /// [`Timeouts`]. [`errors`](Self::errors) lists all of them.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.check_minima()?;
-        self.check_sizes()?;
-        self.check_secrets()?;
-        for (table, tokens) in self.token_tables() {
-            if let Err(error) = TokenVerifier::new(tokens) {
-                return Err(ConfigError::new(format!("{table}.{}", error.field()), error.problem()));
-            }
+        match self.errors().into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
+    }
+
+    /// Lists all fields that are not valid, as [`check`](Self::check) does with the first one. A relation is not
+    /// listed if one of its fields already is.
+    ///
+    /// ```
+    /// let mut config = sockeye_server::Config::default();
+    /// config.limits.connections_max = 0;
+    /// config.timeouts.pong = config.timeouts.ping_interval;
+    /// let errors = config.errors();
+    /// assert_eq!(errors[0].field(), "limits.connections_max");
+    /// assert_eq!(errors[1].field(), "timeouts.pong");
+    /// ```
+    pub fn errors(&self) -> Vec<ConfigError> {
+        let mut errors = Errors::default();
+        self.check_minima(&mut errors);
+        self.check_times(&mut errors);
+        self.check_publication_rates(&mut errors);
+        self.check_sizes(&mut errors);
+        self.check_secrets(&mut errors);
+        self.check_tokens(&mut errors);
         let personal = self.personal_channels.as_ref();
         if let Some(namespace) = personal.filter(|name| !name.is_empty() && !self.namespaces.contains_key(*name)) {
             let problem = format!("is {namespace:?}, but must be a namespace that exists, or empty");
-            return Err(ConfigError::new("personal_channels", problem));
+            errors.add(ConfigError::new("personal_channels", problem));
         }
         let Timeouts {
             ping_interval,
@@ -170,23 +187,23 @@ impl Config {
         } = self.timeouts;
         if drain >= shutdown {
             let problem = format!("is {drain:?}, but must be shorter than timeouts.shutdown, {shutdown:?}");
-            return Err(ConfigError::new("timeouts.drain", problem));
+            errors.add(ConfigError::new("timeouts.drain", problem).caused_by(&["timeouts.shutdown"]));
         }
-        self.check_hooks()?;
-        let mut tables = self.channel_tables();
-        if let Some((table, options)) = tables.find(|(_, options)| options.outage_buffer > OUTAGE_BUFFER_MAX) {
-            let problem = format!(
-                "is {:?}, but must be at most {OUTAGE_BUFFER_MAX:?}",
-                options.outage_buffer
-            );
-            return Err(ConfigError::new(format!("{table}.outage_buffer"), problem));
+        self.check_hooks(&mut errors);
+        for (table, options) in self.channel_tables() {
+            if options.outage_buffer > OUTAGE_BUFFER_MAX {
+                let problem = format!(
+                    "is {:?}, but must be at most {OUTAGE_BUFFER_MAX:?}",
+                    options.outage_buffer
+                );
+                errors.add(ConfigError::new(format!("{table}.outage_buffer"), problem));
+            }
         }
-        drop(tables);
         if pong >= ping_interval {
             let problem = format!("is {pong:?}, but must be shorter than timeouts.ping_interval, {ping_interval:?}");
-            return Err(ConfigError::new("timeouts.pong", problem).caused_by(&["timeouts.ping_interval"]));
+            errors.add(ConfigError::new("timeouts.pong", problem).caused_by(&["timeouts.ping_interval"]));
         }
-        Ok(())
+        errors.0
     }
 
     /// Lists what [`check`](Self::check) allows although it is probably a mistake: secrets that are short enough to be
@@ -286,7 +303,7 @@ impl Config {
     }
 
     /// Checks that no limit or timeout is zero with which clients could not connect or nothing would work.
-    fn check_minima(&self) -> Result<(), ConfigError> {
+    fn check_minima(&self, errors: &mut Errors) {
         // Without `..`, so that every new field is decided on.
         let Limits {
             connections_max,
@@ -332,27 +349,28 @@ impl Config {
             ("hooks.failures_max", hooks.failures_max as usize),
         ] {
             if value == 0 {
-                return Err(ConfigError::new(field, "is 0, but must be at least 1"));
+                errors.add(ConfigError::new(field, "is 0, but must be at least 1"));
             }
         }
         for (table, tokens) in self.token_tables() {
             if tokens.size_max == 0 {
                 let problem = "is 0, but must be at least 1";
-                return Err(ConfigError::new(format!("{table}.size_max"), problem));
+                errors.add(ConfigError::new(format!("{table}.size_max"), problem));
             }
         }
-        self.check_times()?;
+    }
+
+    fn check_publication_rates(&self, errors: &mut Errors) {
         for (path, options) in self.channel_tables() {
             if options.publication_rate_max == Some(0) {
                 let problem = "is 0, but must be at least 1; allow_publish = \"nobody\" forbids publishing";
-                return Err(ConfigError::new(format!("{path}.publication_rate_max"), problem));
+                errors.add(ConfigError::new(format!("{path}.publication_rate_max"), problem));
             }
         }
-        Ok(())
     }
 
     /// Checks that no timeout expires at once.
-    fn check_times(&self) -> Result<(), ConfigError> {
+    fn check_times(&self, errors: &mut Errors) {
         let Timeouts {
             request_head,
             http_connection,
@@ -380,14 +398,13 @@ impl Config {
             ("console.session_lifetime", self.console.session_lifetime),
         ] {
             if time.is_zero() {
-                return Err(ConfigError::new(field, "is 0, but must be longer"));
+                errors.add(ConfigError::new(field, "is 0, but must be longer"));
             }
         }
-        Ok(())
     }
 
     /// Checks the relations between sizes.
-    fn check_sizes(&self) -> Result<(), ConfigError> {
+    fn check_sizes(&self, errors: &mut Errors) {
         let Limits {
             message_size_max,
             publication_size_max,
@@ -397,14 +414,14 @@ impl Config {
             history_bytes_per_channel_max,
             ..
         } = self.limits;
-        let too_large = |field, value: usize, limit: String, causes: &[&'static str]| {
+        let mut too_large = |field, value: usize, limit: String, causes: &[&'static str]| {
             let problem = format!("is {value}, but must be at most {limit}");
-            Err(ConfigError::new(field, problem).caused_by(causes))
+            errors.add(ConfigError::new(field, problem).caused_by(causes));
         };
         let publication_limit = message_size_max.saturating_sub(PUSH_FRAME_BYTES);
         if publication_size_max > publication_limit {
             let limit = format!("limits.message_size_max less {PUSH_FRAME_BYTES}, {publication_limit}");
-            return too_large(
+            too_large(
                 "limits.publication_size_max",
                 publication_size_max,
                 limit,
@@ -418,7 +435,7 @@ impl Config {
                 "half of limits.queue_bytes_max less limits.client_info_size_max and {PUSH_FRAME_BYTES}, \
                  {publication_limit}"
             );
-            return too_large(
+            too_large(
                 "limits.publication_size_max",
                 publication_size_max,
                 limit,
@@ -427,7 +444,7 @@ impl Config {
         }
         if reply_size_max > queue_bytes_max / 2 {
             let limit = format!("half of limits.queue_bytes_max, {}", queue_bytes_max / 2);
-            return too_large(
+            too_large(
                 "limits.reply_size_max",
                 reply_size_max,
                 limit,
@@ -439,46 +456,77 @@ impl Config {
         if has_history && history_bytes_per_channel_max > history_bytes_limit {
             let limit = format!("limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
             let field = "limits.history_bytes_per_channel_max";
-            return too_large(field, history_bytes_per_channel_max, limit, &["limits.reply_size_max"]);
+            too_large(field, history_bytes_per_channel_max, limit, &["limits.reply_size_max"]);
         }
-        Ok(())
     }
 
     /// Checks that no key or password is empty, as after a mistake in a deployment.
-    fn check_secrets(&self) -> Result<(), ConfigError> {
+    fn check_secrets(&self, errors: &mut Errors) {
         if self.api_keys.iter().any(|key| key.expose().is_empty()) {
-            return Err(ConfigError::new("api_keys", "must not contain an empty key"));
+            errors.add(ConfigError::new("api_keys", "must not contain an empty key"));
         }
         if (self.console.password.as_ref()).is_some_and(|password| password.expose().is_empty()) {
-            return Err(ConfigError::new("console.password", "must not be empty"));
+            errors.add(ConfigError::new("console.password", "must not be empty"));
         }
-        Ok(())
     }
 
-    fn check_hooks(&self) -> Result<(), ConfigError> {
-        if let Err((field, problem)) = Hooks::from_options(&self.hooks) {
-            return Err(ConfigError::new(field, problem));
+    fn check_tokens(&self, errors: &mut Errors) {
+        for (table, tokens) in self.token_tables() {
+            let mut tokens = tokens.clone();
+            while let Err(error) = TokenVerifier::new(&tokens) {
+                errors.add(ConfigError::new(format!("{table}.{}", error.field()), error.problem()));
+                // Checks the others without it.
+                if !unset(&mut tokens, error.field()) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn check_hooks(&self, errors: &mut Errors) {
+        let mut hooks = self.hooks.clone();
+        while let Err((field, problem)) = Hooks::from_options(&hooks) {
+            errors.add(ConfigError::new(field, problem));
+            let option = field.strip_prefix("hooks.").unwrap_or(field);
+            if !unset(&mut hooks, option) {
+                break;
+            }
         }
         let (timeout, connect) = (self.hooks.timeout, self.timeouts.connect);
         if timeout >= connect && self.hooks.has(Hook::Connect) {
             let problem = format!("is {timeout:?}, but must be shorter than timeouts.connect, {connect:?}");
-            return Err(ConfigError::new("hooks.timeout", problem).caused_by(&["timeouts.connect"]));
+            errors.add(ConfigError::new("hooks.timeout", problem).caused_by(&["timeouts.connect"]));
         }
         for (path, options) in self.channel_tables() {
-            let wanted = [
+            for (is_on, hook, option) in [
                 (options.subscribe_hook, Hook::Subscribe, "subscribe_hook"),
                 (options.sub_refresh_hook, Hook::SubRefresh, "sub_refresh_hook"),
                 (options.publish_hook, Hook::Publish, "publish_hook"),
-            ];
-            if let Some((_, hook, option)) = wanted
-                .into_iter()
-                .find(|(is_on, hook, _)| *is_on && !self.hooks.has(*hook))
-            {
-                let problem = format!("needs {}, which is not set", hook.option());
-                return Err(ConfigError::new(format!("{path}.{option}"), problem));
+            ] {
+                if is_on && !self.hooks.has(hook) {
+                    let problem = format!("needs {}, which is not set", hook.option());
+                    errors.add(ConfigError::new(format!("{path}.{option}"), problem).caused_by(&[hook.option()]));
+                }
             }
         }
-        Ok(())
+    }
+}
+
+/// Unsets an option that has no value, or an empty list, by default. Returns `false` for others.
+fn unset(options: &mut dyn Options, name: &str) -> bool {
+    let is_set = options.get(name).is_some_and(|value| value != "[]");
+    is_set && options.set(name, Value::Text("")).is_ok()
+}
+
+/// The errors of a configuration, without those that follow from others.
+#[derive(Debug, Default)]
+struct Errors(Vec<ConfigError>);
+
+impl Errors {
+    fn add(&mut self, error: ConfigError) {
+        if !self.0.iter().any(|known| error.concerns(&known.field)) {
+            self.0.push(error);
+        }
     }
 }
 
@@ -524,6 +572,11 @@ impl ConfigError {
     /// The path of the field within [`Config`], such as `limits.reply_size_max`.
     pub fn field(&self) -> &str {
         &self.field
+    }
+
+    /// Whether the error is in a field, or in a relation to it.
+    pub(crate) fn concerns(&self, field: &str) -> bool {
+        self.field == field || self.causes.contains(&field)
     }
 
     /// The paths of the other fields that contradict the first, if there are any.
@@ -807,7 +860,7 @@ mod tests {
 
     #[test]
     fn a_limit_or_timeout_of_zero_is_an_error_where_nothing_would_work() {
-        use options::{OptionInfo, Options, Value};
+        use options::OptionInfo;
         let names = |options: &'static [OptionInfo]| options.iter().map(|option| option.name);
         let sizes = ["client_info_size_max", "presence_clients_max"];
         // Their error names another option: the relation to it.

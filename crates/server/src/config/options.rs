@@ -327,10 +327,10 @@ impl OptionValue for String {
 }
 
 impl OptionValue for PathBuf {
-    const KIND: &'static str = "a path";
+    const KIND: &'static str = "a path, which is not empty";
 
     fn read(value: Value<'_>) -> Option<Self> {
-        value.text().map(Self::from)
+        value.text().filter(|path| !path.is_empty()).map(Self::from)
     }
 
     fn write(&self) -> Option<String> {

@@ -51,8 +51,8 @@ impl JournalConfig {
         }
     }
 
-    /// Checks that a server could open the journal, without changing anything in its folder. Reads all of it, unless a
-    /// running server uses the folder.
+    /// Checks that a server could open the journal, and leaves its folder as it was: a folder is created and removed to
+    /// see whether writing is possible. Reads the whole journal, unless a running server uses the folder.
     ///
     /// # Errors
     /// Fails if the folder or its log cannot be used, for the reasons that a server would not start.

@@ -1,4 +1,4 @@
-//! Checks the folder of a log without changing it.
+//! Checks the folder of a log, and leaves it as it was.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -24,6 +24,9 @@ pub enum JournalCheck {
 
 /// Checks that [`Journal::open`](super::Journal::open) would succeed. Reads the whole log, unless another process uses
 /// the folder. While this runs, another process that opens the log fails after 500 ms.
+///
+/// Creates a folder in the folder of the log, or in the nearest parent that exists, and removes it: some file systems,
+/// such as `/proc`, have permissions that allow writing, and refuse it all the same.
 pub(super) fn check(options: &JournalOptions) -> Result<JournalCheck, OpenError> {
     let folder = &options.folder;
     let io = |error| OpenError::Io {
@@ -35,6 +38,7 @@ pub(super) fn check(options: &JournalOptions) -> Result<JournalCheck, OpenError>
         return Err(io(io::ErrorKind::NotADirectory.into()));
     }
     check_writable(&existing).map_err(io)?;
+    check_creates(&existing).map_err(io)?;
     if existing != *folder {
         return Ok(JournalCheck::Empty);
     }
@@ -85,6 +89,15 @@ fn check_writable(folder: &Path) -> io::Result<()> {
         true => Err(io::ErrorKind::PermissionDenied.into()),
         false => Ok(()),
     }
+}
+
+fn check_creates(folder: &Path) -> io::Result<()> {
+    let probe = folder.join(format!(".sockeye-check-{}", std::process::id()));
+    let created = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
+    created.map_err(|error| {
+        let reason = format!("nothing can be created in {}: {error}", folder.display());
+        io::Error::new(error.kind(), reason)
+    })
 }
 
 /// Read-only view of a folder. Removing leftovers of an interrupted rewrite does nothing.

@@ -209,7 +209,7 @@ impl Journal {
         Self::open_storage(Arc::new(disk), options, &mut replay)
     }
 
-    /// Checks that the log can be opened, without changing anything in its folder.
+    /// Checks that the log can be opened, and leaves its folder as it was.
     ///
     /// # Errors
     /// [`OpenError`], as of [`open`](Self::open).

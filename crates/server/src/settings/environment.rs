@@ -30,7 +30,8 @@ const OF_TESTS: [&str; 11] = [
 pub(super) fn apply(
     settings: &mut Settings,
     variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), SettingsError> {
+) -> Vec<SettingsError> {
+    let mut errors = Vec::new();
     let mut variables: Vec<_> = variables
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX))
@@ -39,23 +40,27 @@ pub(super) fn apply(
     variables.sort();
     let names = names(settings);
     for (variable, value) in variables {
-        let fail = |message| SettingsError { line: None, message };
         let name = &variable[PREFIX.len()..];
-        match path(name, &names) {
-            Some(path) => settings
-                .set(&path, &value)
-                .map_err(|error| fail(format!("{variable}: {}", error.message)))?,
+        match path_of(name, &names) {
+            Some(path) => {
+                if let Err(mut error) = settings.set(&path, &value) {
+                    error.message = format!("{variable}: {}", error.message);
+                    errors.push(error);
+                }
+            }
             None if is_foreign(name, &value) => {}
             None => {
                 let known = nearest(name, names.iter().map(|(name, _)| name.as_str()));
-                return Err(fail(match known {
+                let message = match known {
                     Some(known) => format!("unknown variable {variable}; did you mean {PREFIX}{known}?"),
                     None => format!("unknown variable {variable}; `sockeye config default` lists all options"),
-                }));
+                };
+                let meant = known.and_then(|known| path_of(known, &names));
+                errors.push(SettingsError::new(None, message, meant.as_deref()));
             }
         }
     }
-    Ok(())
+    errors
 }
 
 /// Whether a variable is meant for others: for the program, for tests, or set by a container platform.
@@ -93,7 +98,7 @@ fn names(settings: &Settings) -> Vec<(String, String)> {
     names.into_iter().zip(paths).collect()
 }
 
-fn path(name: &str, names: &[(String, String)]) -> Option<String> {
+fn path_of(name: &str, names: &[(String, String)]) -> Option<String> {
     if let Some((_, path)) = names.iter().find(|(known, _)| known == name) {
         return Some(path.clone());
     }

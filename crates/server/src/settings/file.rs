@@ -8,67 +8,100 @@ use toml::de::{DeTable, DeValue};
 use super::{Settings, SettingsError, TABLES, is_namespace, unknown};
 use crate::config::options::Value;
 
-pub(super) fn parse(text: &str) -> Result<Settings, SettingsError> {
-    let document = DeTable::parse(text).map_err(|error| SettingsError {
-        line: error.span().map(|span| line(text, span)),
-        message: error.message().replace('\n', ", "),
-    })?;
-    let mut settings = Settings::closed();
-    let reader = Reader { text };
-    for (key, value) in document.get_ref() {
-        let name = key.get_ref().as_ref();
-        match value.get_ref() {
-            DeValue::Table(tables) if name == "namespaces" => reader.namespaces(&mut settings, tables)?,
-            DeValue::Table(table) if TABLES.contains(&name) => reader.table(&mut settings, name, table)?,
-            DeValue::Table(_) => {
-                let tables: Vec<_> = TABLES.map(str::to_owned).to_vec();
-                return Err(reader.error(key, unknown(name, &tables)));
-            }
-            _ if TABLES.contains(&name) => return Err(reader.error(key, format!("{name} must be a table: [{name}]"))),
-            value => settings.set_value(name, Value::Toml(value), Some(reader.line(key)))?,
-        }
+/// Reads what is valid, and lists all errors in the order of the lines.
+pub(super) fn read(text: &str) -> (Settings, Vec<SettingsError>) {
+    let (document, syntax_errors) = DeTable::parse_recoverable(text);
+    let mut reader = Reader {
+        text,
+        settings: Settings::closed(),
+        errors: syntax_errors.iter().map(|error| syntax_error(text, error)).collect(),
+    };
+    reader.document(document.get_ref());
+    let Reader {
+        settings, mut errors, ..
+    } = reader;
+    // What follows a syntax error may have been read as part of something else.
+    if let Some(first) = errors.iter().filter(|error| error.is_syntax).map(|error| error.line).min() {
+        errors.retain(|error| error.is_syntax || error.line < first);
     }
-    Ok(settings)
+    errors.sort_by_key(|error| error.line);
+    (settings, errors)
+}
+
+fn syntax_error(text: &str, error: &toml::de::Error) -> SettingsError {
+    let mut error = SettingsError::new(
+        error.span().map(|span| line(text, span)),
+        error.message().replace('\n', ", "),
+        None,
+    );
+    error.is_syntax = true;
+    error
 }
 
 struct Reader<'a> {
     text: &'a str,
+    settings: Settings,
+    errors: Vec<SettingsError>,
 }
 
 impl Reader<'_> {
-    fn namespaces(&self, settings: &mut Settings, tables: &DeTable<'_>) -> Result<(), SettingsError> {
+    fn document(&mut self, document: &DeTable<'_>) {
+        for (key, value) in document {
+            let name = key.get_ref().as_ref();
+            match value.get_ref() {
+                DeValue::Table(tables) if name == "namespaces" => self.namespaces(tables),
+                DeValue::Table(table) if TABLES.contains(&name) => self.table(name, table),
+                DeValue::Table(_) => {
+                    let tables: Vec<_> = TABLES.map(str::to_owned).to_vec();
+                    let (message, _) = unknown(name, &tables);
+                    self.fail(key, message);
+                }
+                _ if TABLES.contains(&name) => self.fail(key, format!("{name} must be a table: [{name}]")),
+                value => self.set(key, name, value),
+            }
+        }
+    }
+
+    fn namespaces(&mut self, tables: &DeTable<'_>) {
         for (key, value) in tables {
             let name = key.get_ref();
             let DeValue::Table(table) = value.get_ref() else {
-                return Err(self.error(key, format!("namespaces.{name} must be a table: [namespaces.{name}]")));
+                self.fail(
+                    key,
+                    format!("namespaces.{name} must be a table: [namespaces.{name}]"),
+                );
+                continue;
             };
             if !is_namespace(name) {
                 let message = format!("the namespace {name:?} must have 1 to 64 letters, digits, `-`, `_` and `.`");
-                return Err(self.error(key, message));
+                self.fail(key, message);
+                continue;
             }
-            settings.namespaces.entry(name.to_string()).or_default();
-            self.table(settings, &format!("namespaces.{name}"), table)?;
+            self.settings.namespaces.entry(name.to_string()).or_default();
+            self.table(&format!("namespaces.{name}"), table);
         }
-        Ok(())
     }
 
-    fn table(&self, settings: &mut Settings, name: &str, table: &DeTable<'_>) -> Result<(), SettingsError> {
+    fn table(&mut self, name: &str, table: &DeTable<'_>) {
         for (key, value) in table {
-            let path = format!("{name}.{}", key.get_ref());
-            settings.set_value(&path, Value::Toml(value.get_ref()), Some(self.line(key)))?;
+            self.set(key, &format!("{name}.{}", key.get_ref()), value.get_ref());
         }
-        Ok(())
+    }
+
+    fn set<T>(&mut self, key: &Spanned<T>, path: &str, value: &DeValue<'_>) {
+        let line = self.line(key);
+        if let Err(error) = self.settings.set_value(path, Value::Toml(value), Some(line)) {
+            self.errors.push(error);
+        }
     }
 
     fn line<T>(&self, at: &Spanned<T>) -> usize {
         line(self.text, at.span())
     }
 
-    fn error<T>(&self, at: &Spanned<T>, message: String) -> SettingsError {
-        SettingsError {
-            line: Some(self.line(at)),
-            message,
-        }
+    fn fail<T>(&mut self, at: &Spanned<T>, message: String) {
+        let error = SettingsError::new(Some(self.line(at)), message, None);
+        self.errors.push(error);
     }
 }
 

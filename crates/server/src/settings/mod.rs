@@ -101,9 +101,24 @@ impl Settings {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// Names the line of the first error.
+    /// Names the line of the first error. [`read`](Self::read) lists all of them.
     pub fn parse(text: &str) -> Result<Self, SettingsError> {
-        file::parse(text)
+        let (settings, errors) = Self::read(text);
+        first(errors).map(|()| settings)
+    }
+
+    /// Reads what is valid in a configuration file, and lists all errors, for [`check`](Self::check).
+    ///
+    /// ```
+    /// use sockeye_server::settings::Settings;
+    ///
+    /// let (settings, errors) = Settings::read("anonymous = 'maybe'\n[timeouts]\npong = '30s'\nping = '20s'");
+    /// let errors = settings.check(errors).unwrap_err();
+    /// let lines: Vec<_> = errors.iter().filter_map(|error| error.line()).collect();
+    /// assert_eq!(lines, [1, 3, 4]);
+    /// ```
+    pub fn read(text: &str) -> (Self, Vec<SettingsError>) {
+        file::read(text)
     }
 
     /// Applies environment variables: `SOCKEYE_` and the path of an option in capitals, with `_` between its parts,
@@ -117,6 +132,11 @@ impl Settings {
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), SettingsError> {
+        first(self.read_environment(variables))
+    }
+
+    /// Applies environment variables as [`apply_environment`](Self::apply_environment) does, and lists all errors.
+    pub fn read_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Vec<SettingsError> {
         environment::apply(self, variables)
     }
 
@@ -137,15 +157,58 @@ impl Settings {
     /// Returns the configuration of the library.
     ///
     /// # Errors
-    /// Fails if a value is not valid or contradicts another one.
+    /// Fails if a value is not valid or contradicts another one. [`check`](Self::check) lists all errors.
     pub fn config(&self) -> Result<Config, SettingsError> {
+        let (config, errors) = self.build();
+        first(errors).map(|()| config)
+    }
+
+    /// Returns the configuration of the library. `known` are the errors of [`read`](Self::read) and
+    /// [`read_environment`](Self::read_environment).
+    ///
+    /// # Errors
+    /// Lists the known errors and all others, in the order of the lines of the file, without those that follow from
+    /// known ones.
+    pub fn check(&self, known: Vec<SettingsError>) -> Result<Config, Vec<SettingsError>> {
+        let (config, found) = self.build();
+        let mut errors = known;
+        // Most of what follows a syntax error was not read.
+        if !errors.iter().any(|error| error.is_syntax) {
+            let follows = |error: &SettingsError| errors.iter().any(|known| error.concerns_path_of(known));
+            let others: Vec<_> = found.into_iter().filter(|error| !follows(error)).collect();
+            errors.extend(others);
+        }
+        if errors.is_empty() {
+            return Ok(config);
+        }
+        errors.sort_by_key(|error| error.line.unwrap_or(usize::MAX));
+        Err(errors)
+    }
+
+    /// The log on disk; `None` without the setting `data`.
+    pub fn journal(&self) -> Option<JournalConfig> {
+        let mut journal = JournalConfig::new(self.program.data.as_ref()?);
+        journal.fsync = self.program.fsync;
+        if self.program.repair_journal {
+            journal.repair = JournalRepair::KeepValid;
+        }
+        Some(journal)
+    }
+
+    /// The configuration of the library, and what is not valid in it.
+    fn build(&self) -> (Config, Vec<SettingsError>) {
+        let mut errors = Vec::new();
         let program = &self.program;
         let mut config = Config::default();
         config.name.clone_from(&program.name);
-        if let Some(origins) = self.origins()? {
-            config.origins = origins;
+        match self.origins() {
+            Ok(origins) => config.origins = origins.unwrap_or_default(),
+            Err(error) => errors.push(error),
         }
-        config.hosts = self.hosts()?;
+        match self.hosts() {
+            Ok(hosts) => config.hosts = hosts,
+            Err(error) => errors.push(error),
+        }
         config.compression = match program.compression {
             CompressionMode::Off => None,
             CompressionMode::NoTakeover => Some(deflate(Takeover::Reset)),
@@ -157,19 +220,14 @@ impl Settings {
         config.api_keys.clone_from(&program.api_keys);
         config.insecure_api = program.insecure_api;
         config.insecure_clients = program.insecure_clients;
-        if let Some(folder) = &program.data {
-            let mut journal = JournalConfig::new(folder);
-            journal.fsync = program.fsync;
-            if program.repair_journal {
-                journal.repair = JournalRepair::KeepValid;
-            }
-            config.journal = Some(journal);
-        }
+        config.journal = self.journal();
         if let Some(url) = &program.engine {
-            let url = url.expose().parse().map_err(|error| self.error("engine", error))?;
-            config.engine = Some(url);
+            match url.expose().parse() {
+                Ok(url) => config.engine = Some(url),
+                Err(error) => errors.push(self.error("engine", error)),
+            }
             if program.data.is_some() {
-                return Err(self.error(
+                errors.push(self.error(
                     "data",
                     "is the log of the embedded engine, and must not be set together with engine",
                 ));
@@ -197,10 +255,42 @@ impl Settings {
             } else {
                 "tls_key"
             };
-            return Err(self.error(path, "needs both tls_cert and tls_key"));
+            errors.push(self.error(path, "needs both tls_cert and tls_key"));
         }
-        config.check().map_err(|error| self.config_error(&error))?;
-        Ok(config)
+        self.check_needs_of_history(&mut errors);
+        errors.extend(config.errors().iter().map(|error| self.config_error(error)));
+        (config, errors)
+    }
+
+    /// Checks that the file switches nothing on that needs a history where there is none. Only what the file itself
+    /// sets counts: some of these options are on by default, and have no effect without a history.
+    fn check_needs_of_history(&self, errors: &mut Vec<SettingsError>) {
+        let named = self.namespaces.iter();
+        let named = named.map(|(name, options)| (format!("namespaces.{name}"), options));
+        for (table, options) in [("channels".to_owned(), &self.channels)].into_iter().chain(named) {
+            if options.has_history() {
+                continue;
+            }
+            let zero = match options.history_size {
+                0 => "history_size",
+                _ => "history_ttl",
+            };
+            for (option, is_on) in [
+                ("recovery", options.recovery),
+                ("positioning", options.positioning),
+                ("force_recovery", options.force_recovery),
+                ("force_positioning", options.force_positioning),
+                ("delta", options.delta),
+                ("cache", options.cache),
+            ] {
+                let path = format!("{table}.{option}");
+                if is_on && self.lines.contains_key(&path) {
+                    let mut error = self.error(&path, format_args!("needs a history, but {table}.{zero} is 0"));
+                    error.paths.push(format!("{table}.{zero}"));
+                    errors.push(error);
+                }
+            }
+        }
     }
 
     /// Lists what is valid although it is probably a mistake, with the line of each: see [`Config::warnings`].
@@ -211,9 +301,12 @@ impl Settings {
 
     fn config_error(&self, error: &ConfigError) -> SettingsError {
         let line = |path: &str| self.lines.get(path).copied();
+        let paths = [error.field()].into_iter().chain(error.causes().iter().copied());
         SettingsError {
             line: line(error.field()).or_else(|| error.causes().iter().find_map(|cause| line(cause))),
             message: error.to_string(),
+            paths: paths.map(str::to_owned).collect(),
+            is_syntax: false,
         }
     }
 
@@ -257,31 +350,34 @@ impl Settings {
         SettingsError {
             line: self.lines.get(path).copied(),
             message: format!("{path} {problem}"),
+            paths: vec![path.to_owned()],
+            is_syntax: false,
         }
     }
 
     fn set_value(&mut self, path: &str, value: Value<'_>, line: Option<usize>) -> Result<(), SettingsError> {
-        let fail = |message| Err(SettingsError { line, message });
+        let fail = |message, path: Option<&str>| Err(SettingsError::new(line, message, path));
         let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
         let Some(table) = self.table_mut(table) else {
-            return fail(unknown(path, &[]));
+            let (message, meant) = unknown(path, &[]);
+            return fail(message, meant);
         };
         let options = table.options();
         if !options.iter().any(|option| option.name == name) {
             if matches!(path, "timeouts.drain" | "timeouts.shutdown") {
-                return fail(format!(
-                    "{path} must not be set: it is derived from drain, which is not in a table"
-                ));
+                let message = format!("{path} must not be set: it is derived from drain, which is not in a table");
+                return fail(message, Some(path));
             }
             let prefix = &path[..path.len() - name.len()];
             let known: Vec<_> = options
                 .iter()
                 .map(|option| format!("{prefix}{}", option.name))
                 .collect();
-            return fail(unknown(path, &known));
+            let (message, meant) = unknown(path, &known);
+            return fail(message, meant);
         }
         if let Err(kind) = table.set(name, value) {
-            return fail(format!("{path} must be {}", kind.replace('`', "")));
+            return fail(format!("{path} must be {}", kind.replace('`', "")), Some(path));
         }
         match line {
             Some(line) => self.lines.insert(path.to_owned(), line),
@@ -352,12 +448,20 @@ fn deflate(takeover: Takeover) -> DeflateConfig {
     config
 }
 
-/// The message for an unknown key.
-fn unknown(path: &str, known: &[String]) -> String {
+/// The message for an unknown key, and the known key that was probably meant.
+fn unknown<'a>(path: &str, known: &'a [String]) -> (String, Option<&'a str>) {
     let nearest = nearest(path, known.iter().map(String::as_str));
-    match nearest {
+    let message = match nearest {
         Some(nearest) => format!("unknown key {path}; did you mean {nearest}?"),
         None => format!("unknown key {path}"),
+    };
+    (message, nearest)
+}
+
+fn first(errors: Vec<SettingsError>) -> Result<(), SettingsError> {
+    match errors.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(()),
     }
 }
 
@@ -394,9 +498,27 @@ fn distance(a: &str, b: &str) -> usize {
 pub struct SettingsError {
     line: Option<usize>,
     message: String,
+    /// The options that the error is about. For an unknown key, the option that was probably meant.
+    paths: Vec<String>,
+    /// Whether the file is not valid TOML.
+    is_syntax: bool,
 }
 
 impl SettingsError {
+    fn new(line: Option<usize>, message: String, path: Option<&str>) -> Self {
+        Self {
+            line,
+            message,
+            paths: path.map(str::to_owned).into_iter().collect(),
+            is_syntax: false,
+        }
+    }
+
+    /// Whether another error is about one of the same options.
+    fn concerns_path_of(&self, other: &Self) -> bool {
+        self.paths.iter().any(|path| other.paths.contains(path))
+    }
+
     /// The line of the file, counted from 1.
     pub fn line(&self) -> Option<usize> {
         self.line

@@ -88,7 +88,7 @@ fn an_empty_file_is_closed_and_no_file_is_open() {
 #[test]
 fn errors_name_the_line_and_the_nearest_key() {
     check(
-        "a = 1\nb =",
+        "name = 'a'\nb =",
         "line 2: string values must be quoted, expected literal string",
     );
     check("lisen = 'x'", "line 1: unknown key lisen; did you mean listen?");
@@ -165,6 +165,116 @@ fn errors_name_the_line_and_the_nearest_key() {
         "[timeouts]\npong = '30s'",
         "line 2: timeouts.pong is 30s, but must be shorter than timeouts.ping_interval, 25s",
     );
+}
+
+#[track_caller]
+fn check_all(file: &str, expect: &[&str]) {
+    let (settings, errors) = Settings::read(file);
+    let errors = settings.check(errors).expect_err("no error");
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors, expect);
+}
+
+#[test]
+fn the_check_lists_every_error_in_the_order_of_the_lines() {
+    check_all(
+        "lisen = 'x'\n\
+         allow_origins = ['nonsense']\n\
+         tls_cert = 'x.pem'\n\
+         api_keys = ['']\n\
+         [limits]\n\
+         connections_max = 0\n\
+         conections_max = 5\n\
+         message_size_max = 'x'\n\
+         [timeouts]\n\
+         pong = '30s'\n\
+         [tokens]\n\
+         rsa_public_key = 'x'\n\
+         ecdsa_public_key = 'x'\n\
+         jwks_url = 'x'\n\
+         [hooks]\n\
+         rpc_url = 'x'\n\
+         refresh_url = 'y'\n\
+         [namespaces.a]\n\
+         publication_rate_max = 0\n\
+         publish_hook = true\n\
+         [namespaces.'b:c']",
+        &[
+            "line 1: unknown key lisen; did you mean listen?",
+            "line 2: allow_origins has \"nonsense\": not an origin: use scheme://host or scheme://host:port without a path, or null",
+            "line 3: tls_cert needs both tls_cert and tls_key",
+            "line 4: api_keys must not contain an empty key",
+            "line 7: unknown key limits.conections_max; did you mean limits.connections_max?",
+            "line 8: limits.message_size_max must be a number of bytes, or a size such as \"64KiB\"",
+            "line 10: timeouts.pong is 30s, but must be shorter than timeouts.ping_interval, 25s",
+            "line 12: tokens.rsa_public_key is not an RSA public key of 2048 to 8192 bits in PEM (-----BEGIN PUBLIC KEY-----)",
+            "line 13: tokens.ecdsa_public_key is not a public key on P-256 or P-384 in PEM (-----BEGIN PUBLIC KEY-----)",
+            "line 14: tokens.jwks_url has neither https:// nor http://",
+            "line 16: hooks.rpc_url has neither https:// nor http://",
+            "line 17: hooks.refresh_url has neither https:// nor http://",
+            "line 19: namespaces.a.publication_rate_max is 0, but must be at least 1; allow_publish = \"nobody\" forbids \
+             publishing",
+            "line 20: namespaces.a.publish_hook needs hooks.publish_url, which is not set",
+            "line 21: the namespace \"b:c\" must have 1 to 64 letters, digits, `-`, `_` and `.`",
+        ],
+    );
+}
+
+#[test]
+fn errors_that_follow_from_others_are_left_out() {
+    // The hook has an address: its key has a mistake.
+    check_all(
+        "[hooks]\npublish_ulr = 'http://127.0.0.1/'\n[channels]\npublish_hook = true",
+        &["line 2: unknown key hooks.publish_ulr; did you mean hooks.publish_url?"],
+    );
+    check_all(
+        "[timeouts]\nping_interval = '0s'",
+        &["line 2: timeouts.ping_interval is 0, but must be longer"],
+    );
+    check_all(
+        "[namespaces.a]\nhistory_size = 'many'\nrecovery = true",
+        &["line 2: namespaces.a.history_size must be a number"],
+    );
+    // What follows a syntax error may have been read wrongly.
+    check_all(
+        "lisen = 'x'\nname =\nnonsense = 1\n[limits]\nqueue_bytes_max = 1\ndata == 1",
+        &[
+            "line 1: unknown key lisen; did you mean listen?",
+            "line 2: string values must be quoted, expected literal string",
+            "line 6: extra `=`, expected nothing",
+        ],
+    );
+}
+
+#[test]
+fn options_that_need_a_history_are_errors_without_one() {
+    for option in [
+        "recovery",
+        "positioning",
+        "force_recovery",
+        "force_positioning",
+        "delta",
+        "cache",
+    ] {
+        for zero in ["history_size = 0", "history_size = 5\nhistory_ttl = '0s'"] {
+            let settings = Settings::parse(&format!("[namespaces.a]\n{option} = true\n{zero}")).unwrap();
+            let name = if zero.contains("ttl") { "history_ttl" } else { "history_size" };
+            assert_eq!(
+                settings.config().unwrap_err().to_string(),
+                format!("line 2: namespaces.a.{option} needs a history, but namespaces.a.{name} is 0")
+            );
+        }
+        let off = Settings::parse(&format!("[channels]\n{option} = false")).unwrap();
+        off.config().unwrap();
+    }
+    // By default they have no effect.
+    Settings::parse("[channels]\nhistory_size = 0").unwrap().config().unwrap();
+}
+
+#[test]
+fn a_path_is_not_empty_in_a_file() {
+    check("data = ''", "line 1: data must be a path, which is not empty");
+    check("tls_cert = ''", "line 1: tls_cert must be a path, which is not empty");
 }
 
 #[test]
