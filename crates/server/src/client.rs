@@ -318,6 +318,11 @@ impl Client {
                 Some(Outgoing::Command(command)) => self.commands.push(*command),
                 Some(Outgoing::Answer(answer)) => self.answers.push(*answer),
                 Some(Outgoing::Unsubscribe(subscription, code, frame)) => {
+                    // Otherwise the hub has ended it.
+                    if self.queue.has_ended(&subscription) {
+                        self.node.hub().unsubscribe(&subscription, self.id);
+                        self.queue.forget_ended(&subscription);
+                    }
                     match self.session.handle_unsubscribed(&subscription) {
                         // The client cannot resubscribe to a channel that the server chose; it recovers when it
                         // reconnects.

@@ -21,8 +21,9 @@
 //!
 //! - The commands of one frame are executed in order. The reply to a subscription precedes all pushes of the channel.
 //! - In channels with history, publications are numbered and arrive in order. If a positioned subscriber misses one, it
-//!   is unsubscribed with 2500 and recovers either all missed publications or none. With the slow-consumer policies
-//!   `drop_oldest` and `latest`, skipped publications appear as gaps in the offsets.
+//!   is unsubscribed with 2500 and recovers either all missed publications or none, also if the slow-consumer policy
+//!   `drop_oldest` dropped it. Other subscribers see what the policies `drop_oldest` and `latest` skip as gaps in the
+//!   offsets.
 //! - Clients authenticate with JSON Web Tokens ([`auth`]), or are anonymous. The namespace of a channel decides who may
 //!   subscribe, publish, and read presence and history ([`NamespaceOptions`]). Channels named `$private` need a token,
 //!   and `dialog#42` admits the user `42`. Connections and subscriptions end 25 s after their token has expired, unless

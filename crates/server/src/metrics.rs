@@ -215,7 +215,8 @@ impl Metrics {
         );
         to.add(
             "gaps",
-            "Gaps detected: how often a channel's positioned subscribers had to recover because a publication was missing",
+            "Gaps detected: how often positioned subscribers had to recover because a publication was missing, counted once \
+             for all subscribers of a channel, and once for each slow subscriber with `drop_oldest`",
             &values.gaps,
         );
         to.bytes("history", "Memory of all histories", &values.history_bytes);

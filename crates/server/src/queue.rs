@@ -8,7 +8,8 @@
 //! The slow-consumer policy of a channel decides what happens to its publications in the queue of a slow client: with
 //! `disconnect` they stay ([`Item::Push`]), and a client whose queue is full is disconnected. With `drop_oldest` the
 //! oldest ones leave a full queue ([`Item::Droppable`]). With `latest` a publication replaces the one before it in its
-//! slot ([`Item::Latest`]). The client sees what was dropped as a gap between offsets.
+//! slot ([`Item::Latest`]). The client sees what was dropped as a gap between offsets. If `drop_oldest` drops a publication
+//! of a positioned subscription, the queue ends the subscription, so that the client recovers.
 
 mod backlog;
 mod dropped;
@@ -26,8 +27,8 @@ use crate::codes::{DisconnectCode, UnsubscribeCode};
 use crate::config::SlowConsumerPolicy;
 use crate::engine::{Position, Tags};
 use crate::hooks::HookError;
-use crate::ids::Subscription;
-use crate::protocol::{Data, Encoding, bytes};
+use crate::ids::{Generation, Subscription};
+use crate::protocol::{Data, Encoding, Push, PushTarget, bytes};
 use crate::session::Decision;
 pub(crate) use backlog::Slot;
 pub(crate) use dropped::Dropped;
@@ -54,6 +55,8 @@ struct State {
     is_taken: bool,
     /// Number of items dropped since [`Queue::take_dropped`].
     dropped: u32,
+    /// Subscriptions that the queue has ended, and that the hub may not know as ended yet.
+    ended: Vec<Subscription>,
     /// Bytes that may be sent before the next [`Queue::add_credit`], if the client has asked for a slow link. Negative
     /// after a frame that was larger than the credit.
     credit: Option<i64>,
@@ -71,8 +74,8 @@ pub(crate) enum Item {
     Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
-    /// A publication that may be dropped if the queue is full.
-    Droppable(PreparedMessage),
+    /// A publication that may be dropped if the queue is full. That ends its subscription, if there is one here.
+    Droppable(PreparedMessage, Option<Subscription>),
     /// A publication that replaces the one of the same slot, if that is not sent yet.
     Latest(Slot, PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
@@ -230,7 +233,15 @@ impl Queue {
         let mut dropped = Dropped::default();
         let waker = {
             let mut state = self.state.lock();
-            if state.closed.is_some() || self.try_send_directly(&state, &item) {
+            if state.closed.is_some() {
+                return dropped;
+            }
+            if state.has_ended(&item) {
+                dropped.oldest += 1;
+                state.dropped = state.dropped.saturating_add(1);
+                return dropped;
+            }
+            if self.try_send_directly(&state, &item) {
                 return dropped;
             }
             state.bytes += item.cost();
@@ -248,6 +259,10 @@ impl Queue {
             {
                 state.bytes -= oldest.cost();
                 dropped.oldest += 1;
+                if let Item::Droppable(_, Some(subscription)) = oldest {
+                    dropped.oldest += state.end_subscription(subscription, self.encoding);
+                    dropped.gaps += 1;
+                }
             }
             state.dropped = state.dropped.saturating_add(dropped.total() as u32);
             if state.bytes > bytes_max {
@@ -266,7 +281,7 @@ impl Queue {
     /// Sends a push directly if nothing is queued. Returns `false` if the item must be queued, also if the WebSocket is
     /// closed: the client's task handles that.
     fn try_send_directly(&self, state: &State, item: &Item) -> bool {
-        let (Some(sender), Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push)) = (&self.sender, item)
+        let (Some(sender), Item::Push(push) | Item::Droppable(push, _) | Item::Latest(_, push)) = (&self.sender, item)
         else {
             return false;
         };
@@ -319,7 +334,7 @@ impl Queue {
         };
         Some(match item {
             Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
-            Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push) => Outgoing::Frame(push),
+            Item::Push(push) | Item::Droppable(push, _) | Item::Latest(_, push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
             Item::Answer(answer) => Outgoing::Answer(answer),
@@ -354,6 +369,21 @@ impl Queue {
             waker.wake();
         }
         is_open
+    }
+
+    /// Whether the queue has ended this subscription. If so, the caller must remove it from the hub, and then call
+    /// [`forget_ended`](Self::forget_ended).
+    pub(crate) fn has_ended(&self, subscription: &Subscription) -> bool {
+        self.state.lock().ended.contains(subscription)
+    }
+
+    /// Forgets a subscription that the queue has ended. No publications of it may be pushed any more.
+    pub(crate) fn forget_ended(&self, subscription: &Subscription) {
+        let mut state = self.state.lock();
+        state.ended.retain(|ended| ended != subscription);
+        if state.ended.is_empty() {
+            state.ended = Vec::new();
+        }
     }
 
     /// Returns the number of items that were dropped or replaced since the last call.
@@ -398,6 +428,26 @@ impl State {
         self.credit.is_none_or(|credit| credit > 0)
     }
 
+    /// Whether an item is a publication of a subscription that the queue has ended.
+    fn has_ended(&self, item: &Item) -> bool {
+        matches!(item, Item::Droppable(_, Some(subscription)) if self.ended.contains(subscription))
+    }
+
+    /// Ends a subscription of which a publication was dropped. Its later publications are dropped, too, so that the
+    /// client recovers all of them. Returns their number.
+    fn end_subscription(&mut self, subscription: Subscription, encoding: Encoding) -> usize {
+        let removed = self.items.remove_droppable(&subscription);
+        self.bytes -= removed.iter().map(Item::cost).sum::<usize>();
+        let code = UnsubscribeCode::InsufficientState;
+        let target = PushTarget::channel(subscription.channel.as_str());
+        let push = PreparedMessage::new(encoding.push(target, &Push::Unsubscribe(code)));
+        self.ended.push(subscription.clone());
+        let item = Item::Unsubscribe(subscription, code, push);
+        self.bytes += item.cost();
+        self.items.push_back(item);
+        removed.len()
+    }
+
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= item.cost();
@@ -430,16 +480,24 @@ impl State {
 
 impl Item {
     /// A publication in a channel with this policy. Without the tag that the policy names, there is one slot for all
-    /// publications of the channel that do not have it.
+    /// publications of the channel that do not have it. `positioned` is set if the subscription has a position, and
+    /// must end if `drop_oldest` drops the publication.
     pub(crate) fn publication(
         push: PreparedMessage,
         policy: &SlowConsumerPolicy,
         channel: &ChannelName,
         tags: Option<&Tags>,
+        positioned: Option<Generation>,
     ) -> Self {
         match policy {
             SlowConsumerPolicy::Disconnect => Self::Push(push),
-            SlowConsumerPolicy::DropOldest => Self::Droppable(push),
+            SlowConsumerPolicy::DropOldest => {
+                let subscription = positioned.map(|generation| Subscription {
+                    channel: channel.clone(),
+                    generation,
+                });
+                Self::Droppable(push, subscription)
+            }
             SlowConsumerPolicy::Latest { key_tag } => {
                 let value = key_tag.as_ref().zip(tags).and_then(|(tag, tags)| tags.get(tag));
                 let slot = Slot {
@@ -454,7 +512,7 @@ impl Item {
     /// The push, if this is one of a channel.
     pub(crate) fn message(&self) -> Option<&PreparedMessage> {
         match self {
-            Self::Push(push) | Self::Droppable(push) | Self::Latest(_, push) => Some(push),
+            Self::Push(push) | Self::Droppable(push, _) | Self::Latest(_, push) => Some(push),
             Self::Reply(_) | Self::Unsubscribe(..) | Self::Command(_) | Self::Answer(_) => None,
         }
     }
@@ -462,7 +520,7 @@ impl Item {
     fn cost(&self) -> usize {
         let len = match self {
             Self::Reply(reply) => reply.len(),
-            Self::Push(push) | Self::Droppable(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            Self::Push(push) | Self::Droppable(push, _) | Self::Unsubscribe(_, _, push) => push.message().len(),
             // The text of the key is also in the message.
             Self::Latest(_, push) => ITEM_BYTES + push.message().len(),
             Self::Command(command) => command.cost(),
@@ -553,7 +611,15 @@ mod tests {
     fn publication(text: &str, policy: &SlowConsumerPolicy, tag: &str) -> Item {
         let tags = Tags::from([("symbol".to_owned(), tag.to_owned())]);
         let channel = ChannelName::new("market").unwrap();
-        Item::publication(PreparedMessage::new(text), policy, &channel, Some(&tags))
+        Item::publication(PreparedMessage::new(text), policy, &channel, Some(&tags), None)
+    }
+
+    /// A publication of 200 bytes.
+    fn positioned(text: &str, channel: &str, generation: Generation) -> (Item, Subscription) {
+        let channel = ChannelName::new(channel).unwrap();
+        let push = PreparedMessage::new(text.repeat(200).as_str());
+        let item = Item::publication(push, &SlowConsumerPolicy::DropOldest, &channel, None, Some(generation));
+        (item, Subscription { channel, generation })
     }
 
     fn taken(queue: &Queue) -> Vec<String> {
@@ -584,6 +650,55 @@ mod tests {
             queue.push(push("x"));
         }
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn a_positioned_subscription_ends_when_a_publication_is_dropped() {
+        let first = Generation::default();
+        let queue = Queue::new(3 * (ITEM_BYTES + 200) + 2 * (ITEM_BYTES + 1), None);
+        let push = |text, channel, generation| queue.push_counted(positioned(text, channel, generation).0);
+        let (_, a) = positioned("", "a", first);
+        for (text, channel) in [("1", "a"), ("x", "b"), ("2", "a")] {
+            assert_eq!(push(text, channel, first), Dropped::default());
+        }
+        queue.push(reply("r"));
+        queue.push(reply("r"));
+        // The client recovers from the last publication that it has received, so the newer one that waits is dropped, too.
+        let dropped = push("y", "b", first);
+        assert_eq!((dropped.oldest, dropped.gaps), (2, 1));
+        assert!(queue.has_ended(&a));
+        let dropped = push("3", "a", first);
+        assert_eq!((dropped.oldest, dropped.gaps), (1, 0));
+        assert_eq!(queue.take_dropped(), 3);
+
+        let (x, y) = ("x".repeat(200), "y".repeat(200));
+        assert_eq!(taken(&queue), [x.as_str(), "r\nr", &y]);
+        // `taken` has taken the end of the subscription, too, and stopped there.
+        assert_eq!((queue.bytes(), queue.take()), (0, None));
+        // The next subscription is not concerned, even before the hub knows that the first one has ended.
+        assert_eq!(push("4", "a", first.next()), Dropped::default());
+        queue.forget_ended(&a);
+        assert!(!queue.has_ended(&a));
+        assert_eq!(taken(&queue), ["4".repeat(200)]);
+    }
+
+    #[test]
+    fn the_end_of_a_subscription_follows_what_was_queued_before_it() {
+        let queue = Queue::new((ITEM_BYTES + 200) + (ITEM_BYTES + 1), None);
+        let (item, subscription) = positioned("1", "a", Generation::default());
+        queue.push(item);
+        queue.push(push("p"));
+        queue.push(positioned("2", "a", Generation::default()).0);
+        assert_eq!(queue.take(), frame("p"));
+        let Some(Outgoing::Unsubscribe(ended, code, push)) = queue.take() else {
+            panic!("the subscription has not ended");
+        };
+        assert_eq!((ended, code), (subscription, UnsubscribeCode::InsufficientState));
+        let push = push.message().as_text().unwrap();
+        assert!(
+            push.contains("\"channel\":\"a\"") && push.contains("2500"),
+            "{push}"
+        );
     }
 
     #[test]

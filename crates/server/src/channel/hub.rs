@@ -8,7 +8,8 @@
 //! that are newer than the reply; later publications are delivered directly. The reply is therefore always first.
 //!
 //! In channels with history, the hub checks the offsets once per channel, not once per client. If an offset is missing,
-//! all subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover.
+//! all subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover. So is a slow
+//! subscriber whose [queue](crate::queue) drops a publication.
 
 mod encoder;
 
@@ -62,8 +63,8 @@ pub(crate) struct HubStats {
     pub(crate) deliveries: u64,
     /// Publications that slow clients did not receive since the start, because of the policies of their channels.
     pub(crate) dropped: Dropped<u64>,
-    /// How often all positioned subscribers of a channel were unsubscribed since the start, because a publication was
-    /// missing.
+    /// How often positioned subscribers were unsubscribed since the start because they missed a publication: all those
+    /// of a channel together, or a slow one.
     pub(crate) gaps: u64,
 }
 
@@ -150,10 +151,11 @@ impl Hub {
 
     /// Statistics of all channels. Takes time in proportion to the number of channels.
     pub(crate) fn stats(&self) -> HubStats {
+        let dropped = self.dropped.load();
         let mut stats = HubStats {
             deliveries: self.deliveries.load(Ordering::Relaxed),
-            dropped: self.dropped.load(),
-            gaps: self.gaps.load(Ordering::Relaxed),
+            dropped,
+            gaps: self.gaps.load(Ordering::Relaxed) + dropped.gaps,
             ..HubStats::default()
         };
         for shard in &self.shards {
@@ -376,7 +378,7 @@ impl Hub {
             let encode = || encoding.push(target(name, id, by_id), push);
             let push = cache.get(encoding, Shape::Plain, by_id, encode);
             let item = match subscriber.options.is_hidden {
-                true => Item::Droppable(push.clone()),
+                true => Item::Droppable(push.clone(), None),
                 false => Item::Push(push.clone()),
             };
             subscriber.deliver(Numbering::default(), None, item);
@@ -551,7 +553,11 @@ impl Channel {
             let push = encoder.encode(subscriber.queue.encoding(), shape, subscriber.options.by_id);
             let item = match &subscriber.options.slow_consumer {
                 None => Item::Push(push.clone()),
-                Some(policy) => Item::publication(push.clone(), policy, name, tags),
+                Some(policy) => {
+                    let is_positioned = subscriber.options.positioned && publication.offset != 0;
+                    let positioned = is_positioned.then_some(subscriber.generation);
+                    Item::publication(push.clone(), policy, name, tags, positioned)
+                }
             };
             let lost = subscriber.deliver(numbering, epoch, item);
             if !subscriber.options.is_hidden {

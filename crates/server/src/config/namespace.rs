@@ -71,7 +71,9 @@ options! {
         /// closed with 3008, and it recovers when it is back. `drop_oldest`: the oldest publications that wait for it
         /// are dropped. `latest`: only the newest publication of each channel waits; `latest:TAG`: the newest one for
         /// each value of this tag, such as `latest:symbol`. The offset of the next publication shows that some were
-        /// dropped. They are counted in `sockeye_dropped_publications_total`.
+        /// dropped. They are counted in `sockeye_dropped_publications_total`. If `drop_oldest` drops a publication of a
+        /// recoverable or positioned subscription, the subscription ends with 2500, and the SDK recovers what is
+        /// missing; with `latest` it does not, because the newest publication replaces the others.
         pub slow_consumer: SlowConsumerPolicy = SlowConsumerPolicy::Disconnect,
         /// How long a publication waits if Redis or NATS is not reachable; then it fails with the temporary error 100.
         /// The publisher waits for the answer. At most 5 s, and 16 MiB on each node. By default a publication fails at

@@ -29,7 +29,11 @@ fn encoded() -> String {
         is_ready: true,
         hub: HubStats {
             deliveries: 12,
-            dropped: Dropped { oldest: 1, replaced: 2 },
+            dropped: Dropped {
+                oldest: 1,
+                replaced: 2,
+                gaps: 0,
+            },
             ..HubStats::default()
         },
         ..Snapshot::default()

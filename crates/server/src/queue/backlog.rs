@@ -1,7 +1,7 @@
 //! The items of a queue in order, with what the policies for slow consumers need: to drop the oldest publication, and
 //! to replace a publication that is not sent yet by a newer one of the same slot.
 //!
-//! All operations take constant time, on average. Removed items leave a gap that costs memory until it is at the front,
+//! All operations but [`Backlog::remove_droppable`] take constant time, on average. Removed items leave a gap that costs memory until it is at the front,
 //! or until most of the backlog is gaps.
 
 use std::collections::{HashMap, VecDeque};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Item;
 use crate::channel::ChannelName;
+use crate::ids::Subscription;
 
 /// The items of a queue.
 #[derive(Debug, Default)]
@@ -78,12 +79,26 @@ impl Backlog {
     pub(super) fn drop_oldest(&mut self) -> Option<Item> {
         let start = self.not_droppable_before.saturating_sub(self.first) as usize;
         let end = self.items.len().saturating_sub(1);
-        let index = (start..end).find(|index| matches!(self.items[*index], Some(Item::Droppable(_))));
+        let index = (start..end).find(|index| matches!(self.items[*index], Some(Item::Droppable(..))));
         // Later items are not examined again.
         self.not_droppable_before = self.first + index.unwrap_or(end).max(start) as u64;
         let dropped = self.remove(self.first + index? as u64);
         self.compact();
         dropped
+    }
+
+    /// Removes all publications of a subscription that may be dropped.
+    pub(super) fn remove_droppable(&mut self, subscription: &Subscription) -> Vec<Item> {
+        let is_meant = |item: &Item| matches!(item, Item::Droppable(_, Some(known)) if known == subscription);
+        let items = self.items.iter_mut();
+        let removed: Vec<_> = items
+            .filter(|item| item.as_ref().is_some_and(is_meant))
+            .filter_map(Option::take)
+            .collect();
+        self.gaps += removed.len();
+        self.drop_leading_gaps();
+        self.compact();
+        removed
     }
 
     fn remove(&mut self, number: u64) -> Option<Item> {
@@ -139,7 +154,7 @@ mod tests {
 
     fn text(item: &Item) -> &str {
         match item {
-            Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push) => push.message().as_text().unwrap(),
+            Item::Push(push) | Item::Droppable(push, _) | Item::Latest(_, push) => push.message().as_text().unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -170,7 +185,7 @@ mod tests {
                         let push = PreparedMessage::new(text_of.as_str());
                         let item = match kind {
                             0 => Item::Push(push),
-                            1 => Item::Droppable(push),
+                            1 => Item::Droppable(push, None),
                             key => {
                                 let slot = Slot {
                                     channel: ChannelName::new("a").unwrap(),

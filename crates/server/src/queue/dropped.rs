@@ -10,6 +10,8 @@ pub(crate) struct Dropped<T> {
     pub(crate) oldest: T,
     /// By `latest`: replaced by a newer publication.
     pub(crate) replaced: T,
+    /// Positioned subscriptions that ended because `drop_oldest` dropped publications of theirs.
+    pub(crate) gaps: T,
 }
 
 impl Dropped<usize> {
@@ -30,12 +32,17 @@ impl AddAssign for Dropped<usize> {
     fn add_assign(&mut self, other: Self) {
         self.oldest += other.oldest;
         self.replaced += other.replaced;
+        self.gaps += other.gaps;
     }
 }
 
 impl Dropped<AtomicU64> {
     pub(crate) fn add(&self, dropped: Dropped<usize>) {
-        for (counter, number) in [(&self.oldest, dropped.oldest), (&self.replaced, dropped.replaced)] {
+        for (counter, number) in [
+            (&self.oldest, dropped.oldest),
+            (&self.replaced, dropped.replaced),
+            (&self.gaps, dropped.gaps),
+        ] {
             if number > 0 {
                 counter.fetch_add(number as u64, Ordering::Relaxed);
             }
@@ -46,6 +53,7 @@ impl Dropped<AtomicU64> {
         Dropped {
             oldest: self.oldest.load(Ordering::Relaxed),
             replaced: self.replaced.load(Ordering::Relaxed),
+            gaps: self.gaps.load(Ordering::Relaxed),
         }
     }
 }

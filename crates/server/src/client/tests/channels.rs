@@ -185,3 +185,52 @@ async fn a_step_of_the_check_is_limited_and_all_channels_have_their_turn() {
     let ended = ada.receive().await;
     assert_eq!(ended.iter().filter(|push| push.contains("2500")).count(), 2_000);
 }
+
+#[tokio::test]
+async fn a_slow_positioned_client_recovers_what_drop_oldest_dropped() {
+    let mut config = Config::default();
+    config.channels.as_mut().unwrap().slow_consumer = SlowConsumerPolicy::DropOldest;
+    config.limits.queue_bytes_max = 4_500;
+    let node = Node::new(config);
+    let mut ada = Peer::connected(&node, "Ada").await;
+    let reply = ada
+        .request(r#"{"id":2,"subscribe":{"channel":"room","recoverable":true}}"#)
+        .await;
+    let epoch = between(&reply, "\"epoch\":\"", "\"").to_owned();
+    let mut eve = Peer::connected(&node, "Eve").await;
+    eve.request(r#"{"id":2,"subscribe":{"channel":"room"}}"#).await;
+    let mut bob = Peer::connected(&node, "Bob").await;
+    let mut published = 0;
+    let mut publish = async || {
+        published += 1;
+        let command = format!(r#"{{"id":{published},"publish":{{"channel":"room","data":{published}}}}}"#);
+        bob.request(&command).await;
+        published
+    };
+    while node.hub().stats().gaps == 0 {
+        assert!(publish().await < 100);
+    }
+    // Ada must not receive it: her position would be after the gap.
+    let published = publish().await;
+    let ended = r#"{"push":{"channel":"room","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
+    assert_eq!(ada.receive().await, [ended]);
+    ada.0.run_pending().await.unwrap();
+    let stats = node.hub().stats();
+    assert_eq!((stats.gaps, stats.subscriptions), (1, 1));
+
+    let recover = format!(
+        r#"{{"id":3,"subscribe":{{"channel":"room","recoverable":true,"recover":true,"epoch":"{epoch}","offset":0}}}}"#
+    );
+    let reply = ada.request(&recover).await;
+    assert!(reply.contains("\"recovered\":true"), "{reply}");
+    assert_eq!(reply.matches("\"time\":").count(), published);
+    let newest = format!("\"offset\":{}", published + 1);
+    bob.request(&format!(r#"{{"id":900,"publish":{{"channel":"room","data":{}}}}}"#, published + 1))
+        .await;
+    assert!(ada.receive().await[0].contains(&newest));
+
+    // Without a position, the gap is between two offsets.
+    let heard = eve.receive().await;
+    assert!(heard.len() <= published && heard.last().unwrap().contains(&newest), "{heard:?}");
+    assert_eq!(node.hub().stats().gaps, 1);
+}
