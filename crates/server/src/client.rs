@@ -3,6 +3,7 @@
 
 mod events;
 mod input;
+mod publishing;
 mod subscribe;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use self::events::PendingEvent;
 use self::input::{Input, next_command};
+use self::publishing::Publishing;
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::engine::{EngineError, HistoryQuery, Publication};
@@ -56,6 +58,10 @@ pub(crate) struct Client {
     answers: Vec<Answer>,
     /// Headers of the client's request, for the backend.
     headers: Option<Arc<HeaderMap>>,
+    /// Publications that wait for the log; `None` until the first one.
+    publishing: Option<Publishing>,
+    /// The number of publications that waited for the log when a command had to wait.
+    stalled_at: Option<usize>,
 }
 
 /// How the server detects that a client is gone.
@@ -154,6 +160,8 @@ impl Client {
             tickets: 0,
             answers: Vec::new(),
             headers: options.headers,
+            publishing: None,
+            stalled_at: None,
         }
     }
 
@@ -170,9 +178,9 @@ impl Client {
         !self.input.is_full()
     }
 
-    /// Executes the next command of the received messages. Returns `false` if there is none, or if it must wait for a
-    /// decision about an earlier one. After that decision, [`run_pending`](Self::run_pending) must be called, and this
-    /// again.
+    /// Executes the next command of the received messages. Returns `false` if there is none, or if it must wait for an
+    /// earlier one: for a decision about it, or for its publication. After that, [`has_pending`](Self::has_pending) is
+    /// true, [`run_pending`](Self::run_pending) must be called, and this again.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
@@ -185,7 +193,10 @@ impl Client {
             self.input.put_back(message, end);
             return Ok(true);
         };
+        // Before the decision, so that none that ends in the meantime is overlooked.
+        let publishing = self.publishing_count();
         if !self.may_start(&command) {
+            self.stalled_at = Some(publishing);
             self.input.put_back(message, at);
             return Ok(false);
         }
@@ -344,7 +355,15 @@ impl Client {
 
     /// Whether [`run_pending`](Self::run_pending) must be called.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.ended.is_empty() || !self.commands.is_empty() || !self.answers.is_empty()
+        !self.ended.is_empty()
+            || !self.commands.is_empty()
+            || !self.answers.is_empty()
+            || self.stalled_at.is_some_and(|count| self.publishing_count() < count)
+    }
+
+    /// Number of publications that wait for the log.
+    fn publishing_count(&self) -> usize {
+        self.publishing.as_ref().map_or(0, Publishing::len)
     }
 
     /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes commands
@@ -359,6 +378,7 @@ impl Client {
         if !self.has_pending() {
             return Ok(());
         }
+        self.stalled_at = None;
         while let Some(membership) = self.ended.last() {
             self.node.announce_leave(membership).await;
             self.ended.pop();
@@ -491,7 +511,7 @@ impl Client {
         self.queue.push(Item::Push(PreparedMessage::new(push)));
     }
 
-    async fn execute(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
+    async fn execute(&mut self, id: u32, call: Call) -> Result<(), ErrorCode> {
         let engine = self.node.engine();
         match call {
             Call::Unsubscribe(membership) => {
@@ -502,7 +522,11 @@ impl Client {
             #[cfg(feature = "__faults")]
             Call::Publish(channel, _) if channel.as_str() == "__panic" => panic!("asked for by a fault test"),
             Call::Publish(channel, publish) => {
-                self.node.publish_from_client(&channel, publish).await?;
+                if let Some(published) = self.node.publish_from_client(&channel, publish).await? {
+                    let new = || Publishing::new(self.node.clone(), self.queue.clone());
+                    self.publishing.get_or_insert_with(new).add(id, channel, published);
+                    return Ok(());
+                }
                 self.node.metrics().publication(Source::client);
                 self.reply(id, ReplyBody::Publish(Empty {}));
             }
@@ -556,25 +580,34 @@ impl Client {
     }
 
     fn reply(&self, id: u32, body: ReplyBody<'_>) {
-        match &body {
-            ReplyBody::Error(code) => self.node.metrics().error(code.code()),
-            ReplyBody::Custom(error) => self.node.metrics().error(error.code),
-            _ => {}
-        }
-        let reply = self.encode(id, body).unwrap_or_else(|code| {
-            let body = ReplyBody::Error(code);
-            self.queue.encoding().reply(&Reply { id, body })
-        });
+        let reply = encode_reply(&self.node, &self.queue, id, body);
         self.queue.push(Item::Reply(reply));
     }
 
     fn encode(&self, id: u32, body: ReplyBody<'_>) -> Result<Message, ErrorCode> {
-        let reply = self.queue.encoding().reply(&Reply { id, body });
-        if reply.len() > self.node.config().limits.reply_size_max {
-            return Err(ErrorCode::LimitExceeded);
-        }
-        Ok(reply)
+        encode_within_limit(&self.node, &self.queue, id, body)
     }
+}
+
+/// Encodes a reply, or the error that it is too large. Counts errors.
+fn encode_reply(node: &Node, queue: &Queue, id: u32, body: ReplyBody<'_>) -> Message {
+    match &body {
+        ReplyBody::Error(code) => node.metrics().error(code.code()),
+        ReplyBody::Custom(error) => node.metrics().error(error.code),
+        _ => {}
+    }
+    encode_within_limit(node, queue, id, body).unwrap_or_else(|code| {
+        let body = ReplyBody::Error(code);
+        queue.encoding().reply(&Reply { id, body })
+    })
+}
+
+fn encode_within_limit(node: &Node, queue: &Queue, id: u32, body: ReplyBody<'_>) -> Result<Message, ErrorCode> {
+    let reply = queue.encoding().reply(&Reply { id, body });
+    if reply.len() > node.config().limits.reply_size_max {
+        return Err(ErrorCode::LimitExceeded);
+    }
+    Ok(reply)
 }
 
 fn clock() -> Clock {

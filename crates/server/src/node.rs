@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::connection_limiter::ConnectionLimiter;
 use crate::demo::Demos;
 use crate::engine::{
-    ClusterBroker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence,
-    OutagePolicy, OutagePolicyOf, Publish, Store,
+    Begun, ClusterBroker, Content, Engine, EngineError, EngineFuture, Health, HistoryLimits, HistoryLimitsOf,
+    MemoryBroker, MemoryPresence, OutagePolicy, OutagePolicyOf, Publish, Published, Store,
 };
 use crate::engine_failures::{self, EngineFailures};
 use crate::handle::Questions;
@@ -280,15 +280,20 @@ impl Node {
     }
 
     /// Publishes for a client. A demonstration may take the publication, which is then not delivered.
+    ///
+    /// Returns a future if the publication has its offset and waits for the log.
     pub(crate) async fn publish_from_client(
         &self,
         channel: &ChannelName,
         publish: impl Into<Publish>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Option<EngineFuture<'static, Published>>, EngineError> {
         let publish = publish.into();
         match &self.demos {
-            Some(demos) if demos.consume(self, channel, &publish.content) => Ok(()),
-            _ => self.engine.publish(channel, publish).await.map(drop),
+            Some(demos) if demos.consume(self, channel, &publish.content) => Ok(None),
+            _ => match self.engine.begin_publish(channel, publish) {
+                Begun::Numbered(published) => Ok(Some(published)),
+                Begun::Whole(published) => published.await.map(|_| None),
+            },
         }
     }
 

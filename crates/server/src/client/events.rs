@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::publishing::PUBLISHING_MAX;
 use super::{Client, clock};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
@@ -71,9 +72,27 @@ impl Drop for AnswerOnDrop {
 }
 
 impl Client {
-    /// Whether a command may be executed now. Otherwise it has to wait for the decision about an earlier one: about any
-    /// earlier command of the same channel, and about calls if as many as allowed are in progress.
+    /// Whether a command may be executed now. Otherwise it has to wait for an earlier one.
     pub(super) fn may_start(&self, command: &Result<Command<'_>, Malformed>) -> bool {
+        self.publications_allow(command) && self.decisions_allow(command)
+    }
+
+    /// Whether a command need not wait for publications that wait for the log: publications are limited in number, and
+    /// other commands see all earlier publications in their channel.
+    fn publications_allow(&self, command: &Result<Command<'_>, Malformed>) -> bool {
+        let (Some(publishing), Ok(Command { request: Some(request), .. })) = (&self.publishing, command) else {
+            return true;
+        };
+        match (request, request.channel()) {
+            (Request::Publish(_), _) => publishing.len() < PUBLISHING_MAX,
+            (_, Some(channel)) => !publishing.has_channel(channel),
+            (_, None) => true,
+        }
+    }
+
+    /// Whether a command need not wait for a decision: about any earlier command of the same channel, and about calls if
+    /// as many as allowed are in progress.
+    fn decisions_allow(&self, command: &Result<Command<'_>, Malformed>) -> bool {
         let pending = &self.pending;
         if pending.is_empty() {
             return true;

@@ -3,6 +3,7 @@
 mod channels;
 mod cluster;
 mod events;
+mod publishing;
 
 use super::*;
 use crate::config::{Config, SlowConsumerPolicy};

@@ -23,13 +23,13 @@ use super::epochs::Epochs;
 use super::idempotency::{Claim, Claimed, Keys};
 use super::streams::{PendingChange, Streams, Suppressed};
 use super::{
-    Broker, Content, Deliver, EngineError, EngineFuture, EngineStats, Epoch, Health, History, HistoryLimits,
+    Begun, Broker, Content, Deliver, EngineError, EngineFuture, EngineStats, Epoch, Health, History, HistoryLimits,
     HistoryLimitsOf, HistoryQuery, JournalConfig, Position, PresenceStore, Publication, Publish, PublishOutcome,
     Published, record, unix_time_ms,
 };
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Subscription};
-use crate::journal::{Ack, AppendError, JournalStats, OpenError, Record, RecordKind, State};
+use crate::journal::{Ack, AppendError, JournalStats, OpenError, Permit, Record, RecordKind, State};
 use crate::presence::{ClientInfo, Presence, PresenceStats};
 
 /// The broker; see the module documentation.
@@ -76,7 +76,7 @@ impl MemoryBroker {
 
     /// A broker with a log on a simulated disk.
     #[cfg(test)]
-    pub(super) fn open_simulated(
+    pub(crate) fn open_simulated(
         deliver: Arc<dyn Deliver>,
         limits: Arc<HistoryLimitsOf>,
         bytes_max: usize,
@@ -147,21 +147,64 @@ impl MemoryBroker {
         log: &Log,
         claim: Option<Claim>,
     ) -> Result<Published, EngineError> {
-        let Publish {
-            content,
-            idempotency_key,
-            version,
-            ..
-        } = publish;
-        let payload = record::encode(&content, idempotency_key.as_deref(), version.as_ref());
+        let payload = encode(&publish);
         // The log must not refuse a record once it is numbered.
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(EngineError::TooLarge);
         }
         let permit = log.journal.reserve(payload.len()).await?;
+        match self.begin_logged(channel, publish, limits, permit, payload, claim) {
+            Ok(logging) => {
+                let position = logging.await?;
+                self.allow_wanted_evictions(log).await;
+                Ok(Published::new(position, PublishOutcome::Delivered))
+            }
+            Err(Suppressed(position)) => Ok(Published::new(position, PublishOutcome::Suppressed)),
+        }
+    }
+
+    /// Begins a publication for which the log has room, unless something else must be done first.
+    fn try_begin_logged(&self, channel: &ChannelName, publish: Publish) -> Result<Begun<'static>, Publish> {
+        let limits = self.limits(channel, &publish);
+        let (Some(limits), Some(log), None) = (limits, &self.log, &publish.idempotency_key) else {
+            return Err(publish);
+        };
+        if self.shared.streams.wants_evictions() {
+            return Err(publish);
+        }
+        let payload = encode(&publish);
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(publish);
+        }
+        let Some(permit) = log.journal.try_reserve(payload.len()) else {
+            return Err(publish);
+        };
+        let begun = self.begin_logged(channel, publish, limits, permit, payload, None);
+        Ok(match begun {
+            Ok(logging) => Begun::Numbered(Box::pin(async {
+                let position = logging.await?;
+                Ok(Published::new(position, PublishOutcome::Delivered))
+            })),
+            Err(Suppressed(position)) => {
+                Begun::Whole(immediate(Ok(Published::new(position, PublishOutcome::Suppressed))))
+            }
+        })
+    }
+
+    /// Numbers a publication, and queues it for the log.
+    fn begin_logged(
+        &self,
+        channel: &ChannelName,
+        publish: Publish,
+        limits: HistoryLimits,
+        permit: Permit,
+        payload: Vec<u8>,
+        claim: Option<Claim>,
+    ) -> Result<Logging, Suppressed> {
+        let Publish { content, version, .. } = publish;
         let time_ms = unix_time_ms();
         let streams = &self.shared.streams;
-        let begun = streams.begin(channel, content, version, time_ms, limits, |epoch, offset| {
+        let (pending, ack) = streams.begin(channel, content, version, time_ms, limits, |epoch, offset| {
             permit.append(&Record {
                 kind: RecordKind::Publication,
                 channel: channel.as_str(),
@@ -170,15 +213,8 @@ impl MemoryBroker {
                 time_ms,
                 payload: &payload,
             })
-        });
-        drop(payload);
-        let (pending, ack) = match begun {
-            Ok(begun) => begun,
-            Err(Suppressed(position)) => return Ok(Published::new(position, PublishOutcome::Suppressed)),
-        };
-        let position = Logging::new(&self.shared, channel, pending, ack, claim).await?;
-        self.allow_wanted_evictions(log).await;
-        Ok(Published::new(position, PublishOutcome::Delivered))
+        })?;
+        Ok(Logging::new(&self.shared, channel, pending, ack, claim))
     }
 
     async fn remove_logged(&self, channel: &ChannelName, log: &Log) -> Result<(), EngineError> {
@@ -228,6 +264,15 @@ impl Shared {
             Err(Suppressed(position)) => Published::new(position, PublishOutcome::Suppressed),
         }
     }
+}
+
+/// The payload of a publication in the log.
+fn encode(publish: &Publish) -> Vec<u8> {
+    record::encode(
+        &publish.content,
+        publish.idempotency_key.as_deref(),
+        publish.version.as_ref(),
+    )
 }
 
 fn unnumbered(content: Content, time_ms: u64) -> Publication {
@@ -333,6 +378,13 @@ impl Broker for MemoryBroker {
         match (&self.log, &publish.idempotency_key) {
             (None, None) => immediate(Ok(self.shared.publish_now(channel, publish, limits))),
             _ => Box::pin(self.publish_once(channel, publish)),
+        }
+    }
+
+    fn begin_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> Begun<'a> {
+        match self.try_begin_logged(channel, publish) {
+            Ok(begun) => begun,
+            Err(publish) => Begun::Whole(self.publish(channel, publish)),
         }
     }
 

@@ -72,6 +72,12 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
     /// A call that is dropped either has no effect or is completed in the background.
     fn publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> EngineFuture<'a, Published>;
 
+    /// Begins what [`publish`](Self::publish) does. The caller may execute the next command of the client before the
+    /// result is there if the publication is [`Begun::Numbered`].
+    fn begin_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> Begun<'a> {
+        Begun::Whole(self.publish(channel, publish))
+    }
+
     /// Delivers a join push.
     fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
 
@@ -197,6 +203,11 @@ impl Engine {
         publish: impl Into<Publish>,
     ) -> EngineFuture<'a, Published> {
         self.broker.publish(channel, publish.into())
+    }
+
+    /// [`Broker::begin_publish`]
+    pub(crate) fn begin_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> Begun<'a> {
+        self.broker.begin_publish(channel, publish)
     }
 
     /// [`Broker::publish_join`]
@@ -377,6 +388,15 @@ impl From<Content> for Publish {
 pub(crate) struct Version {
     pub(crate) number: u64,
     pub(crate) epoch: Arc<str>,
+}
+
+/// A publication that has begun. Both futures have the cancel safety of [`Broker::publish`].
+pub(crate) enum Begun<'a> {
+    /// The offset is assigned by the future.
+    Whole(EngineFuture<'a, Published>),
+    /// The offset is assigned: later publications in the channel get higher ones. The publication is neither in the
+    /// history nor delivered before the future is complete.
+    Numbered(EngineFuture<'static, Published>),
 }
 
 /// The result of a publication.

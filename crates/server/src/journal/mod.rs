@@ -291,6 +291,15 @@ impl Journal {
         })
     }
 
+    /// Takes room in the queue for a record with a payload of this size, if there is any and the log is healthy.
+    pub(crate) fn try_reserve(&self, payload_bytes: usize) -> Option<Permit> {
+        self.shared.check().ok()?;
+        Some(Permit {
+            permit: self.shared.try_acquire(payload_bytes)?,
+            shared: self.shared.clone(),
+        })
+    }
+
     /// Reserves room, appends a record and waits until it is stored.
     ///
     /// # Errors

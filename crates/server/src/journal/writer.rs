@@ -150,10 +150,19 @@ impl Shared {
     }
 
     pub(super) async fn acquire(&self, payload_bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
+        let room = self.room.clone().acquire_many_owned(self.cost(payload_bytes));
+        room.await.map_err(|_| AppendError::Closed)
+    }
+
+    /// Takes room in the queue, unless there is too little, or others wait for it.
+    pub(super) fn try_acquire(&self, payload_bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.room.clone().try_acquire_many_owned(self.cost(payload_bytes)).ok()
+    }
+
+    fn cost(&self, payload_bytes: usize) -> u32 {
         // A record larger than the queue has it to itself.
         let bytes = u32::try_from(payload_bytes.saturating_add(ENTRY_BYTES)).unwrap_or(u32::MAX);
-        let room = self.room.clone().acquire_many_owned(bytes.min(self.room_max));
-        room.await.map_err(|_| AppendError::Closed)
+        bytes.min(self.room_max)
     }
 
     pub(super) fn queue(&self, entry: Entry) {

@@ -84,13 +84,13 @@ fn asking(change: impl FnOnce(&mut Config)) -> (Arc<Node>, Arc<Script>) {
 
 impl Peer {
     /// Receives a message, and executes what can be executed.
-    async fn feed(&mut self, frame: &str) -> Vec<String> {
+    pub(super) async fn feed(&mut self, frame: &str) -> Vec<String> {
         self.0.receive(Message::text(frame)).unwrap();
         self.settle().await.unwrap()
     }
 
     /// Executes decisions, and commands that waited for them. Returns the lines that the client received.
-    async fn settle(&mut self) -> Result<Vec<String>, DisconnectCode> {
+    pub(super) async fn settle(&mut self) -> Result<Vec<String>, DisconnectCode> {
         let mut heard = Vec::new();
         loop {
             while self.0.handle_next().await? {}
@@ -107,7 +107,7 @@ impl Peer {
     }
 }
 
-async fn client(node: &Arc<Node>) -> Peer {
+pub(super) async fn client(node: &Arc<Node>) -> Peer {
     let mut peer = Peer::new(node);
     assert_eq!(peer.feed(r#"{"id":1,"connect":{}}"#).await.len(), 1);
     peer
