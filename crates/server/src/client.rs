@@ -7,7 +7,7 @@ mod publishing;
 mod subscribe;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ::http::HeaderMap;
 use sockeye::{Message, PreparedMessage, Sender};
@@ -21,7 +21,7 @@ use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::engine::{EngineError, HistoryQuery, Publication};
 use crate::ids::ClientId;
 use crate::metrics::{Source, Transport};
-use crate::node::Node;
+use crate::node::{Node, unix_seconds};
 use crate::presence::Membership;
 use crate::protocol::{
     Command, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push, PushTarget, Reply,
@@ -30,7 +30,7 @@ use crate::protocol::{
 use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::request_id::{RequestContext, RequestId};
 use crate::session::{
-    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Stream, TokenCheck, TokenKind, Verified,
+    Call, Clock, Event, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Stream,
 };
 
 /// A connected client. It is registered with the node from construction until it is dropped.
@@ -227,8 +227,11 @@ impl Client {
             self.node.hooks().add_emulated(&mut self.headers, &connect.headers);
         }
         let mut step = self.session.handle_command(command, Instant::now().into_std())?;
-        if let Step::Verify(unverified) = step {
-            step = Box::pin(self.verify(*unverified)).await?;
+        if let Step::Verify(check) = step {
+            step = match self.node.verifiers().try_verify(&check) {
+                Some(result) => self.session.handle_token(*check, result, clock())?,
+                None => Step::Ask(Event::Verify(check)),
+            };
         }
         self.execute_step(id, step).await
     }
@@ -416,23 +419,6 @@ impl Client {
         &self.queue
     }
 
-    async fn verify(&mut self, unverified: TokenCheck) -> Result<Step, DisconnectCode> {
-        let unix = unix_seconds();
-        let verifiers = self.node.verifiers();
-        let result = match unverified.kind {
-            TokenKind::Connection => {
-                let token = verifiers.connections().verify_connect(&unverified.token, unix).await;
-                token.map(Verified::Connection)
-            }
-            TokenKind::Subscription => {
-                let verifier = verifiers.subscriptions();
-                let token = verifier.verify_subscribe(&unverified.token, unix).await;
-                token.map(Verified::Subscription)
-            }
-        };
-        self.session.handle_token(unverified, result, clock())
-    }
-
     async fn execute_server_command(&mut self, command: ServerCommand) -> Result<(), DisconnectCode> {
         match command {
             ServerCommand::Subscribe(subscribe) => {
@@ -493,7 +479,8 @@ impl Client {
             ReplyBody::Custom(error) => format!("{} ({})", error.message, error.code),
             _ => return,
         };
-        let log = || tracing::info!(%code, "refused the connect command of a client");
+        let (client, request_id) = (self.id, &self.request);
+        let log = || tracing::info!(%client, %request_id, %code, "refused the connect command of a client");
         self.node.refusals().log(log);
     }
 
@@ -615,10 +602,6 @@ fn clock() -> Clock {
         now: Instant::now().into_std(),
         unix: unix_seconds(),
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
 
 impl Drop for Client {

@@ -256,14 +256,14 @@ impl fmt::Display for HttpClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout(timeout) => write!(f, "no complete response within {timeout:?}"),
-            Self::TooLarge => write!(f, "the answer is larger than {BODY_SIZE_MAX} bytes"),
+            Self::TooLarge => write!(f, "the response is larger than {BODY_SIZE_MAX} bytes"),
             Self::Status(status) if status.is_redirection() => {
                 write!(
                     f,
-                    "answered {status}; redirects are not followed, configure the final address"
+                    "the server answered with the status {status}; redirects are not followed, configure the final address"
                 )
             }
-            Self::Status(status) => write!(f, "answered {status}"),
+            Self::Status(status) => write!(f, "the server answered with the status {status}"),
             Self::Other(error) => {
                 error.fmt(f)?;
                 let mut source = error.source();

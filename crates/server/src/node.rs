@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::TokenVerifier;
+use crate::auth::{TokenError, TokenVerifier};
 use crate::channel::{ChannelName, Hub, PositionCheck, STEPS, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
@@ -33,6 +33,7 @@ use crate::protocol::Data;
 use crate::queue::{Item, Outgoing, Queue, RevokedCount, ServerCommand};
 use crate::rate_limiter::{Rate, RateLimiter};
 use crate::refusals::RefusalLog;
+use crate::session::{TokenCheck, TokenKind, Verified};
 use crate::transports::Sessions;
 
 /// A configuration that can be replaced.
@@ -113,12 +114,50 @@ pub(crate) struct Verifiers {
     subscriptions: Option<TokenVerifier>,
 }
 
+/// Seconds since the Unix epoch.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
 impl Verifiers {
     fn new(config: &Config) -> Self {
         let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
         Self {
             connections: verifier(&config.tokens),
             subscriptions: config.subscription_tokens.as_ref().map(verifier),
+        }
+    }
+
+    /// Verifies a token with the keys at hand; `None` if [`verify`](Self::verify) has to fetch some.
+    pub(crate) fn try_verify(&self, check: &TokenCheck) -> Option<Result<Verified, TokenError>> {
+        let unix = unix_seconds();
+        match check.kind {
+            TokenKind::Connection => {
+                let token = self.connections().try_verify_connect(&check.token, unix)?;
+                Some(token.map(Verified::Connection))
+            }
+            TokenKind::Subscription => {
+                let token = self.subscriptions().try_verify_subscribe(&check.token, unix)?;
+                Some(token.map(Verified::Subscription))
+            }
+        }
+    }
+
+    /// Verifies a token.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the token is not accepted.
+    pub(crate) async fn verify(&self, kind: TokenKind, token: &str) -> Result<Verified, TokenError> {
+        let unix = unix_seconds();
+        match kind {
+            TokenKind::Connection => {
+                let token = self.connections().verify_connect(token, unix).await;
+                token.map(Verified::Connection)
+            }
+            TokenKind::Subscription => {
+                let token = self.subscriptions().verify_subscribe(token, unix).await;
+                token.map(Verified::Subscription)
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig};
 use sockeye::ClientTls;
@@ -68,10 +68,16 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
     }
 }
 
-fn bad_file(path: &Path, error: &rustls::pki_types::pem::Error) -> Failure {
+fn bad_file(path: &Path, error: &pem::Error) -> Failure {
+    let reason = match error {
+        // Only of a key: a file without certificates is no error of the parser.
+        pem::Error::NoItemsFound => "contains no private key in PEM format".into(),
+        pem::Error::Io(error) => error.to_string(),
+        error => format!("is not valid PEM: {error}"),
+    };
     Failure::TlsFile {
         path: path.to_owned(),
-        reason: error.to_string(),
+        reason,
     }
 }
 

@@ -22,7 +22,7 @@ mod secret;
 #[cfg(test)]
 mod test_keys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verifier;
 
 pub(crate) use api_keys::ApiKeys;

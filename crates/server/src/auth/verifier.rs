@@ -13,8 +13,8 @@ use crate::http_client::HttpClient;
 
 /// Verifies the tokens of clients.
 ///
-/// `verify_…` may fetch the JWK set, which takes up to five seconds; `try_verify_…`, for tests, only uses keys that are
-/// at hand. Without [`TokenConfig::jwks_url`] neither ever waits. Use one verifier for connections and another one for
+/// `verify_…` may fetch the JWK set, which takes up to five seconds; `try_verify_…` only uses keys that are at hand.
+/// Without [`TokenConfig::jwks_url`] neither ever waits. Use one verifier for connections and another one for
 /// subscriptions if they have keys of their own.
 pub(crate) struct TokenVerifier {
     rules: Rules,
@@ -71,14 +71,12 @@ impl TokenVerifier {
 
     /// Verifies a connection token with the keys at hand; `None` if [`TokenVerifier::verify_connect`] has to fetch
     /// some.
-    #[cfg(any(test, feature = "__fuzz"))]
     pub(crate) fn try_verify_connect(&self, token: &str, now: u64) -> Option<Result<ConnectionClaims, TokenError>> {
         self.try_verify(|rules, keys| rules.connect(token, now, keys))
     }
 
     /// Verifies a subscription token with the keys at hand; `None` if [`TokenVerifier::verify_subscribe`] has to fetch
     /// some.
-    #[cfg(any(test, feature = "__fuzz"))]
     pub(crate) fn try_verify_subscribe(&self, token: &str, now: u64) -> Option<Result<SubscriptionClaims, TokenError>> {
         self.try_verify(|rules, keys| rules.subscribe(token, now, keys))
     }
@@ -87,6 +85,7 @@ impl TokenVerifier {
         let set = self.jwks.as_ref().and_then(Jwks::cached);
         match check(&self.rules, set.as_deref()) {
             Verdict::Known(result) => Some(result),
+            Verdict::KeyMissing if self.jwks.is_none() => Some(Err(InvalidToken::UnknownKeyId.into())),
             Verdict::KeyMissing => None,
         }
     }

@@ -1,4 +1,5 @@
-//! Events that the backend or the embedding program decides about: calls that do not delay other commands.
+//! Events that the backend or the embedding program decides about, and tokens whose keys have to be fetched: calls that do
+//! not delay other commands.
 //!
 //! A call runs in a task of its own, and its answer comes back through the queue of the client. When the client is
 //! dropped, its calls are aborted. So a client that disconnects in the meantime leaves nothing behind.
@@ -25,8 +26,8 @@ use crate::protocol::{Command, CustomError, Data, Encoding, Malformed, ReplyBody
 use crate::queue::{Answer, Item, Queue};
 use crate::session::{Decision, Event};
 
-/// Maximum number of subscriptions and publications of one client that wait for a decision. Further ones are not
-/// started.
+/// Maximum number of subscriptions and publications of one client that wait for a decision or for a key. Further ones
+/// are not started.
 const PENDING_MAX: usize = 16;
 
 type DecisionFuture = Pin<Box<dyn Future<Output = Result<Decision, HookError>> + Send>>;
@@ -62,7 +63,7 @@ impl AnswerOnDrop {
 
 impl Drop for AnswerOnDrop {
     fn drop(&mut self) {
-        let panicked = || Err(HookError::Failed("panicked".to_owned()));
+        let panicked = || Err(HookError::Failed("the call panicked".to_owned()));
         let answer = Answer {
             ticket: self.ticket,
             decision: self.decision.take().unwrap_or_else(panicked),
@@ -97,7 +98,7 @@ impl Client {
         if pending.is_empty() {
             return true;
         }
-        if pending.iter().any(|pending| matches!(pending.event, Event::Connect(_))) {
+        if pending.iter().any(|pending| pending.event.is_connect()) {
             return false;
         }
         let Ok(Command {
@@ -109,6 +110,11 @@ impl Client {
         if matches!(request, Request::Rpc(_) | Request::Send(_)) {
             let calls = pending.iter().filter(|pending| pending.event.is_call()).count();
             return calls < self.node.config().hooks.rpc_per_client_max.max(1);
+        }
+        if matches!(request, Request::Refresh(_)) {
+            // One token of the connection at a time.
+            let is_token = |event: &Event| matches!(event, Event::Verify(check) if check.channel().is_none());
+            return !pending.iter().any(|pending| is_token(&pending.event));
         }
         let Some(channel) = request.channel() else {
             return true;
@@ -141,9 +147,9 @@ impl Client {
     /// Cancels the subscriptions to a channel, or to all channels, that wait for the backend. They fail with error 103,
     /// after which SDKs do not subscribe again by themselves, as after the end of a subscription with 2000.
     pub(super) fn cancel_subscribe(&mut self, channel: Option<&ChannelName>) {
-        let is_meant = |pending: &PendingEvent| match &pending.event {
-            Event::Subscribe(event) => channel.is_none_or(|channel| event.channel == *channel),
-            _ => false,
+        let is_meant = |pending: &PendingEvent| {
+            let event = &pending.event;
+            event.is_subscribe() && channel.is_none_or(|channel| event.channel() == Some(channel))
         };
         while let Some(index) = self.pending.iter().position(is_meant) {
             // Dropping it aborts the call.
@@ -171,7 +177,8 @@ impl Client {
             self.node
                 .metrics()
                 .hook_failure(event.hook().map_or("message", Hook::name));
-            let log = || tracing::warn!(hook, %error, client = %self.id, "no decision about an event of a client");
+            let (client, request_id) = (self.id, &self.request);
+            let log = || tracing::warn!(hook, %error, %client, %request_id, "no decision about an event of a client");
             self.node.refusals().log(log);
         }
         let step = self.session.handle_decision(event, answer.decision, clock())?;
@@ -206,6 +213,10 @@ impl Client {
                     Ok(Decision::Handled(Ok(None)))
                 })
             }
+            Event::Verify(check) => {
+                let (verifiers, kind, token) = (self.node.verifiers(), check.kind, check.token.clone());
+                Box::pin(async move { Ok(Decision::Verified(verifiers.verify(kind, &token).await)) })
+            }
             event => self.call_hook(event),
         }
     }
@@ -214,7 +225,7 @@ impl Client {
         let hooks = self.node.hooks();
         let headers = self.headers.clone().unwrap_or_default();
         let Some(body) = self.hook_body(event) else {
-            return Box::pin(async { Err(HookError::Failed("has no hook for messages".to_owned())) });
+            return Box::pin(async { Err(HookError::Failed("there is no hook for messages".to_owned())) });
         };
         match event {
             Event::Connect(_) => hook_call(Hook::Connect, hooks, headers, body, Decision::Connect),
@@ -222,11 +233,11 @@ impl Client {
             Event::Subscribe(_) => hook_call(Hook::Subscribe, hooks, headers, body, Decision::Subscribe),
             Event::SubRefresh(_) => hook_call(Hook::SubRefresh, hooks, headers, body, Decision::SubRefresh),
             Event::Publish(..) => hook_call(Hook::Publish, hooks, headers, body, Decision::Publish),
-            Event::Rpc(..) | Event::Message(_) => hook_call(Hook::Rpc, hooks, headers, body, Decision::Rpc),
+            Event::Rpc(..) | Event::Message(_) | Event::Verify(_) => hook_call(Hook::Rpc, hooks, headers, body, Decision::Rpc),
         }
     }
 
-    /// The JSON of the call for an event; `None` for a message.
+    /// The JSON of the call for an event; `None` for a message or a token.
     fn hook_body(&self, event: &Event) -> Option<String> {
         let client = self.id.to_string();
         let user = self.session.info().map_or("", |info| &info.user);
@@ -293,7 +304,7 @@ impl Client {
                     meta,
                 })
             }),
-            Event::Message(_) => return None,
+            Event::Message(_) | Event::Verify(_) => return None,
         })
     }
 

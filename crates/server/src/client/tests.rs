@@ -4,6 +4,7 @@ mod channels;
 mod cluster;
 mod events;
 mod publishing;
+mod tokens;
 
 use super::*;
 use crate::config::{Config, SlowConsumerPolicy};

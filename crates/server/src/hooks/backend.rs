@@ -78,7 +78,7 @@ impl HttpBackend {
     async fn send(&self, hook: Hook, headers: &HeaderMap, body: String) -> Result<Vec<u8>, HookError> {
         let endpoint = self
             .endpoint(hook)
-            .ok_or_else(|| HookError::Failed(format!("has no {}", hook.option())))?;
+            .ok_or_else(|| HookError::Failed(format!("{} is not set", hook.option())))?;
         let deadline = Instant::now() + self.timeout;
         // A full queue says nothing about the backend's health beyond what its failures say, so it is not counted.
         let Ok(Ok(_permit)) = timeout_at(deadline, endpoint.permits.acquire()).await else {

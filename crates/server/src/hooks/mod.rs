@@ -163,7 +163,7 @@ impl fmt::Display for HookError {
         match self {
             Self::Paused => f.write_str("the backend failed several times in a row; the hook pauses"),
             Self::Timeout => f.write_str("the backend did not answer in time"),
-            Self::Failed(reason) => write!(f, "the backend {reason}"),
+            Self::Failed(reason) => write!(f, "the call to the backend failed: {reason}"),
         }
     }
 }

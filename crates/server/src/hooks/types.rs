@@ -138,7 +138,7 @@ impl<T: DeserializeOwned> HookReply<T> {
             error: Option<ReplyError>,
             disconnect: Option<ReplyDisconnect>,
         }
-        let invalid = |reason: &str| HookError::Failed(format!("answered with JSON that is not valid: {reason}"));
+        let invalid = |reason: &str| HookError::Failed(format!("the response is not valid: {reason}"));
         let wire: Wire<T> = serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))?;
         Ok(match wire {
             Wire {

@@ -1,4 +1,4 @@
-//! Events that the backend or the embedding program decides about.
+//! Events that the backend or the embedding program decides about, and tokens whose keys have to be fetched.
 //!
 //! The session returns [`Step::Ask`] and continues with other commands. The caller passes the decision to
 //! [`Session::handle_decision`], which checks again whatever may have changed in the meantime.
@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::connect::{Connect, Credentials};
 use super::grant::{self, Grant, RequestedOptions};
-use super::{Call, Clock, CommandError, Session, State, Step, expiry};
-use crate::auth::{Overrides, Payload, SubscriptionGrant};
+use super::{Call, Clock, CommandError, Session, State, Step, TokenCheck, Verified, expiry};
+use crate::auth::{Overrides, Payload, SubscriptionGrant, TokenError};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::engine::{Content, Publish, Version};
@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Rpc(String, Option<Data>),
     /// A message without a reply.
     Message(Option<Data>),
+    /// A token whose key has to be fetched.
+    Verify(Box<TokenCheck>),
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ pub(crate) enum Decision {
     SubRefresh(HookReply<SubRefreshDecision>),
     Publish(HookReply<PublishDecision>),
     Rpc(HookReply<RpcDecision>),
+    Verified(Result<Verified, TokenError>),
     /// The result of a handler. That of a message is ignored.
     Handled(Result<Option<Data>, CustomError>),
 }
@@ -88,7 +91,26 @@ impl Event {
             Self::Subscribe(event) => Some(&event.channel),
             Self::SubRefresh(subscription) => Some(&subscription.channel),
             Self::Publish(channel, _) => Some(channel),
+            Self::Verify(check) => check.channel(),
             Self::Connect(_) | Self::Refresh | Self::Rpc(..) | Self::Message(_) => None,
+        }
+    }
+
+    /// Whether all later commands must wait for the decision.
+    pub(crate) fn is_connect(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Verify(check) => check.is_connect(),
+            _ => false,
+        }
+    }
+
+    /// Whether this is a new subscription.
+    pub(crate) fn is_subscribe(&self) -> bool {
+        match self {
+            Self::Subscribe(_) => true,
+            Self::Verify(check) => check.is_subscribe(),
+            _ => false,
         }
     }
 
@@ -97,7 +119,7 @@ impl Event {
         matches!(self, Self::Rpc(..) | Self::Message(_))
     }
 
-    /// The hook of the event; `None` for messages.
+    /// The hook of the event; `None` for messages and tokens.
     pub(crate) fn hook(&self) -> Option<Hook> {
         Some(match self {
             Self::Connect(_) => Hook::Connect,
@@ -106,7 +128,7 @@ impl Event {
             Self::SubRefresh(_) => Hook::SubRefresh,
             Self::Publish(..) => Hook::Publish,
             Self::Rpc(..) => Hook::Rpc,
-            Self::Message(_) => return None,
+            Self::Message(_) | Self::Verify(_) => return None,
         })
     }
 }
@@ -127,6 +149,8 @@ impl Session {
             return Err(code);
         }
         let step = match (event, decision) {
+            (Event::Verify(check), Ok(Decision::Verified(result))) => return self.handle_token(*check, result, clock),
+            (Event::Verify(check), _) => return self.handle_token(*check, Err(TokenError::KeysUnavailable), clock),
             (Event::Connect(event), decision) => self.decide_connect(event.connect, decision, clock),
             (Event::Refresh, decision) => self.decide_refresh(decision, clock),
             (Event::SubRefresh(subscription), decision) => self.decide_sub_refresh(&subscription, decision, clock),

@@ -39,6 +39,24 @@ pub(crate) enum Verified {
     Subscription(SubscriptionClaims),
 }
 
+impl TokenCheck {
+    /// The channel of the command; `None` if it concerns the connection.
+    pub(crate) fn channel(&self) -> Option<&ChannelName> {
+        match &self.command {
+            UnverifiedCommand::Subscribe(channel, _) | UnverifiedCommand::SubRefresh(channel) => Some(channel),
+            UnverifiedCommand::Connect(_) | UnverifiedCommand::Refresh => None,
+        }
+    }
+
+    pub(crate) fn is_connect(&self) -> bool {
+        matches!(self.command, UnverifiedCommand::Connect(_))
+    }
+
+    pub(crate) fn is_subscribe(&self) -> bool {
+        matches!(self.command, UnverifiedCommand::Subscribe(..))
+    }
+}
+
 impl Session {
     /// Continues a command after the verification of its token.
     ///

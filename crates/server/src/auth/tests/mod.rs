@@ -64,6 +64,20 @@ fn sign_with(header: &Header, claims: &Value) -> String {
     jsonwebtoken::encode(header, claims, &private_key(header.alg)).unwrap()
 }
 
+/// A token signed with the key of [`key_set`].
+pub(crate) fn ed_token(claims: &Value) -> String {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.kid = Some("ed".into());
+    sign_with(&header, claims)
+}
+
+/// The JWK set that an identity provider answers with.
+pub(crate) fn key_set() -> String {
+    let mut key: Value = serde_json::from_str(super::test_keys::ED_JWK).unwrap();
+    key["kid"] = json!("ed");
+    json!({"keys": [key]}).to_string()
+}
+
 /// A token signed with [`SECRET`].
 fn sign(claims: Value) -> String {
     sign_with(&Header::new(Algorithm::HS256), &claims)

@@ -43,7 +43,7 @@ fn history(id: u32, channel: &str) -> String {
 
 impl Peer {
     /// Receives until there are `count` lines.
-    async fn hear(&mut self, count: usize) -> Vec<String> {
+    pub(super) async fn hear(&mut self, count: usize) -> Vec<String> {
         let mut heard = Vec::new();
         while heard.len() < count {
             heard.extend(self.settle().await.unwrap());
