@@ -86,6 +86,12 @@ pub(crate) const SUITES: [Suite; 29] = [
         peers: &[],
     },
     Suite {
+        name: "quick_start",
+        unit_tests: None,
+        needs: &[Tool::Python, Tool::Node],
+        peer: None,
+    },
+    Suite {
         name: "hooks",
         unit_tests: None,
         needs: &[Tool::Python],

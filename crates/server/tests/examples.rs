@@ -23,12 +23,16 @@ impl Drop for Example {
     }
 }
 
-/// Starts an example on a free port, and returns its address.
-fn serve(name: &str) -> (Example, String) {
+/// The built program of an example.
+fn program(name: &str) -> Command {
     let tests = std::env::current_exe().unwrap();
     let directory = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples");
-    let program = directory.join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    let mut command = Command::new(program);
+    Command::new(directory.join(name).with_extension(std::env::consts::EXE_EXTENSION))
+}
+
+/// Starts an example on a free port, and returns its address.
+fn serve(name: &str) -> (Example, String) {
+    let mut command = program(name);
     command.arg("127.0.0.1:0").stdout(Stdio::piped());
     let mut example = Example(command.spawn().unwrap_or_else(|error| panic!("{name}: {error}")));
     let mut line = String::new();
@@ -100,4 +104,33 @@ async fn an_axum_application_publishes_and_answers_calls() {
         Some(403),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn the_backend_of_the_quick_start_publishes() {
+    let source = include_str!("../examples/publish.rs");
+    let (_, code) = source.split_once("\n\n").expect("a comment and the code");
+    let page = include_str!("../../../docs/server/README.md");
+    assert!(page.contains(&format!("```rust\n{code}```\n")), "the page has another program");
+
+    let mut config = sockeye_server::Config::default();
+    config.api_keys = vec!["dev-key".into()];
+    let server = sockeye_server::Server::builder().config(config).build().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(server.serve(listener));
+    let mut ws = sockeye::connect(&format!("ws://{address}/connection/websocket"))
+        .await
+        .unwrap();
+    ws.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room:1\"}}")
+        .await
+        .unwrap();
+    assert!(text(&mut ws).await.contains("\"subscribe\":{}"));
+
+    let run = move || program("publish").arg(format!("http://{address}")).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let position = String::from_utf8(output.stdout).unwrap();
+    assert!(position.contains("\"offset\":1"), "{position}");
+    assert!(text(&mut ws).await.contains(r#""data":{"text":"hello from Rust"}"#));
 }
