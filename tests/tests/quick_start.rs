@@ -60,7 +60,7 @@ async fn the_backends_of_the_page_publish() {
         let push = text(&mut ws).await;
         // Python writes spaces.
         assert!(push.replace(": ", ":").contains(&format!("{{\"text\":\"{expect}\"}}")), "{push}");
-        assert_eq!(backend.wait().await, Some(0));
+        backend.exit_ok().await;
     }
     server.process.kill().await;
 }
@@ -81,7 +81,7 @@ async fn the_settings_of_the_page_accept_its_token() {
     std::fs::write(&script, block(&page, "python", "jwt.encode") + "print('token', token)\n").unwrap();
     let mut signer = Process::start(python(script.to_str().unwrap(), &[]));
     let token = signer.line_after("token ").await;
-    assert_eq!(signer.wait().await, Some(0));
+    signer.exit_ok().await;
     let connect = format!("{{\"token\":\"{token}\"}}");
     let mut ws = subscriber(&server, &connect, "chat:1").await;
     ws.send(r#"{"id":3,"publish":{"channel":"chat:1","data":"hi"}}"#)

@@ -19,7 +19,7 @@ use sockeye_server::settings::LogFormat;
 pub(crate) use failure::Failure;
 pub(crate) use listen::{announce, bind};
 pub(crate) use options::{
-    BinaryOut, Command, CommandLine, ConfigCommand, ConnectOptions, EchoOptions, Escape, ServeOptions,
+    BinaryIn, BinaryOut, Command, CommandLine, ConfigCommand, ConnectOptions, EchoOptions, Escape, ServeOptions,
 };
 pub(crate) use signal::Signal;
 pub(crate) use values::{AllowedOrigin, Header, ProxyOption, Wait};

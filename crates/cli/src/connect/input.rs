@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fmt, mem, thread, vec};
 
+use sockeye::Message;
 use tokio::sync::mpsc;
 
+use crate::cli::BinaryIn;
 use crate::log;
 use crate::platform::{Blocking, terminal};
 
@@ -37,6 +39,8 @@ pub(crate) enum InputError {
     Io(io::Error),
     /// The line is not UTF-8, which text messages must be (RFC 6455 §5.6).
     NotUtf8 { line: u64 },
+    /// The line is not hexadecimal, as `--binary-in=hex` requires.
+    NotHex { line: u64 },
     /// The line exceeds [`LINE_BYTES_MAX`].
     TooLong { line: u64 },
 }
@@ -48,6 +52,10 @@ impl fmt::Display for InputError {
             Self::NotUtf8 { line } => write!(
                 f,
                 "line {line} of standard input is not UTF-8, as text messages must be; it was not sent"
+            ),
+            Self::NotHex { line } => write!(
+                f,
+                "line {line} of standard input is not hexadecimal, as --binary-in=hex requires; it was not sent"
             ),
             Self::TooLong { line } => write!(
                 f,
@@ -139,6 +147,27 @@ impl Input {
             }
         }
     }
+}
+
+/// The message for a line.
+///
+/// # Errors
+/// Fails if the line does not have the form of `--binary-in`.
+pub(super) fn message(line: String, number: u64, binary: Option<BinaryIn>) -> Result<Message, InputError> {
+    match binary {
+        None => Ok(Message::text(line)),
+        Some(BinaryIn::Hex) => {
+            let bytes = from_hex(&line).ok_or(InputError::NotHex { line: number })?;
+            Ok(Message::binary(bytes))
+        }
+    }
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.chars().filter(|c| !c.is_ascii_whitespace());
+    let digits: Vec<u8> = digits.map(|c| Some(c.to_digit(16)? as u8)).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 /// Limits the size of queued lines from a terminal, and reports dropped lines.
@@ -307,6 +336,13 @@ mod tests {
         queued_bytes.fetch_sub(cost(&batch().unwrap()), Ordering::AcqRel);
         assert!(gate.admits(&batch()));
         assert_eq!(gate.dropped, 0);
+    }
+
+    #[test]
+    fn lines_in_hexadecimal_become_bytes() {
+        for (line, bytes) in [("00ff 0A", Some(&[0, 255, 10][..])), ("", Some(&[])), ("0", None), ("0g", None), ("é", None)] {
+            assert_eq!(from_hex(line).as_deref(), bytes, "{line}");
+        }
     }
 
     #[test]

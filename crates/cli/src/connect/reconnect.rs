@@ -152,8 +152,8 @@ impl<'a> ReconnectSession<'a> {
     async fn send_lines(&mut self, first: Result<String, InputError>) -> Result<(), End> {
         let mut next = Some(first);
         while let Some(line) = next {
-            let line = line.map_err(End::Input)?;
-            let fed = self.client.feed(line).await;
+            let message = line.and_then(|line| self.tally.message(line)).map_err(End::Input)?;
+            let fed = self.client.feed(message).await;
             fed.map_err(|error| End::Connection(Err(error)))?;
             self.tally.record_sent();
             next = self.input.try_next();

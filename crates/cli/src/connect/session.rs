@@ -14,7 +14,7 @@ use std::time::Duration;
 use sockeye::{CloseCause, CloseCode, CloseInfo, Error, Message, ProtocolError, Receiver, Sender, WebSocket};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::input::{Input, InputError};
+use super::input::{self, Input, InputError};
 use super::output::{Output, Writer};
 use crate::cli::{ConnectOptions, Failure, Signal, Wait};
 use crate::escape::close_frame;
@@ -246,6 +246,15 @@ impl<'a> Tally<'a> {
         }
     }
 
+    /// The message for the next line.
+    ///
+    /// # Errors
+    /// Fails if the line does not have the form of `--binary-in`.
+    pub(super) fn message(&self, line: String) -> Result<Message, InputError> {
+        // Each line before it was sent.
+        input::message(line, self.sent.get() + 1, self.options.binary_in)
+    }
+
     /// Counts a sent message.
     pub(super) fn record_sent(&self) {
         self.sent.set(self.sent.get() + 1);
@@ -332,10 +341,13 @@ async fn send_lines(sender: &Sender, input: &mut Input, tally: &Tally<'_>) -> Re
             }
         };
         match line {
-            Some(Ok(line)) => {
-                sender.feed(line).await?;
-                tally.record_sent();
-            }
+            Some(Ok(line)) => match tally.message(line) {
+                Ok(message) => {
+                    sender.feed(message).await?;
+                    tally.record_sent();
+                }
+                Err(error) => return Ok(Sent::BadLine(error)),
+            },
             Some(Err(error)) => return Ok(Sent::BadLine(error)),
             None => break,
         }
