@@ -13,7 +13,10 @@ fn page() -> String {
 /// The block of code in this language that contains `part`.
 fn block(page: &str, language: &str, part: &str) -> String {
     let start = format!("```{language}\n");
-    let blocks = page.split(&start).skip(1).map(|rest| rest.split_once("```").expect("the block ends").0);
+    let blocks = page
+        .split(&start)
+        .skip(1)
+        .map(|rest| rest.split_once("```").expect("the block ends").0);
     let block = blocks.into_iter().find(|block| block.contains(part));
     block.expect("the page has such a block").to_owned()
 }
@@ -22,7 +25,8 @@ fn block(page: &str, language: &str, part: &str) -> String {
 async fn subscriber(server: &Sockeye, connect: &str, channel: &str) -> WebSocket {
     let url = format!("ws://{}/connection/websocket", server.address());
     let mut ws = sockeye::connect(&url).await.unwrap();
-    let commands = format!("{{\"id\":1,\"connect\":{connect}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
+    let commands =
+        format!("{{\"id\":1,\"connect\":{connect}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
     ws.send(commands).await.unwrap();
     let replies = text(&mut ws).await;
     assert!(replies.contains("\"id\":2,\"subscribe\":{"), "{replies}");
@@ -59,7 +63,10 @@ async fn the_backends_of_the_page_publish() {
         let mut backend = Process::start(command);
         let push = text(&mut ws).await;
         // Python writes spaces.
-        assert!(push.replace(": ", ":").contains(&format!("{{\"text\":\"{expect}\"}}")), "{push}");
+        assert!(
+            push.replace(": ", ":").contains(&format!("{{\"text\":\"{expect}\"}}")),
+            "{push}"
+        );
         backend.exit_ok().await;
     }
     server.process.kill().await;
@@ -78,7 +85,11 @@ async fn the_settings_of_the_page_accept_its_token() {
     let mut server = Sockeye::serve("127.0.0.1:0", &["--config", settings.to_str().unwrap()]).await;
 
     let script = folder.path().join("token.py");
-    std::fs::write(&script, block(&page, "python", "jwt.encode") + "print('token', token)\n").unwrap();
+    std::fs::write(
+        &script,
+        block(&page, "python", "jwt.encode") + "print('token', token)\n",
+    )
+    .unwrap();
     let mut signer = Process::start(python(script.to_str().unwrap(), &[]));
     let token = signer.line_after("token ").await;
     signer.exit_ok().await;

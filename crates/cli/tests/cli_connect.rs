@@ -53,13 +53,32 @@ async fn no_reply_is_lost_at_the_end_of_input() {
 #[tokio::test]
 async fn lines_in_hexadecimal_are_sent_as_binary_messages() {
     let url = echo_server().await;
-    let hex = ["connect", &url, "--binary-in=hex", "--binary-out=hex", "--wait", "100ms"];
+    let hex = [
+        "connect",
+        &url,
+        "--binary-in=hex",
+        "--binary-out=hex",
+        "--wait",
+        "100ms",
+    ];
     for options in [&hex[..], &[&hex[..], &["--reconnect"]].concat()] {
         let outcome = run(options, b"00 FF 0a\n\nc0ffee\n").await;
-        assert_eq!((outcome.stdout.as_slice(), outcome.code), (&b"00ff0a\n\nc0ffee\n"[..], Some(0)));
+        assert_eq!(
+            (outcome.stdout.as_slice(), outcome.code),
+            (&b"00ff0a\n\nc0ffee\n"[..], Some(0))
+        );
         let outcome = run(options, b"00\n0g\n11\n").await;
-        assert_eq!((outcome.stdout.as_slice(), outcome.code), (&b"00\n"[..], Some(1)), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("line 2 of standard input is not hexadecimal"), "{}", outcome.stderr);
+        assert_eq!(
+            (outcome.stdout.as_slice(), outcome.code),
+            (&b"00\n"[..], Some(1)),
+            "{}",
+            outcome.stderr
+        );
+        assert!(
+            outcome.stderr.contains("line 2 of standard input is not hexadecimal"),
+            "{}",
+            outcome.stderr
+        );
     }
 }
 

@@ -146,7 +146,16 @@ async fn all_errors_of_a_file_are_reported() {
     let text = "listen = 'nonsense'\ntls_cert = '/none.pem'\ntls_key = '/none.key'\n[limits]\nconections_max = 5\n\
                 connections_max = 0\n[namespaces.a]\ndelta = true\n";
     std::fs::write(&path, text).unwrap();
-    let options = ["serve", "--config", file, "--check", "--data", "/proc/x", "--fsync", "sometimes"];
+    let options = [
+        "serve",
+        "--config",
+        file,
+        "--check",
+        "--data",
+        "/proc/x",
+        "--fsync",
+        "sometimes",
+    ];
     let outcome = cli_support::run(&options, b"").await;
     assert_eq!(outcome.code, Some(1));
     let lines: Vec<_> = outcome.stderr.lines().collect();
@@ -162,7 +171,11 @@ async fn all_errors_of_a_file_are_reported() {
         assert_eq!(lines[line].contains("sockeye.toml: line "), expect.contains("line "));
     }
     if cfg!(target_os = "linux") {
-        assert!(lines[5].contains("data cannot use the log in /proc/x: "), "{}", outcome.stderr);
+        assert!(
+            lines[5].contains("data cannot use the log in /proc/x: "),
+            "{}",
+            outcome.stderr
+        );
         assert_eq!(lines.len(), 6, "{}", outcome.stderr);
     }
     // A start reports them, too.

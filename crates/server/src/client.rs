@@ -29,9 +29,7 @@ use crate::protocol::{
 };
 use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::request_id::{RequestContext, RequestId};
-use crate::session::{
-    Call, Clock, Event, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Stream,
-};
+use crate::session::{Call, Clock, Event, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Stream};
 
 /// A connected client. It is registered with the node from construction until it is dropped.
 #[derive(Debug)]

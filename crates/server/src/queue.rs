@@ -695,10 +695,7 @@ mod tests {
         };
         assert_eq!((ended, code), (subscription, UnsubscribeCode::InsufficientState));
         let push = push.message().as_text().unwrap();
-        assert!(
-            push.contains("\"channel\":\"a\"") && push.contains("2500"),
-            "{push}"
-        );
+        assert!(push.contains("\"channel\":\"a\"") && push.contains("2500"), "{push}");
     }
 
     #[test]

@@ -111,7 +111,10 @@ async fn the_backend_of_the_quick_start_publishes() {
     let source = include_str!("../examples/publish.rs");
     let (_, code) = source.split_once("\n\n").expect("a comment and the code");
     let page = include_str!("../../../docs/server/README.md");
-    assert!(page.contains(&format!("```rust\n{code}```\n")), "the page has another program");
+    assert!(
+        page.contains(&format!("```rust\n{code}```\n")),
+        "the page has another program"
+    );
 
     let mut config = sockeye_server::Config::default();
     config.api_keys = vec!["dev-key".into()];

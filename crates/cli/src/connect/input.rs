@@ -167,7 +167,8 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.chars().filter(|c| !c.is_ascii_whitespace());
     let digits: Vec<u8> = digits.map(|c| Some(c.to_digit(16)? as u8)).collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+    rest.is_empty()
+        .then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 /// Limits the size of queued lines from a terminal, and reports dropped lines.
@@ -340,7 +341,13 @@ mod tests {
 
     #[test]
     fn lines_in_hexadecimal_become_bytes() {
-        for (line, bytes) in [("00ff 0A", Some(&[0, 255, 10][..])), ("", Some(&[])), ("0", None), ("0g", None), ("é", None)] {
+        for (line, bytes) in [
+            ("00ff 0A", Some(&[0, 255, 10][..])),
+            ("", Some(&[])),
+            ("0", None),
+            ("0g", None),
+            ("é", None),
+        ] {
             assert_eq!(from_hex(line).as_deref(), bytes, "{line}");
         }
     }

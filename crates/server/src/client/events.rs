@@ -81,7 +81,13 @@ impl Client {
     /// Whether a command need not wait for publications that wait for the log: publications are limited in number, and
     /// other commands see all earlier publications in their channel.
     fn publications_allow(&self, command: &Result<Command<'_>, Malformed>) -> bool {
-        let (Some(publishing), Ok(Command { request: Some(request), .. })) = (&self.publishing, command) else {
+        let (
+            Some(publishing),
+            Ok(Command {
+                request: Some(request), ..
+            }),
+        ) = (&self.publishing, command)
+        else {
             return true;
         };
         match (request, request.channel()) {
@@ -233,7 +239,9 @@ impl Client {
             Event::Subscribe(_) => hook_call(Hook::Subscribe, hooks, headers, body, Decision::Subscribe),
             Event::SubRefresh(_) => hook_call(Hook::SubRefresh, hooks, headers, body, Decision::SubRefresh),
             Event::Publish(..) => hook_call(Hook::Publish, hooks, headers, body, Decision::Publish),
-            Event::Rpc(..) | Event::Message(_) | Event::Verify(_) => hook_call(Hook::Rpc, hooks, headers, body, Decision::Rpc),
+            Event::Rpc(..) | Event::Message(_) | Event::Verify(_) => {
+                hook_call(Hook::Rpc, hooks, headers, body, Decision::Rpc)
+            }
         }
     }
 

@@ -21,10 +21,17 @@ pub(super) fn read(text: &str) -> (Settings, Vec<SettingsError>) {
         settings, mut errors, ..
     } = reader;
     // What follows a syntax error may have been read as part of something else.
-    if let Some(first) = errors.iter().filter(|error| error.is_syntax).map(|error| error.line).min() {
+    if let Some(first) = errors
+        .iter()
+        .filter(|error| error.is_syntax)
+        .map(|error| error.line)
+        .min()
+    {
         errors.retain(|error| error.is_syntax || error.line < first);
     }
     errors.sort_by_key(|error| error.line);
+    // One mistake may confuse the parser about the rest of its line.
+    errors.dedup_by(|later, first| later.is_syntax && first.is_syntax && later.line == first.line);
     (settings, errors)
 }
 
@@ -66,10 +73,7 @@ impl Reader<'_> {
         for (key, value) in tables {
             let name = key.get_ref();
             let DeValue::Table(table) = value.get_ref() else {
-                self.fail(
-                    key,
-                    format!("namespaces.{name} must be a table: [namespaces.{name}]"),
-                );
+                self.fail(key, format!("namespaces.{name} must be a table: [namespaces.{name}]"));
                 continue;
             };
             if !is_namespace(name) {

@@ -258,7 +258,11 @@ fn options_that_need_a_history_are_errors_without_one() {
     ] {
         for zero in ["history_size = 0", "history_size = 5\nhistory_ttl = '0s'"] {
             let settings = Settings::parse(&format!("[namespaces.a]\n{option} = true\n{zero}")).unwrap();
-            let name = if zero.contains("ttl") { "history_ttl" } else { "history_size" };
+            let name = if zero.contains("ttl") {
+                "history_ttl"
+            } else {
+                "history_size"
+            };
             assert_eq!(
                 settings.config().unwrap_err().to_string(),
                 format!("line 2: namespaces.a.{option} needs a history, but namespaces.a.{name} is 0")
@@ -268,7 +272,10 @@ fn options_that_need_a_history_are_errors_without_one() {
         off.config().unwrap();
     }
     // By default they have no effect.
-    Settings::parse("[channels]\nhistory_size = 0").unwrap().config().unwrap();
+    Settings::parse("[channels]\nhistory_size = 0")
+        .unwrap()
+        .config()
+        .unwrap();
 }
 
 #[test]

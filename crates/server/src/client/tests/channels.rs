@@ -225,12 +225,18 @@ async fn a_slow_positioned_client_recovers_what_drop_oldest_dropped() {
     assert!(reply.contains("\"recovered\":true"), "{reply}");
     assert_eq!(reply.matches("\"time\":").count(), published);
     let newest = format!("\"offset\":{}", published + 1);
-    bob.request(&format!(r#"{{"id":900,"publish":{{"channel":"room","data":{}}}}}"#, published + 1))
-        .await;
+    bob.request(&format!(
+        r#"{{"id":900,"publish":{{"channel":"room","data":{}}}}}"#,
+        published + 1
+    ))
+    .await;
     assert!(ada.receive().await[0].contains(&newest));
 
     // Without a position, the gap is between two offsets.
     let heard = eve.receive().await;
-    assert!(heard.len() <= published && heard.last().unwrap().contains(&newest), "{heard:?}");
+    assert!(
+        heard.len() <= published && heard.last().unwrap().contains(&newest),
+        "{heard:?}"
+    );
     assert_eq!(node.hub().stats().gaps, 1);
 }

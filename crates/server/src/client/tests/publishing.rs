@@ -88,7 +88,11 @@ async fn publications_that_wait_for_the_log_delay_only_what_depends_on_them() {
     assert_eq!(heard[..3], replies);
     assert!(heard[3].starts_with(r#"{"id":7,"#) && heard[4].starts_with(r#"{"id":8,"#));
     assert_eq!(between(&heard[3], "\"data\":", ","), "2");
-    assert!(heard[3].contains("\"data\":4,") && heard[3].contains("\"offset\":2"), "{}", heard[3]);
+    assert!(
+        heard[3].contains("\"data\":4,") && heard[3].contains("\"offset\":2"),
+        "{}",
+        heard[3]
+    );
     let pushes = subscriber.hear(2).await;
     assert!(pushes[0].contains("\"offset\":1") && pushes[1].contains("\"offset\":2"));
     stop((peer, subscriber), node).await;
@@ -105,7 +109,9 @@ async fn the_publications_of_a_client_that_wait_for_the_log_are_limited() {
     assert_eq!(peer.0.publishing_count(), PUBLISHING_MAX);
     disk.set_faults(Faults::default());
     let heard = peer.hear(count as usize).await;
-    let replies: Vec<_> = (2..count + 2).map(|id| format!(r#"{{"id":{id},"publish":{{}}}}"#)).collect();
+    let replies: Vec<_> = (2..count + 2)
+        .map(|id| format!(r#"{{"id":{id},"publish":{{}}}}"#))
+        .collect();
     assert_eq!(heard, replies);
     stop(peer, node).await;
 }
