@@ -68,17 +68,9 @@ async fn lines_in_hexadecimal_are_sent_as_binary_messages() {
             (&b"00ff0a\n\nc0ffee\n"[..], Some(0))
         );
         let outcome = run(options, b"00\n0g\n11\n").await;
-        assert_eq!(
-            (outcome.stdout.as_slice(), outcome.code),
-            (&b"00\n"[..], Some(1)),
-            "{}",
-            outcome.stderr
-        );
-        assert!(
-            outcome.stderr.contains("line 2 of standard input is not hexadecimal"),
-            "{}",
-            outcome.stderr
-        );
+        assert_eq!(outcome.code, Some(1));
+        let error = "line 2 of standard input is not hexadecimal";
+        assert!(outcome.stderr.contains(error), "{}", outcome.stderr);
     }
 }
 

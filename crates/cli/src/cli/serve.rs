@@ -250,9 +250,7 @@ fn load(options: &ServeOptions) -> Result<(Settings, Vec<SettingsError>), Failur
         }
     };
     errors.extend(settings.read_environment(variables(std::env::vars_os())?));
-    if let Err(error) = apply_flags(&mut settings, options) {
-        errors.push(error);
-    }
+    errors.extend(apply_flags(&mut settings, options));
     match parse_listen(&settings.program.listen) {
         Ok(listen) => settings.program.listen = listen,
         Err(advice) => {
@@ -283,7 +281,9 @@ fn variables(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(Str
     Ok(variables)
 }
 
-fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), SettingsError> {
+/// Returns the errors of the flags.
+fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Vec<SettingsError> {
+    let mut errors = Vec::new();
     for (path, value) in [
         ("listen", &options.listen),
         ("fsync", &options.fsync),
@@ -293,7 +293,7 @@ fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), Se
         ("log_format", &options.log_format),
     ] {
         if let Some(value) = value {
-            settings.set(path, value)?;
+            errors.extend(settings.set(path, value).err());
         }
     }
     let program = &mut settings.program;
@@ -331,7 +331,7 @@ fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), Se
             Compression::NoTakeover => "no-takeover",
             Compression::Takeover => "takeover",
         };
-        settings.set("compression", mode)?;
+        errors.extend(settings.set("compression", mode).err());
     }
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     if let Some(bytes) = options.max_client_info {
@@ -351,7 +351,7 @@ fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), Se
     for name in overridden {
         settings.overridden(name);
     }
-    Ok(())
+    errors
 }
 
 fn source(options: &ServeOptions) -> String {
@@ -409,8 +409,8 @@ mod tests {
 
     fn config_of(flags: &[&str]) -> Result<Config, String> {
         let mut settings = Settings::default();
-        apply_flags(&mut settings, &options(flags)).map_err(|error| error.to_string())?;
-        settings.config().map_err(|error| error.to_string())
+        let errors = apply_flags(&mut settings, &options(flags));
+        settings.check(errors).map_err(|errors| errors[0].to_string())
     }
 
     #[test]
@@ -452,7 +452,7 @@ mod tests {
             ("--max-message-size=1", "limits.publication_size_max is"),
         ] {
             let mut settings = Settings::parse(file).unwrap();
-            apply_flags(&mut settings, &options(&[option])).unwrap();
+            assert_eq!(apply_flags(&mut settings, &options(&[option])), []);
             let error = settings.config().unwrap_err();
             assert!(
                 error.line().is_none() && error.to_string().starts_with(expect),
@@ -460,7 +460,7 @@ mod tests {
             );
         }
         let mut settings = Settings::parse("engine = 'redis://127.0.0.1'\ndata = '/here'").unwrap();
-        apply_flags(&mut settings, &options(&["--data=/elsewhere"])).unwrap();
+        assert_eq!(apply_flags(&mut settings, &options(&["--data=/elsewhere"])), []);
         let error = settings.config().unwrap_err();
         assert!(error.line().is_none(), "{error}");
     }
