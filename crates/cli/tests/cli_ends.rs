@@ -53,6 +53,26 @@ async fn a_closed_standard_output_is_noticed_while_the_server_is_silent() {
 }
 
 #[tokio::test]
+async fn a_closed_standard_output_does_not_wait_for_a_server_that_does_not_close() {
+    let mut fastest = Duration::MAX;
+    // Several times, because the machine may be busy.
+    for _ in 0..5 {
+        let url = serve_raw(async |mut tcp| {
+            tcp.write_all(b"\x81\x01a").await.unwrap();
+            std::future::pending().await
+        });
+        let mut client = Program::start(&["connect", &url.await, "-w", "forever"]);
+        assert_eq!(client.line().await, "a");
+        let begin = Instant::now();
+        drop(client.stop_reading());
+        assert_eq!(client.exit_code().await, Some(0));
+        fastest = fastest.min(begin.elapsed());
+    }
+    // Other ends wait for up to a second.
+    assert!(fastest.as_millis() < 800, "{fastest:?}");
+}
+
+#[tokio::test]
 async fn a_closed_standard_output_ends_the_program_in_every_phase() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().to_string();

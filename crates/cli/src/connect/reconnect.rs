@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::address::Target;
 use super::input::{Input, InputError};
 use super::output::{Output, Writer};
-use super::session::{FAST_CLOSE_TIMEOUT, Tally, ended_by_output, failed, failure, finish, idle};
+use super::session::{FAST_CLOSE_TIMEOUT, Tally, UNREAD_CLOSE_TIMEOUT, ended_by_output, failed, failure, finish, idle};
 use crate::cli::{ConnectOptions, Failure, Signal, Wait};
 use crate::log;
 use crate::platform::Signals;
@@ -83,8 +83,12 @@ impl<'a> ReconnectSession<'a> {
             End::Count | End::Idle | End::Input(_) => CloseCode::NORMAL,
             _ => CloseCode::GOING_AWAY,
         };
+        let close_timeout = match end {
+            End::Output(_) => UNREAD_CLOSE_TIMEOUT,
+            _ => FAST_CLOSE_TIMEOUT,
+        };
         // The exit status does not depend on how the server closes.
-        let _ = timeout(FAST_CLOSE_TIMEOUT, client.close(code, "")).await;
+        let _ = timeout(close_timeout, client.close(code, "")).await;
         // Lets the writer end when it has written everything.
         drop(output);
         match end {

@@ -24,6 +24,10 @@ use crate::platform::Signals;
 /// Time limit for closing and writing the remaining messages after a signal or error.
 pub(super) const FAST_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time limit for closing when nobody reads the output any more. The close frame is sent, and what the peer still sends is
+/// not needed.
+pub(super) const UNREAD_CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// Default wait if at least as many messages were received as sent.
 const ANSWERED_WAIT: Duration = Duration::from_secs(1);
 
@@ -138,7 +142,11 @@ impl<'a> Session<'a> {
             ..
         } = self;
         // Deadline for closing and writing together, after a signal or error.
-        let mut fast_close_deadline = Instant::now() + FAST_CLOSE_TIMEOUT;
+        let mut fast_close_deadline = Instant::now()
+            + match end {
+                End::Output(_) => UNREAD_CLOSE_TIMEOUT,
+                _ => FAST_CLOSE_TIMEOUT,
+            };
         let mut closed = None;
         if !matches!(end, End::Connection(_)) {
             let (code, is_fast) = match end {
