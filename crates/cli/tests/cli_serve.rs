@@ -162,9 +162,10 @@ async fn all_errors_of_a_file_are_reported() {
     for (line, expect) in [
         (0, "line 1: listen is \"nonsense\""),
         (1, "line 5: unknown key limits.conections_max"),
-        (2, "line 8: namespaces.a.delta needs a history"),
-        (3, "fsync must be"),
-        (4, "line 2: tls_cert /none.pem: "),
+        (2, "line 6: limits.connections_max is 0"),
+        (3, "line 8: namespaces.a.delta needs a history"),
+        (4, "fsync must be"),
+        (5, "line 2: tls_cert /none.pem: "),
     ] {
         assert!(lines[line].contains(expect), "{expect}: {}", outcome.stderr);
         assert!(lines[line].starts_with("sockeye: "), "{}", outcome.stderr);
@@ -172,16 +173,16 @@ async fn all_errors_of_a_file_are_reported() {
     }
     if cfg!(target_os = "linux") {
         assert!(
-            lines[5].contains("data cannot use the log in /proc/x: "),
+            lines[6].contains("data cannot use the log in /proc/x: "),
             "{}",
             outcome.stderr
         );
-        assert_eq!(lines.len(), 6, "{}", outcome.stderr);
+        assert_eq!(lines.len(), 7, "{}", outcome.stderr);
     }
     // A start reports them, too.
     let start = cli_support::run(&["serve", "--config", file], b"").await;
     assert_eq!(start.code, Some(1));
-    assert_eq!(start.stderr.lines().count(), 3, "{}", start.stderr);
+    assert_eq!(start.stderr.lines().count(), 4, "{}", start.stderr);
 }
 
 #[tokio::test]

@@ -174,7 +174,12 @@ impl Settings {
         let mut errors = known;
         // Most of what follows a syntax error was not read.
         if !errors.iter().any(|error| error.is_syntax) {
-            let follows = |error: &SettingsError| errors.iter().any(|known| error.concerns_path_of(known));
+            // A key that is set as well was not meant by another one.
+            let is_meant = |path: &&String| !self.lines.contains_key(*path);
+            let follows = |error: &SettingsError| {
+                let mut known = errors.iter().flat_map(|known| known.paths.iter().filter(is_meant));
+                known.any(|path| error.paths.contains(path))
+            };
             let others: Vec<_> = found.into_iter().filter(|error| !follows(error)).collect();
             errors.extend(others);
         }
@@ -512,11 +517,6 @@ impl SettingsError {
             paths: path.map(str::to_owned).into_iter().collect(),
             is_syntax: false,
         }
-    }
-
-    /// Whether another error is about one of the same options.
-    fn concerns_path_of(&self, other: &Self) -> bool {
-        self.paths.iter().any(|path| other.paths.contains(path))
     }
 
     /// The line of the file, counted from 1.

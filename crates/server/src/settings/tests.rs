@@ -204,6 +204,7 @@ fn the_check_lists_every_error_in_the_order_of_the_lines() {
             "line 2: allow_origins has \"nonsense\": not an origin: use scheme://host or scheme://host:port without a path, or null",
             "line 3: tls_cert needs both tls_cert and tls_key",
             "line 4: api_keys must not contain an empty key",
+            "line 6: limits.connections_max is 0, but must be at least 1",
             "line 7: unknown key limits.conections_max; did you mean limits.connections_max?",
             "line 8: limits.message_size_max must be a number of bytes, or a size such as \"64KiB\"",
             "line 10: timeouts.pong is 30s, but must be shorter than timeouts.ping_interval, 25s",
