@@ -48,7 +48,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 29] = [
+pub(crate) const SUITES: [Suite; 30] = [
     Suite {
         name: "node_ws",
         unit_tests: None,
@@ -89,7 +89,7 @@ pub(crate) const SUITES: [Suite; 29] = [
         name: "quick_start",
         unit_tests: None,
         needs: &[Tool::Python, Tool::Node],
-        peer: None,
+        peers: &[],
     },
     Suite {
         name: "hooks",
