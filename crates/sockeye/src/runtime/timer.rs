@@ -1,9 +1,8 @@
 //! The timer of a connection, on any runtime.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use ::tokio::time::Sleep;
 use sockeye_proto::Instant;
 
 #[cfg(all(unix, feature = "blocking"))]
@@ -14,18 +13,13 @@ use super::{Runtime, tokio};
 
 /// The timer of one connection. It is always polled with the same runtime.
 ///
-/// Two words, because every task that owns a connection contains it, and tokio rounds the size of a task up to 128
-/// bytes. The waker is not in the box, which has at most 104 bytes then: glibc fits it into the gap that the alignment
-/// of tokio's task leaves beside each task, so that a connection costs 180 bytes less.
+/// One word, because every task that owns a connection contains it, and tokio rounds the size of a task up to 128
+/// bytes.
 #[derive(Default)]
-pub(crate) struct Timer {
-    armed: Option<Pin<Box<Armed>>>,
-    /// The waker that is registered with tokio's timer. Boxed for the size of this struct.
-    registered: Option<Box<Waker>>,
-}
+pub(crate) struct Timer(Option<Pin<Box<Armed>>>);
 
 #[cfg(not(feature = "futures-io"))]
-type Armed = Sleep;
+type Armed = tokio::Timer;
 
 #[cfg(feature = "futures-io")]
 pin_project_lite::pin_project! {
@@ -34,7 +28,7 @@ pin_project_lite::pin_project! {
     enum Armed {
         Tokio {
             #[pin]
-            sleep: Sleep,
+            timer: tokio::Timer,
         },
         Custom {
             timer: custom::Timer,
@@ -61,25 +55,25 @@ impl Timer {
 
     #[cfg(not(feature = "futures-io"))]
     fn poll_tokio(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let sleep = self.armed.get_or_insert_with(|| Box::pin(tokio::sleep_until(deadline)));
-        tokio::poll_sleep(sleep.as_mut(), &mut self.registered, cx, deadline)
+        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::Timer::new(deadline)));
+        timer.as_mut().poll(cx, deadline)
     }
 
     #[cfg(feature = "futures-io")]
     fn poll_tokio(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let armed = self.armed.get_or_insert_with(|| {
-            let sleep = tokio::sleep_until(deadline);
-            Box::pin(Armed::Tokio { sleep })
+        let armed = self.0.get_or_insert_with(|| {
+            let timer = tokio::Timer::new(deadline);
+            Box::pin(Armed::Tokio { timer })
         });
         match armed.as_mut().project() {
-            ArmedProjection::Tokio { sleep } => tokio::poll_sleep(sleep, &mut self.registered, cx, deadline),
+            ArmedProjection::Tokio { timer } => timer.poll(cx, deadline),
             ArmedProjection::Custom { .. } => unreachable!("the runtime of a connection does not change"),
         }
     }
 
     #[cfg(feature = "futures-io")]
     fn poll_custom(&mut self, services: &custom::Services, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let armed = self.armed.get_or_insert_with(|| {
+        let armed = self.0.get_or_insert_with(|| {
             let timer = custom::Timer::new(services, deadline);
             Box::pin(Armed::Custom { timer })
         });
@@ -96,7 +90,7 @@ mod tests {
 
     #[test]
     fn support_of_other_runtimes_does_not_enlarge_the_timer() {
-        assert_eq!(size_of::<Armed>(), size_of::<Sleep>());
-        assert_eq!(size_of::<Timer>(), 2 * size_of::<usize>());
+        assert_eq!(size_of::<Armed>(), size_of::<tokio::Timer>());
+        assert_eq!(size_of::<Timer>(), size_of::<usize>());
     }
 }
