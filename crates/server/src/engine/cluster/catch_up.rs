@@ -230,7 +230,7 @@ async fn verify_part(
         };
         let seen = shared.inbox.deliver().position(&channel.0);
         if seen.is_some_and(|seen| seen != top) {
-            shared.inbox.doubt(&channel.0);
+            shared.inbox.mark_dirty(&channel.0);
         }
     }
     Some(unread)

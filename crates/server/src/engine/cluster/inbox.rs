@@ -223,7 +223,7 @@ impl Inbox {
     }
 
     /// Events of this channel may have been lost: its stream is read.
-    pub(crate) fn doubt(&self, channel: &ChannelName) {
+    pub(crate) fn mark_dirty(&self, channel: &ChannelName) {
         let mut state = self.lane(channel).state.lock();
         match state.suspended.get_mut(channel) {
             Some(suspended) => suspended.must_read_again = true,
@@ -232,11 +232,11 @@ impl Inbox {
     }
 
     /// Events of any channel may have been lost: the positions of all channels are compared with their streams.
-    pub(crate) fn doubt_all(&self) {
+    pub(crate) fn mark_all_dirty(&self) {
         self.verifications.send_modify(|count| *count += 1);
     }
 
-    /// The requests of [`doubt_all`](Self::doubt_all).
+    /// The requests of [`mark_all_dirty`](Self::mark_all_dirty).
     pub(super) fn verifications(&self) -> watch::Receiver<u64> {
         self.verifications.subscribe()
     }
@@ -577,12 +577,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn joins_survive_a_second_doubt() {
+    async fn joins_survive_a_second_mark() {
         let (inbox, recorder, _received) = inbox();
         let name = channel("a");
-        inbox.doubt(&name);
+        inbox.mark_dirty(&name);
         inbox.push(membership(MembershipKind::Join, "ada"));
-        inbox.doubt(&name);
+        inbox.mark_dirty(&name);
         inbox.push(membership(MembershipKind::Leave, "ada"));
         assert!(matches!(inbox.resume(&name).await, Resumed::ReadAgain));
         assert!(matches!(inbox.resume(&name).await, Resumed::Resumed));
@@ -595,7 +595,7 @@ mod tests {
         let (inbox, recorder, _received) = inbox();
         let name = channel("a");
         inbox.push(membership(MembershipKind::Join, "ada"));
-        inbox.doubt(&name);
+        inbox.mark_dirty(&name);
         inbox.push(membership(MembershipKind::Leave, "ada"));
         assert!(matches!(inbox.resume(&name).await, Resumed::Resumed));
         assert_eq!(recorder.delivered(), ["a join ada", "a leave ada"]);
@@ -612,7 +612,7 @@ mod tests {
     async fn what_the_stream_has_makes_room_for_joins() {
         let (inbox, recorder, _received) = inbox();
         let name = channel("a");
-        inbox.doubt(&name);
+        inbox.mark_dirty(&name);
         inbox.push(membership(MembershipKind::Join, "ada"));
         for offset in 1..100 {
             inbox.push(publication("a", offset, 10 << 10));
@@ -632,7 +632,7 @@ mod tests {
         let (inbox, _recorder, _received) = inbox();
         let names: Vec<_> = (0..1000).map(|n| format!("c{n}")).collect();
         for name in &names {
-            inbox.doubt(&channel(name));
+            inbox.mark_dirty(&channel(name));
             inbox.push(publication(name, 1, 1));
             inbox.push(publication(name, 2, 200 << 10));
         }

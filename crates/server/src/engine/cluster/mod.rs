@@ -320,7 +320,7 @@ impl Broker for ClusterBroker {
     }
 
     fn repair(&self, channel: &ChannelName) -> bool {
-        self.shared.inbox.doubt(channel);
+        self.shared.inbox.mark_dirty(channel);
         true
     }
 

@@ -382,7 +382,7 @@ impl SimStore {
     /// Reports that events of unknown channels were dropped, as if a buffer had been full.
     pub(crate) fn report_loss(&self) {
         if let Some(inbox) = &*self.inbox.lock() {
-            inbox.doubt_all();
+            inbox.mark_all_dirty();
         }
     }
 

@@ -111,7 +111,7 @@ impl Shared {
                 if shared.subscriptions.channels.lock().contains_key(&channel)
                     && let Some(inbox) = shared.inbox.get()
                 {
-                    inbox.doubt(&channel);
+                    inbox.mark_dirty(&channel);
                 }
             });
         }
@@ -250,7 +250,7 @@ impl Drop for Receiving<'_> {
                     if shared.subscribe(&channel).await.is_ok()
                         && let Some(inbox) = shared.inbox.get()
                     {
-                        inbox.doubt(&channel);
+                        inbox.mark_dirty(&channel);
                         return;
                     }
                 }
@@ -302,7 +302,7 @@ fn push(shared: &Shared, inbox: &Inbox, channel: &ChannelName, state: &State, ma
     let number = |name| header(name)?.parse::<u64>().ok();
     let (Some(offset @ 1..), Some(before)) = (number("Nats-Sequence"), number("Nats-Last-Sequence")) else {
         // Another server version, or another program: the stream shows what it is.
-        inbox.doubt(channel);
+        inbox.mark_dirty(channel);
         return;
     };
     if let Some(stream) = shared.streams.known(key, &epoch)

@@ -108,7 +108,7 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<Inbox>) {
         tokio::select! {
             _ = disconnections.changed() => {}
             () = until_connected_again(link, connects) => {}
-            () = doubt_after_losses(&signals, &inbox) => {}
+            () = mark_dirty_after_losses(&signals, &inbox) => {}
             () = verify_streams(&shared, link, &inbox) => {}
         }
         report(&inbox, "the connection to NATS was lost");
@@ -129,10 +129,10 @@ async fn until_connected_again(link: &Link, connects_before: u64) {
 }
 
 /// Compares the positions of all channels after a subscription had no room for a message. Never returns.
-async fn doubt_after_losses(signals: &Signals, inbox: &Inbox) {
+async fn mark_dirty_after_losses(signals: &Signals, inbox: &Inbox) {
     loop {
         signals.lost.notified().await;
-        inbox.doubt_all();
+        inbox.mark_all_dirty();
     }
 }
 
@@ -145,7 +145,7 @@ async fn verify_streams(shared: &Shared, link: &Link, inbox: &Inbox) {
             tracing::debug!(?error, "could not compare all streams");
         }
         if shared.streams.has_changed() {
-            inbox.doubt_all();
+            inbox.mark_all_dirty();
         }
     }
 }

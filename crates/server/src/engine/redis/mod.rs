@@ -65,7 +65,7 @@ use self::link::Link;
 use self::names::{Names, slot};
 use self::presence::Lease;
 use self::script::{Call, Scripts};
-use self::topology::View;
+use self::topology::Topology;
 use super::cluster::{
     Event, Inbox, Membership, NodeEntry, PresenceEntry, Store, StoreError, StoreFuture, StorePublish, StorePublished,
     StoredPage,
@@ -100,7 +100,7 @@ struct Shared {
     scripts: Scripts,
     dialer: Dialer,
     inbox: OnceLock<Arc<Inbox>>,
-    view: watch::Sender<Arc<View>>,
+    topology: watch::Sender<Arc<Topology>>,
     /// The channels to which this node is to be subscribed.
     wanted: Mutex<HashSet<ChannelName>>,
     /// Asks the supervisor to resolve the topology.
@@ -132,7 +132,7 @@ impl RedisStore {
             scripts: Scripts::new(),
             dialer: Dialer::new(config)?,
             inbox: OnceLock::new(),
-            view: watch::Sender::new(Arc::default()),
+            topology: watch::Sender::new(Arc::default()),
             wanted: Mutex::default(),
             look_again: Notify::new(),
             must_reconnect: AtomicBool::new(false),
@@ -202,13 +202,13 @@ impl Shared {
         self.inbox.get().expect("set before the tasks start")
     }
 
-    fn view(&self) -> Arc<View> {
-        self.view.borrow().clone()
+    fn topology(&self) -> Arc<Topology> {
+        self.topology.borrow().clone()
     }
 
     fn link(&self, slot: u16) -> Result<Arc<Link>, StoreError> {
-        let view = self.view.borrow();
-        let link = view.link(slot).cloned();
+        let topology = self.topology.borrow();
+        let link = topology.link(slot).cloned();
         link.ok_or_else(|| StoreError::Unavailable("no connection to the server of the channel".into()))
     }
 
@@ -272,8 +272,8 @@ impl Shared {
             return None;
         }
         let address = redirected(error)?;
-        let view = self.view.borrow();
-        let link = view
+        let topology = self.topology.borrow();
+        let link = topology
             .links
             .iter()
             .find(|link| *link.address() == address && !link.is_lost());
@@ -284,13 +284,13 @@ impl Shared {
     async fn after_error(&self, error: RedisError, link: &Link) -> Result<(), StoreError> {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::ClusterDown) => {
-                let mut view = self.view.subscribe();
+                let mut topology = self.topology.subscribe();
                 if let Some(address) = redirected(&error) {
                     *self.hint.lock() = Some(address);
                 }
                 self.look_again.notify_one();
                 // The next attempt finds out.
-                let _ = timeout(TOPOLOGY_PAUSE, view.changed()).await;
+                let _ = timeout(TOPOLOGY_PAUSE, topology.changed()).await;
                 Ok(())
             }
             // Soon the slot is moved, and its server known.

@@ -18,7 +18,7 @@ use super::super::cluster::{LEASE_TTL, NodeEntry, PerChannel, PresenceEntry, Sto
 use super::dial::DIAL_TIMEOUT;
 use super::names::slot;
 use super::script::{Call, Script};
-use super::topology::View;
+use super::topology::Topology;
 use super::{CHECK_TIMEOUT, Shared, message};
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Generation};
@@ -72,9 +72,9 @@ fn new_name(uid: &str) -> String {
 
 impl Shared {
     /// Renews the lease, or begins another one, before the first call on new connections.
-    pub(super) async fn begin_lease(&self, view: &View) -> Result<(), String> {
+    pub(super) async fn begin_lease(&self, topology: &Topology) -> Result<(), String> {
         let name = self.names.nodes();
-        let Some(link) = view.link(slot(name.as_bytes())) else {
+        let Some(link) = topology.link(slot(name.as_bytes())) else {
             return Ok(());
         };
         for is_new in [false, true] {

@@ -153,14 +153,14 @@ impl Shared {
         &self,
         channels: &[(ChannelName, HistoryLimits)],
     ) -> Result<Vec<Option<Position>>, StoreError> {
-        let view = self.view();
+        let topology = self.topology();
         let mut by_server: HashMap<&Address, (&Link, Vec<usize>)> = HashMap::new();
         let names: Vec<_> = channels
             .iter()
             .map(|(channel, _)| self.names.channel(channel))
             .collect();
         for (index, name) in names.iter().enumerate() {
-            if let Some(link) = view.link(slot(name.as_bytes())) {
+            if let Some(link) = topology.link(slot(name.as_bytes())) {
                 by_server
                     .entry(link.address())
                     .or_insert((link, Vec::new()))
@@ -281,8 +281,8 @@ impl Shared {
         if self.lineages.continues(lineage, link.run_id()) {
             return Ok(true);
         }
-        let view = self.view();
-        for other in view
+        let topology = self.topology();
+        for other in topology
             .links
             .iter()
             .filter(|other| !other.is_lost() && other.lineage() == lineage)

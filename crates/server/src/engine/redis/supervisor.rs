@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::Shared;
 use super::link::{Link, SUBSCRIBE_BATCH};
 use super::names::slot;
-use super::topology::{View, resolve};
+use super::topology::{Topology, resolve};
 use crate::channel::ChannelName;
 
 /// Pause before the servers are looked for again.
@@ -66,13 +66,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
         failures = if retry { failures + 1 } else { 0 };
         if retry {
             let pause = RETRY_PAUSE * 2_u32.saturating_pow(failures.min(5) - 1);
-            let view = shared.view();
+            let topology = shared.topology();
             // In a cluster, other servers may be lost meanwhile.
-            futures_util::join!(sleep(pause.min(RETRY_PAUSE_MAX)), verify_links(&view));
+            futures_util::join!(sleep(pause.min(RETRY_PAUSE_MAX)), verify_links(&topology));
         } else {
             wait_for_change(&shared).await;
         }
-        let has_links = shared.view().links.iter().any(|link| !link.is_lost());
+        let has_links = shared.topology().links.iter().any(|link| !link.is_lost());
         if is_connected && (!has_links || shared.must_reconnect.load(Ordering::Relaxed)) {
             is_connected = false;
             shared.inbox().disconnected("the connection was lost");
@@ -84,16 +84,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn wait_for_change(shared: &Shared) {
     let mut next = Instant::now() + CHECK_INTERVAL;
     loop {
-        let view = shared.view();
-        let lost = view.links.iter().map(|link| Box::pin(link.lost()));
+        let topology = shared.topology();
+        let lost = topology.links.iter().map(|link| Box::pin(link.lost()));
         tokio::select! {
             _ = futures_util::future::select_all(lost) => return,
             () = shared.look_again.notified() => return,
             () = sleep_until(next) => {}
         }
-        let ((), primaries) = futures_util::join!(verify_links(&view), resolve(shared, &view.links));
+        let ((), primaries) = futures_util::join!(verify_links(&topology), resolve(shared, &topology.links));
         // Servers that did not answer do not count.
-        if primaries.is_ok_and(|primaries| primaries != view.primaries) || view.links.iter().any(|link| link.is_lost())
+        if primaries.is_ok_and(|primaries| primaries != topology.primaries)
+            || topology.links.iter().any(|link| link.is_lost())
         {
             return;
         }
@@ -102,8 +103,8 @@ async fn wait_for_change(shared: &Shared) {
 }
 
 /// Closes the connections to servers that do not answer, or have other data than before.
-async fn verify_links(view: &View) {
-    let usable = view.links.iter().filter(|link| !link.is_lost());
+async fn verify_links(topology: &Topology) {
+    let usable = topology.links.iter().filter(|link| !link.is_lost());
     let checks = join_all(usable.map(|link| link.verify())).await;
     for reason in checks.into_iter().filter_map(Result::err) {
         tracing::warn!(%reason, "a server of the engine is lost");
@@ -112,7 +113,7 @@ async fn verify_links(view: &View) {
 
 /// Makes the connections that are missing, and subscribes on them.
 async fn connect(shared: &Arc<Shared>, is_connected: bool) -> Result<Connected, String> {
-    let before = shared.view();
+    let before = shared.topology();
     let must_reconnect = shared.must_reconnect.swap(false, Ordering::Relaxed);
     let usable: Vec<_> = before
         .links
@@ -160,41 +161,41 @@ async fn connect(shared: &Arc<Shared>, is_connected: bool) -> Result<Connected, 
         *shared.wanted.lock() = shared.inbox().subscriptions().into_iter().collect();
     }
     *shared.known.lock() = primaries.iter().map(|primary| primary.address.clone()).collect();
-    let view = Arc::new(View::new(primaries, made));
+    let topology = Arc::new(Topology::new(primaries, made));
     if shared.is_cluster() {
-        shared.lineages.note_owners(&before.owners(), &view.owners());
+        shared.lineages.note_owners(&before.owners(), &topology.owners());
     }
-    let mut moved = subscribe_missing(shared, &view, &mut incomplete).await;
+    let mut moved = subscribe_missing(shared, &topology, &mut incomplete).await;
     if let (false, Some(reason)) = (shared.is_cluster(), &incomplete) {
-        view.links.iter().for_each(|link| link.close());
+        topology.links.iter().for_each(|link| link.close());
         return Err(reason.clone());
     }
     if is_new {
-        shared.begin_lease(&view).await?;
+        shared.begin_lease(&topology).await?;
     }
-    shared.view.send_replace(view.clone());
+    shared.topology.send_replace(topology.clone());
     // Channels that were subscribed on the old connections in the meantime.
-    moved.extend(subscribe_missing(shared, &view, &mut incomplete).await);
+    moved.extend(subscribe_missing(shared, &topology, &mut incomplete).await);
     for link in before
         .links
         .iter()
-        .filter(|old| !view.links.iter().any(|link| Arc::ptr_eq(link, old)))
+        .filter(|old| !topology.links.iter().any(|link| Arc::ptr_eq(link, old)))
     {
         link.close();
     }
     if !is_new {
         // Otherwise the positions of all channels are compared.
-        moved.iter().for_each(|channel| shared.inbox().doubt(channel));
+        moved.iter().for_each(|channel| shared.inbox().mark_dirty(channel));
     }
     Ok(Connected { is_new, incomplete })
 }
 
 /// Subscribes to all channels that are wanted and not subscribed, each on its server. Returns them.
-async fn subscribe_missing(shared: &Shared, view: &View, incomplete: &mut Option<String>) -> Vec<ChannelName> {
+async fn subscribe_missing(shared: &Shared, topology: &Topology, incomplete: &mut Option<String>) -> Vec<ChannelName> {
     let mut channels = Vec::new();
     let mut by_address: HashMap<_, Vec<String>> = HashMap::new();
     let mut add = |name: String| {
-        let link = view.link(slot(name.as_bytes()));
+        let link = topology.link(slot(name.as_bytes()));
         let link = link.filter(|link| !link.is_subscribed(&name));
         link.map(|link| by_address.entry(link.address()).or_default().push(name))
     };
@@ -206,7 +207,7 @@ async fn subscribe_missing(shared: &Shared, view: &View, incomplete: &mut Option
         }
     }
     let results = join_all(by_address.iter().map(async |(address, names)| {
-        let link = view.links.iter().find(|link| link.address() == *address);
+        let link = topology.links.iter().find(|link| link.address() == *address);
         let link = link.ok_or_else(|| format!("{address}: lost"))?;
         for names in names.chunks(SUBSCRIBE_BATCH) {
             match timeout(SUBSCRIBE_TIMEOUT, link.subscribe(names)).await {

@@ -28,9 +28,9 @@ pub(super) struct Primary {
     pub(super) slots: Vec<(u16, u16)>,
 }
 
-/// The connections to all primary servers.
+/// The primary servers, their slots, and the connections to them.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(super) struct Topology {
     /// Some may be lost.
     pub(super) links: Vec<Arc<Link>>,
     pub(super) primaries: Vec<Primary>,
@@ -38,7 +38,7 @@ pub(super) struct View {
     slots: Box<[u16]>,
 }
 
-impl View {
+impl Topology {
     pub(super) fn new(primaries: Vec<Primary>, links: Vec<Arc<Link>>) -> Self {
         let mut slots = vec![u16::MAX; SLOTS.into()].into_boxed_slice();
         for primary in &primaries {
@@ -129,7 +129,7 @@ async fn ask_sentinels(shared: &Shared, master: &str) -> Result<Address, String>
     }
 }
 
-/// Returns the view of the server that knows the newest configuration.
+/// Returns the primaries as the server with the newest configuration knows them.
 async fn ask_cluster(shared: &Shared, links: &[Arc<Link>]) -> Result<Vec<Primary>, String> {
     let hint = shared.hint.lock().take();
     let by_link = join_all(

@@ -137,8 +137,8 @@ struct World {
     is_alive: Arc<AtomicBool>,
     clients: Vec<Client>,
     published: u64,
-    /// Grows with everything after which a client need not recover.
-    doubts: u64,
+    /// Number of steps after which a client need not recover.
+    possible_losses: u64,
     restarts: u64,
     may_evict: bool,
     /// The histories exceed the budget, so that any publication may evict a room.
@@ -156,8 +156,8 @@ struct Client {
     room: &'static str,
     session: Option<Session>,
     is_subscribed: bool,
-    /// The doubts when it subscribed.
-    doubts: u64,
+    /// [`World::possible_losses`] when it subscribed.
+    possible_losses: u64,
     known: Option<Known>,
 }
 
@@ -167,7 +167,7 @@ struct Known {
     offset: u64,
     /// Index of the next publication in the truth; `None` if the client has seen publications that were lost.
     next: Option<usize>,
-    doubts: u64,
+    possible_losses: u64,
     restarts: u64,
 }
 
@@ -185,7 +185,7 @@ impl World {
             room: ROOMS[n % ROOMS.len()],
             session: None,
             is_subscribed: false,
-            doubts: 0,
+            possible_losses: 0,
             known: None,
         });
         let is_alive = Arc::new(AtomicBool::new(true));
@@ -199,7 +199,7 @@ impl World {
             fsync,
             clients: clients.collect(),
             published: 0,
-            doubts: 0,
+            possible_losses: 0,
             restarts: 0,
             may_evict: false,
             is_flooded: false,
@@ -216,7 +216,7 @@ impl World {
                 let wait = Duration::from_secs(self.rng.random_range(0..90));
                 tokio::time::advance(wait).await;
                 self.node.engine().maintain().await.unwrap();
-                self.doubt();
+                self.note_possible_loss();
             }
             // Exceeds the budget, so that rooms are evicted.
             13 if self.published > 20 => {
@@ -226,13 +226,13 @@ impl World {
                     let _ = self.node.engine().publish(&name, content(&flood)).await;
                 }
                 self.is_flooded = true;
-                self.doubt();
+                self.note_possible_loss();
             }
             14 => {
                 let room = self.room();
                 self.node.engine().history_remove(&name(room)).await.unwrap();
                 // Clients that missed nothing may still recover, others may not.
-                self.doubts += 1;
+                self.possible_losses += 1;
             }
             15 | 16 => self.restart().await,
             17 => self.publish_with_full_disk().await,
@@ -243,8 +243,8 @@ impl World {
         }
     }
 
-    fn doubt(&mut self) {
-        self.doubts += 1;
+    fn note_possible_loss(&mut self) {
+        self.possible_losses += 1;
         self.may_evict = true;
     }
 
@@ -279,7 +279,7 @@ impl World {
             assert_eq!(repeated.position, published.position);
         }
         self.seen.publications += 1;
-        self.doubts += u64::from(self.is_flooded);
+        self.possible_losses += u64::from(self.is_flooded);
     }
 
     /// Fails while the disk is full, and delivers nothing. Then succeeds again.
@@ -359,7 +359,7 @@ impl World {
                     assert_eq!(epochs, self.epochs().await, "the epoch must not change without a loss");
                 }
                 if may_change_epoch {
-                    self.doubt();
+                    self.note_possible_loss();
                 }
             }
         }
@@ -535,7 +535,7 @@ impl World {
                 r#"{{"id":2,"subscribe":{{"channel":"{room}","recoverable":true,"positioned":true{recovery}}}}}"#
             );
             match send(session, &command).await {
-                Ok(()) => (client.is_subscribed, client.doubts) = (true, self.doubts),
+                Ok(()) => (client.is_subscribed, client.possible_losses) = (true, self.possible_losses),
                 Err(_) => return client.lose_connection(),
             }
             // Sometimes the reply is lost.
@@ -567,7 +567,7 @@ impl World {
                         reply,
                         known,
                         truth,
-                        self.doubts,
+                        self.possible_losses,
                         self.restarts,
                         &mut self.seen,
                     ));
@@ -604,7 +604,7 @@ fn subscribed(
     reply: &Value,
     known: Option<Known>,
     truth: &[Delivered],
-    doubts: u64,
+    possible_losses: u64,
     restarts: u64,
     seen: &mut Seen,
 ) -> Known {
@@ -622,7 +622,7 @@ fn subscribed(
         seen.recovered += 1;
         seen.recovered_across_restart += u64::from(before.restarts != restarts);
         let mut after = Known {
-            doubts,
+            possible_losses,
             restarts,
             ..before
         };
@@ -636,7 +636,7 @@ fn subscribed(
         seen.not_recovered += 1;
         let missed = known.next.map(|next| truth.len() - next);
         assert!(
-            known.doubts != doubts || missed.is_none_or(|missed| missed > KEPT),
+            known.possible_losses != possible_losses || missed.is_none_or(|missed| missed > KEPT),
             "the server had all publications after {known:?}: {reply}"
         );
     }
@@ -653,7 +653,7 @@ fn subscribed(
         epoch,
         offset,
         next: Some(next.unwrap_or(truth.len())),
-        doubts,
+        possible_losses,
         restarts,
     }
 }
