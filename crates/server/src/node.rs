@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::{TokenError, TokenVerifier};
 use crate::channel::{ChannelName, Hub, PositionCheck, STEPS, SubscriberOptions};
@@ -54,6 +55,8 @@ pub(crate) struct Node {
     demos: Option<Demos>,
     verifiers: RwLock<Arc<Verifiers>>,
     draining: CancellationToken,
+    /// The tasks that announce the leaves of disconnected clients.
+    leaving: TaskTracker,
     /// Number of clients that are accepted, but not registered yet.
     arriving: AtomicUsize,
     /// Whether [`drain`](Self::drain) has made its list of clients. Clients that register later are disconnected at
@@ -239,6 +242,7 @@ impl Node {
             demos: config.demos.then(Demos::default),
             config,
             draining: CancellationToken::new(),
+            leaving: TaskTracker::new(),
             arriving: AtomicUsize::new(0),
             is_drain_listed: AtomicBool::new(false),
             refusals: RefusalLog::new(),
@@ -555,6 +559,8 @@ impl Node {
 
     /// Removes a client from the list and from its channels. It receives no further publications.
     pub(crate) fn unregister(self: &Arc<Self>, client: ClientId, left: Vec<Membership>) {
+        // Before the client is removed, so that a drain waits for its leaves.
+        let leaving = self.leaving.token();
         self.clients.remove(client);
         for membership in &left {
             self.hub.unsubscribe(&membership.subscription, client);
@@ -569,6 +575,7 @@ impl Node {
             for membership in left {
                 node.announce_leave(&membership).await;
             }
+            drop(leaving);
         });
     }
 
@@ -606,8 +613,8 @@ impl Node {
         self.draining.cancel();
     }
 
-    /// Disconnects all clients with 3001 in random order, spread over a time, and waits until they are gone. Clients
-    /// that connect later are disconnected at once.
+    /// Disconnects all clients with 3001 in random order, spread over a time, and waits until they are gone and their
+    /// leaves are announced. Clients that connect later are disconnected at once.
     pub(crate) async fn drain(&self, over: Duration) {
         self.start_drain();
         let start = Instant::now();
@@ -628,6 +635,8 @@ impl Node {
         while self.clients.stats().clients > 0 || self.has_arriving() {
             sleep(DRAIN_POLL_INTERVAL).await;
         }
+        self.leaving.close();
+        self.leaving.wait().await;
     }
 
     fn has_arriving(&self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! A command is executed on this node, and sent to the others, and so is a question. Both have a number, and the
 //! answers of all registered nodes are collected: messages between nodes may get lost, so a call succeeds only if each
-//! has answered. Nodes of different versions work together: unknown fields are ignored, and unknown messages are
+//! has answered, or is not registered any more: a node that shuts down has no clients left when its registration ends.
+//! Nodes of different versions work together: unknown fields are ignored, and unknown messages are
 //! ignored with a log line, the first one as a warning. A field that is added later needs a default.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -157,6 +158,21 @@ struct Registry {
     read: Option<Instant>,
 }
 
+impl Registry {
+    /// Reads the registered nodes, at most every [`REGISTRY_INTERVAL`].
+    async fn refresh(&mut self, bus: &dyn NodeBus) -> Result<(), EngineError> {
+        if self.age() >= REGISTRY_INTERVAL {
+            self.uids = bus.nodes().await?.into_iter().map(|node| node.uid).collect();
+            self.read = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn age(&self) -> Duration {
+        self.read.map_or(Duration::MAX, |read| read.elapsed())
+    }
+}
+
 #[derive(Debug)]
 enum Answer {
     Channels {
@@ -226,15 +242,20 @@ impl Questions {
     /// [`REGISTRY_INTERVAL`], so that invented names do not burden the engine.
     async fn is_registered(&self, bus: &dyn NodeBus, uid: &str) -> Result<bool, EngineError> {
         let mut registry = self.registry.lock().await;
-        let age = registry.read.map_or(Duration::MAX, |read| read.elapsed());
-        if age < REGISTRY_AGE_MAX && registry.uids.contains(uid) {
+        if registry.age() < REGISTRY_AGE_MAX && registry.uids.contains(uid) {
             return Ok(true);
         }
-        if age >= REGISTRY_INTERVAL {
-            registry.uids = bus.nodes().await?.into_iter().map(|node| node.uid).collect();
-            registry.read = Some(Instant::now());
-        }
+        registry.refresh(bus).await?;
         Ok(registry.uids.contains(uid))
+    }
+
+    /// Removes the nodes that are not registered any more. Changes nothing if the registered nodes cannot be read, or if
+    /// this node is not among them: then the engine may have lost the others, too.
+    async fn forget_unregistered(&self, bus: &dyn NodeBus, this: &str, missing: &mut Missing) {
+        let mut registry = self.registry.lock().await;
+        if registry.refresh(bus).await.is_ok() && registry.uids.contains(this) {
+            missing.nodes.retain(|uid, _| registry.uids.contains(uid));
+        }
     }
 
     fn ask(&self) -> (Asking<'_>, mpsc::Receiver<Answer>) {
@@ -260,8 +281,8 @@ impl ServerHandle {
     /// Has the other nodes execute a command.
     ///
     /// # Errors
-    /// Fails with the temporary error 100 if the engine is not reachable, or a registered node does not answer. The
-    /// others have executed the command.
+    /// Fails with the temporary error 100 if the engine is not reachable, or a node that stays registered does not
+    /// answer. The others have executed the command.
     pub(super) async fn command_others(&self, command: NodeCommand) -> Result<(), ErrorCode> {
         let message = |number| (Some(number), Message::Command(command));
         self.ask_others(message, |_| Ok(())).await
@@ -312,11 +333,22 @@ impl ServerHandle {
         let (number, message) = message(asking.1);
         self.send(bus, None, number, message).await?;
         let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let mut next_check = Instant::now() + REGISTRY_INTERVAL;
         while !missing.nodes.is_empty() {
-            let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
-                let nodes: Vec<_> = missing.nodes.keys().collect();
-                tracing::warn!(?nodes, "nodes did not answer within {ANSWER_TIMEOUT:?}");
-                return Err(ErrorCode::Internal);
+            let answer = match timeout_at(next_check.min(deadline), answers.recv()).await {
+                Ok(Some(answer)) => answer,
+                Err(_) if Instant::now() < deadline => {
+                    let questions = self.node.questions();
+                    let check = questions.forget_unregistered(bus, self.node.uid(), &mut missing);
+                    let _ = timeout_at(deadline, check).await;
+                    next_check = Instant::now() + REGISTRY_INTERVAL;
+                    continue;
+                }
+                Ok(None) | Err(_) => {
+                    let nodes: Vec<_> = missing.nodes.keys().collect();
+                    tracing::warn!(?nodes, "nodes did not answer within {ANSWER_TIMEOUT:?}");
+                    return Err(ErrorCode::Internal);
+                }
             };
             let Answer::Channels {
                 from,

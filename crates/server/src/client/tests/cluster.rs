@@ -311,6 +311,81 @@ async fn a_command_that_a_node_does_not_confirm_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_does_not_wait_for_a_node_that_has_shut_down_meanwhile() {
+    let cluster = Cluster::new(2).await;
+    sleep(Duration::from_secs(3)).await;
+    // The registered nodes are read after 50 ms, and the command is sent after 150 ms.
+    cluster.server.set_latency(Duration::from_millis(100));
+    let start = Instant::now();
+    let shut_down = async {
+        sleep(Duration::from_millis(60)).await;
+        cluster.nodes[1].engine().close().await.unwrap();
+        cluster.server.kill(cluster.nodes[1].uid());
+    };
+    let handle = cluster.handle(0);
+    let disconnect = async {
+        let disconnected = handle.disconnect(Target::user("ada"), Disconnect::default()).await;
+        (disconnected, start.elapsed())
+    };
+    let ((disconnected, took), ()) = tokio::join!(disconnect, shut_down);
+    assert_eq!(disconnected, Ok(()));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_wait_for_the_first_connection_of_a_node_that_starts() {
+    let mut cluster = Cluster::new(1).await;
+    let start = async |cluster: &mut Cluster| {
+        let uid = crate::node::random_uid();
+        let store = SimStore::new(&cluster.server, &uid);
+        let node = Node::with_store(Config::default(), store, uid);
+        tokio::spawn(crate::handle::run(node.clone()));
+        cluster.nodes.push(node);
+    };
+    start(&mut cluster).await;
+    let mut ada = Peer::connected(&cluster.nodes[1], "Ada").await;
+    let reply = ada
+        .request(r#"{"id":2,"subscribe":{"channel":"room","recoverable":true}}"#)
+        .await;
+    assert!(reply.contains(r#""recoverable":true"#), "{reply}");
+    cluster.publish(1, 1).await;
+    assert_eq!(numbers(&mut ada).await, [1]);
+
+    // Not longer than the first attempt takes.
+    cluster.server.set_down(true);
+    start(&mut cluster).await;
+    let began = Instant::now();
+    let mut eve = Peer::connected(&cluster.nodes[2], "Eve").await;
+    let refused = eve.request(r#"{"id":2,"subscribe":{"channel":"room"}}"#).await;
+    assert!(
+        refused.contains(r#""code":100"#) && refused.contains(r#""temporary":true"#),
+        "{refused}"
+    );
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_shuts_down_announces_the_leaves_of_its_clients() {
+    let cluster = Cluster::new(2).await;
+    let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
+    let bob = Peer::in_room(&cluster.nodes[1], "Bob").await;
+    settle().await;
+    ada.receive().await;
+    cluster.server.set_latency(Duration::from_millis(100));
+    drop(bob);
+    cluster.nodes[1].drain(Duration::ZERO).await;
+    cluster.nodes[1].engine().close().await.unwrap();
+    // The process ends.
+    cluster.server.kill(cluster.nodes[1].uid());
+    settle().await;
+    let heard = ada.receive().await.join("\n");
+    assert!(
+        heard.contains("Bob") && heard.matches(r#""leave":"#).count() == 1,
+        "{heard}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_commands_at_once_are_confirmed() {
     let cluster = Cluster::new(2).await;
     cluster.server.set_latency(Duration::from_millis(5));

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::EngineError;
-use super::inbox::Inbox;
+use super::inbox::{Connection, Inbox};
 use super::store::StoreError;
 
 /// Time for a call to the store.
@@ -35,14 +35,16 @@ impl Calls {
         }
     }
 
-    /// Makes a call: fails at once without a connection, and after [`CALL_TIMEOUT`] without an answer. If there are too
-    /// many calls, it first waits up to [`QUEUE_TIMEOUT`]. Calls start in the order in which they wait.
+    /// Makes a call: fails at once without a connection, and after [`CALL_TIMEOUT`] without an answer. If the node has
+    /// just started, or there are too many calls, it first waits up to [`QUEUE_TIMEOUT`]. Calls start in the order in
+    /// which they wait.
     ///
     /// # Cancel safety
     /// As the call itself.
     pub(super) async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, EngineError> {
-        self.check_connection()?;
-        let Ok(Ok(_running)) = timeout(QUEUE_TIMEOUT, self.running.acquire()).await else {
+        let deadline = Instant::now() + QUEUE_TIMEOUT;
+        self.wait_for_connection(deadline).await?;
+        let Ok(Ok(_running)) = timeout_at(deadline, self.running.acquire()).await else {
             tracing::debug!("{CALLS_MAX} calls to the engine did not end within {QUEUE_TIMEOUT:?}");
             return Err(EngineError::Unreachable);
         };
@@ -61,8 +63,14 @@ impl Calls {
         }
     }
 
-    pub(super) fn is_connected(&self) -> bool {
-        self.inbox.is_connected()
+    /// Fails at once without a connection, but waits for the end of the first attempt to connect: a node accepts clients
+    /// as soon as it starts, and their commands are not to fail during a deploy.
+    pub(super) async fn wait_for_connection(&self, deadline: Instant) -> Result<(), EngineError> {
+        let mut connection = self.inbox.connection();
+        let has_started = connection.wait_for(|connection| !matches!(connection, Connection::Starting));
+        // Without an answer the check below fails.
+        let _ = timeout_at(deadline, has_started).await;
+        self.check_connection()
     }
 
     fn check_connection(&self) -> Result<(), EngineError> {

@@ -86,6 +86,8 @@ pub(super) struct Suspension {
 /// The state of the connection to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Connection {
+    /// The first attempt to connect has not ended.
+    Starting,
     /// Connected, and subscribed to all channels with subscribers. Counts the connections.
     Connected(u64),
     Disconnected(Arc<str>),
@@ -132,7 +134,7 @@ impl Inbox {
             deliver,
             lanes: (0..LANES).map(|_| Lane::default()).collect(),
             hasher: RandomState::new(),
-            connection: watch::Sender::new(Connection::Disconnected("not connected yet".into())),
+            connection: watch::Sender::new(Connection::Starting),
             control,
             probe_channel,
             probes: broadcast::Sender::new(PROBES_MAX),
@@ -213,16 +215,16 @@ impl Inbox {
         });
     }
 
-    /// The connection was lost: from now on, calls fail at once.
+    /// The connection was lost, or could not be made: from now on, calls fail at once.
     pub(crate) fn disconnected(&self, reason: &str) {
         self.connection.send_if_modified(|connection| {
-            let was_connected = matches!(connection, Connection::Connected(_));
+            let was_disconnected = matches!(connection, Connection::Disconnected(_));
             *connection = Connection::Disconnected(reason.into());
-            was_connected
+            !was_disconnected
         });
     }
 
-    /// Events of this channel may have been lost: its stream is read.
+    /// Events of this channel may have been lost: suspends it until its stream is read.
     pub(crate) fn mark_dirty(&self, channel: &ChannelName) {
         let mut state = self.lane(channel).state.lock();
         match state.suspended.get_mut(channel) {

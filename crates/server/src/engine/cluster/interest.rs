@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::super::EngineError;
 use super::calls::{CALL_TIMEOUT, QUEUE_TIMEOUT};
-use super::per_channel::PerChannel;
+use super::per_key::PerChannel;
 use super::{Shared, StoreError};
 use crate::channel::ChannelName;
 

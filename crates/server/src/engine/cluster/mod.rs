@@ -14,7 +14,7 @@ mod catch_up;
 mod inbox;
 mod interest;
 mod outage;
-mod per_channel;
+mod per_key;
 mod presence;
 mod probe;
 #[cfg(test)]
@@ -39,7 +39,7 @@ use self::inbox::{Connection, Received};
 use self::interest::Interests;
 use self::outage::Waiting;
 pub(crate) use self::outage::{OutagePolicy, OutagePolicyOf};
-pub(crate) use self::per_channel::PerChannel;
+pub(crate) use self::per_key::PerChannel;
 pub(crate) use self::presence::ClusterPresence;
 use self::probe::DeliveryProbe;
 pub(crate) use self::store::{
@@ -83,6 +83,8 @@ struct Shared {
     presence: Arc<ClusterPresence>,
     /// What this node registers with.
     info: Mutex<Bytes>,
+    /// Whether this node has ended its registration. Locked during each renewal, so that none follows the end.
+    has_ended: tokio::sync::Mutex<bool>,
 }
 
 impl ClusterBroker {
@@ -107,6 +109,7 @@ impl ClusterBroker {
                 limits,
                 presence,
                 info: Mutex::default(),
+                has_ended: false.into(),
             }),
             interests: Interests::default(),
             waiting: Waiting::new(),
@@ -189,15 +192,10 @@ impl ClusterBroker {
             kind,
             info: record::encode_client(info).into(),
         };
-        let encoded = membership.info.clone();
-        if kind == MembershipKind::Join {
-            self.shared.presence.joined(channel, info.client);
-        }
-        let result = self.shared.call(self.shared.store.announce(channel, membership)).await;
-        if result.is_err() && kind == MembershipKind::Leave {
-            self.shared.presence.repeat_leave(channel, info.client, encoded);
-        }
-        result
+        self.shared
+            .presence
+            .announce((channel.clone(), info.client), membership)
+            .await
     }
 
     async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<History, EngineError> {
@@ -342,6 +340,7 @@ impl Broker for ClusterBroker {
 
     fn health(&self) -> Health {
         match (&*self.shared.inbox.connection().borrow(), self.probe.failure()) {
+            (Connection::Starting, _) => Health::NotReady("connecting to the engine".into()),
             (Connection::Disconnected(reason), _) => {
                 Health::NotReady(format!("the engine is not reachable: {reason}").into())
             }
@@ -351,7 +350,13 @@ impl Broker for ClusterBroker {
     }
 
     fn close(&self) -> EngineFuture<'_, ()> {
-        Box::pin(async move { self.shared.call(self.shared.store.end_lease()).await })
+        Box::pin(async move {
+            let mut has_ended = self.shared.has_ended.lock().await;
+            *has_ended = true;
+            // Leaves that could not be announced are not known to the other nodes, which remove the rest.
+            self.shared.presence.sync_before_end().await;
+            self.shared.call(self.shared.store.end_lease()).await
+        })
     }
 
     fn stats(&self) -> EngineStats {

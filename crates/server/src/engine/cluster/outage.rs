@@ -10,7 +10,7 @@ use super::super::EngineError;
 use super::Shared;
 use super::calls::CALL_TIMEOUT;
 use super::catch_up::wait_until_connected;
-use super::per_channel::PerChannel;
+use super::per_key::PerChannel;
 use super::store::{StoreError, StorePublish, StorePublished};
 use crate::channel::ChannelName;
 

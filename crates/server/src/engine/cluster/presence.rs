@@ -7,7 +7,8 @@
 //! A node remembers each entry whose state in the store is unknown, because a call failed, had no answer, or was
 //! cancelled. After each renewal of the lease it repeats the call: it adds the entry if the client is present, and
 //! removes it if not. A leave that could not be announced is announced then, so it may be announced twice, but it is
-//! not forgotten.
+//! not forgotten. The announcements of a client in a channel are made one after the other, so that none overtakes
+//! another one.
 //!
 //! Three tasks run at the same time, so that none delays another: one renews the lease, one adds and removes entries of
 //! this node, and one removes the entries of dead nodes.
@@ -26,8 +27,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::super::{EngineError, EngineFuture, PresenceStore, record};
 use super::Shared;
-use super::calls::{CALL_TIMEOUT, Calls};
+use super::calls::{CALL_TIMEOUT, Calls, QUEUE_TIMEOUT};
 use super::inbox::Connection;
+use super::per_key::PerKey;
 use super::store::{LEASE_INTERVAL, Membership, MembershipKind, PresenceEntry, Store, StoreError};
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Generation, Subscription};
@@ -48,6 +50,8 @@ pub(crate) struct ClusterPresence {
     store: Arc<dyn Store>,
     calls: Arc<Calls>,
     entries: Mutex<Entries>,
+    /// Locked while a join or leave is announced.
+    announcing: PerKey<Key, tokio::sync::Mutex<()>>,
 }
 
 /// A client in a channel.
@@ -128,6 +132,7 @@ impl ClusterPresence {
             store,
             calls,
             entries: Mutex::default(),
+            announcing: PerKey::default(),
         }
     }
 
@@ -153,10 +158,8 @@ impl ClusterPresence {
         // of the lease.
         let is_member = self.entries.lock().replace(&key, &entry);
         if !is_member {
-            if !self.calls.is_connected() {
-                // Certainly not stored, so nothing has to be removed.
-                return Err(EngineError::Unreachable);
-            }
+            // Without a connection it is certainly not stored, so nothing has to be removed.
+            self.calls.wait_for_connection(Instant::now() + QUEUE_TIMEOUT).await?;
             if !self.entries.lock().add(&key, &entry) {
                 return Ok(());
             }
@@ -184,14 +187,31 @@ impl ClusterPresence {
         Ok(())
     }
 
-    /// Forgets a leave that could not be announced, because the client is back.
-    pub(super) fn joined(&self, channel: &ChannelName, client: ClientId) {
-        self.entries.lock().forget_leave(&(channel.clone(), client));
+    /// Announces a join or leave after the earlier ones of the client. A leave that fails is announced later.
+    pub(super) async fn announce(&self, key: Key, membership: Membership) -> Result<(), EngineError> {
+        let Membership { kind, info } = membership.clone();
+        let announced = async {
+            let announcing = self.announcing.enter(&key);
+            let _turn = announcing.lock().await;
+            if kind == MembershipKind::Join {
+                // The client is back, so its earlier leave is of no interest any more.
+                self.entries.lock().forget_leave(&key);
+            }
+            self.call(self.store.announce(&key.0, membership)).await
+        };
+        // As long as one call may take that does not wait for another one.
+        let announced = timeout(QUEUE_TIMEOUT + CALL_TIMEOUT, announced).await;
+        let announced = announced.unwrap_or(Err(EngineError::Unreachable));
+        if announced.is_err() && kind == MembershipKind::Leave {
+            self.entries.lock().repeat_leave(key, info);
+        }
+        announced
     }
 
-    /// Announces a leave later, which could not be announced.
-    pub(super) fn repeat_leave(&self, channel: &ChannelName, client: ClientId, leave: Bytes) {
-        self.entries.lock().repeat_leave((channel.clone(), client), leave);
+    /// Repeats the calls whose result is not known, before this node ends.
+    pub(super) async fn sync_before_end(&self) {
+        // What fails is lost, but the lease ends in any case.
+        let _ = timeout(CALL_TIMEOUT, self.sync()).await;
     }
 
     async fn members(
@@ -250,6 +270,8 @@ impl ClusterPresence {
         } else if let Some(removal) = unsynced.removal {
             self.remove_entry(key, removal.generation).await?;
         }
+        let announcing = self.announcing.enter(key);
+        let _turn = announcing.lock().await;
         let Some(info) = self.entries.lock().take_announcement(key, is_present) else {
             return Ok(());
         };
@@ -444,7 +466,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     );
 }
 
-/// Waits for nothing but the lease, which would end otherwise.
+/// Waits for nothing but the lease, which would end otherwise. Returns when this node ends.
 async fn renew_lease(shared: &Shared, renewed: &watch::Sender<Renewed>) {
     let mut interval = interval(LEASE_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -458,6 +480,10 @@ async fn renew_lease(shared: &Shared, renewed: &watch::Sender<Renewed>) {
             continue;
         };
         let info = shared.info.lock().clone();
+        let has_ended = shared.has_ended.lock().await;
+        if *has_ended {
+            return;
+        }
         match timeout(CALL_TIMEOUT, shared.store.renew_lease(info)).await {
             Ok(Ok(is_known)) => renewed.send_modify(|renewed| {
                 renewed.renewals += 1;

@@ -47,6 +47,8 @@ struct State {
     is_down: bool,
     /// How long an addition to presence takes.
     presence_delay: Duration,
+    /// Joins or leaves that are announced late, as if their channel was being moved to another server, and how late.
+    late_announcements: Option<(MembershipKind, Duration)>,
     /// Start of the names of channels whose streams cannot be read.
     dead: Option<&'static str>,
     streams: HashMap<ChannelName, Stream>,
@@ -105,6 +107,7 @@ impl SimServer {
                 faults: SimFaults::default(),
                 is_down: false,
                 presence_delay: Duration::ZERO,
+                late_announcements: None,
                 dead: None,
                 streams: HashMap::new(),
                 keys: HashMap::new(),
@@ -132,6 +135,11 @@ impl SimServer {
 
     pub(crate) fn set_presence_delay(&self, delay: Duration) {
         self.state.lock().presence_delay = delay;
+    }
+
+    /// Joins or leaves are sent this late from now on.
+    pub(crate) fn delay_announcements(&self, kind: MembershipKind, delay: Duration) {
+        self.state.lock().late_announcements = Some((kind, delay));
     }
 
     /// How long each call takes from now on. It has its effect after half of the time.
@@ -429,6 +437,8 @@ async fn run(server: Arc<SimServer>, uid: String, inbox: Arc<Inbox>) {
                 return;
             }
             if state.is_down {
+                drop(state);
+                inbox.disconnected("simulated");
                 continue;
             }
             let connected = Connected {
@@ -482,12 +492,20 @@ impl Store for SimStore {
 
     fn announce<'a>(&'a self, channel: &'a ChannelName, membership: Membership) -> StoreFuture<'a, ()> {
         let channel = channel.clone();
-        self.call(move |state| {
+        let late = self.server.state.lock().late_announcements;
+        let delay = late.filter(|(kind, _)| *kind == membership.kind);
+        let call = self.call(move |state| {
             let event = Event::Membership {
                 channel: channel.clone(),
                 membership,
             };
             state.spread(&channel, &event);
+        });
+        Box::pin(async move {
+            if let Some((_, delay)) = delay {
+                sleep(delay).await;
+            }
+            call.await
         })
     }
 

@@ -2,6 +2,7 @@
 
 use tokio::time::sleep;
 
+use super::cluster::MembershipKind;
 use super::cluster::simulated::SimFaults;
 use super::*;
 
@@ -207,4 +208,88 @@ async fn joins_are_announced_again_after_a_lapse() {
     assert_eq!(nodes.clients().await, 1);
     let heard = nodes.other.delivered();
     assert_eq!(heard.last().map(String::as_str), Some("a join ada"), "{heard:?}");
+}
+
+/// Points in time of a renewal and of the calls that it repeats, each of which takes a second.
+fn moments() -> impl Iterator<Item = Duration> {
+    (0..40).map(|n| n * Duration::from_millis(100))
+}
+
+/// The last join or leave, and the number of leaves.
+fn last_and_leaves(heard: &[String]) -> (Option<&str>, usize) {
+    let leaves = heard.iter().filter(|event| event.contains("leave")).count();
+    (heard.last().map(String::as_str), leaves)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_leave_does_not_overtake_the_join_of_a_client_that_is_back() {
+    for moment in moments() {
+        let nodes = Nodes::start().await;
+        nodes.add(1, 1).await.unwrap();
+        nodes.server.set_faults(failing(100));
+        nodes.leave(1, 1).await;
+        nodes.server.set_faults(SimFaults::default());
+        nodes
+            .server
+            .delay_announcements(MembershipKind::Leave, Duration::from_secs(1));
+        sleep(moment).await;
+        nodes.add(1, 2).await.unwrap();
+        nodes
+            .own
+            .engine
+            .publish_join(&name("a"), member(1, "ada"))
+            .await
+            .unwrap();
+        sleep(2 * RENEWALS).await;
+        let heard = nodes.other.delivered();
+        let (last, leaves) = last_and_leaves(&heard);
+        assert!(last == Some("a join ada") && leaves <= 1, "{moment:?}: {heard:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_join_does_not_follow_the_leave_of_its_client() {
+    for moment in moments() {
+        let nodes = Nodes::start().await;
+        nodes.add(1, 1).await.unwrap();
+        // Long enough that the other node announces the leave, so that the join is announced again.
+        nodes.server.set_down(true);
+        sleep(Duration::from_secs(8)).await;
+        nodes.server.set_down(false);
+        nodes
+            .server
+            .delay_announcements(MembershipKind::Join, Duration::from_secs(1));
+        sleep(moment).await;
+        nodes.leave(1, 1).await;
+        sleep(2 * RENEWALS).await;
+        let heard = nodes.other.delivered();
+        let (last, _) = last_and_leaves(&heard);
+        assert_eq!(last, Some("a leave ada"), "{moment:?}: {heard:?}");
+        assert_eq!(nodes.clients().await, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_ended_its_registration_does_not_renew_it() {
+    let nodes = Nodes::start().await;
+    nodes.own.engine.close().await.unwrap();
+    for _ in 0..5 {
+        sleep(Duration::from_secs(1)).await;
+        let registered = nodes.other.engine.nodes().unwrap().nodes().await.unwrap();
+        let uids: Vec<_> = registered.iter().map(|node| node.uid.as_str()).collect();
+        assert_eq!(uids, ["other"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_ends_announces_the_leaves_that_have_failed() {
+    let nodes = Nodes::start().await;
+    let engine = &nodes.own.engine;
+    // Without presence, other nodes do not know the client.
+    nodes.server.set_faults(failing(100));
+    assert!(engine.publish_leave(&name("a"), member(1, "ada")).await.is_err());
+    nodes.server.set_faults(SimFaults::default());
+    engine.close().await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(nodes.other.delivered(), ["a leave ada"]);
 }
