@@ -154,6 +154,66 @@ impl Cluster {
     }
 }
 
+/// What a test runs on: a server of its own, or the cluster that all tests of the process share.
+enum Servers {
+    One(Server),
+    Cluster { cluster: &'static Cluster, prefix: String },
+}
+
+impl Servers {
+    async fn each() -> [Self; 2] {
+        let cluster = Self::Cluster {
+            cluster: shared_cluster().await,
+            prefix: format!("test-{:x}", rand::random::<u64>()),
+        };
+        [Self::One(Server::start(&[])), cluster]
+    }
+
+    fn config(&self) -> RedisConfig {
+        match self {
+            Self::One(server) => server.config(""),
+            Self::Cluster { cluster, prefix } => cluster.config(&format!("?prefix={prefix}")),
+        }
+    }
+
+    /// A key, without its prefix.
+    fn key(&self, key: &str) -> String {
+        match self {
+            Self::One(_) => format!("sockeye{key}"),
+            Self::Cluster { prefix, .. } => format!("{prefix}{key}"),
+        }
+    }
+
+    fn all(&self) -> &[Server] {
+        match self {
+            Self::One(server) => std::slice::from_ref(server),
+            Self::Cluster { cluster, .. } => &cluster.servers,
+        }
+    }
+
+    /// Runs a command on the server that has its key.
+    async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        for server in self.all() {
+            let mut connection = server.connection().await;
+            match Cmd::new().arg(command).to_owned().query_async(&mut connection).await {
+                Ok(value) => return value,
+                Err(error) if error.code() == Some("MOVED") => {}
+                Err(error) => panic!("{command:?}: {error}"),
+            }
+        }
+        panic!("no server has the key of {command:?}")
+    }
+
+    /// The keys of all servers that match a pattern.
+    async fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut keys = Vec::new();
+        for server in self.all() {
+            keys.extend(server.run::<Vec<String>>(&["KEYS", &self.key(pattern)]).await);
+        }
+        keys
+    }
+}
+
 impl Fixture<ClusterBroker> {
     /// A node on a server that all tests of the process share, each with a prefix of its own.
     pub(super) async fn redis(setup: Setup) -> Self {

@@ -293,3 +293,83 @@ async fn clients_of_a_dead_node_leave_exactly_once_within_ten_seconds() {
         assert_eq!(leaves, expected);
     }
 }
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn nodes_know_and_reach_each_other() {
+    let server = Server::start("");
+    let [one, two] = nodes(&server, Setup::ten()).await;
+    let bus = one.engine.nodes().unwrap();
+    let uids = eventually(async || {
+        let mut uids: Vec<_> = bus.nodes().await.ok()?.into_iter().map(|node| node.uid).collect();
+        uids.sort_unstable();
+        (uids.len() == 2).then_some(uids)
+    });
+    assert_eq!(uids.await, ["node0", "node1"]);
+    bus.send(Some("node1"), Bytes::from_static(b"{}")).await.unwrap();
+    let received = tokio::time::timeout(PATIENCE, two.engine.nodes().unwrap().next()).await;
+    assert_eq!(received.unwrap(), b"{}"[..]);
+    two.engine.close().await.unwrap();
+    assert_eq!(bus.nodes().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn many_channels_and_members_of_one_come_at_once() {
+    let server = Server::start("");
+    let [node, other] = nodes(&server, Setup::ten()).await;
+    let channels: Vec<_> = (0..2000).map(|n| name(&format!("plain{n}"))).collect();
+    let opened = channels.iter().map(async |channel| {
+        node.recorder.subscribed.lock().push(channel.clone());
+        node.engine.interest_changed(channel).await
+    });
+    let opened = futures_util::future::join_all(opened).await;
+    assert!(opened.iter().all(Result::is_ok));
+    for channel in &channels {
+        other.publish(channel.as_str(), "1").await;
+    }
+    let received = || node.recorder.events.lock().len();
+    eventually(async || (received() == channels.len()).then_some(())).await;
+
+    // Members of one channel come, and some of them leave at once.
+    for leaving in [100, 1, 100] {
+        let members = (0..100).map(async |bits| {
+            let member = member(bits, "ada");
+            let client = member.client;
+            node.engine.presence_add(&subscription(1), member, true).await?;
+            match bits < leaving {
+                true => node.engine.presence_remove(&subscription(1), client).await,
+                false => Ok(()),
+            }
+        });
+        let results = futures_util::future::join_all(members).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        for node in [&node, &other] {
+            let clients = node.engine.presence_stats(&name("a")).await.unwrap().clients;
+            assert_eq!(clients as u128, 100 - leaving);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn the_server_keeps_no_more_publications_than_the_history_has() {
+    let server = Server::start("");
+    let [node] = nodes(&server, Setup::ten()).await;
+    for n in 1..=25 {
+        node.publish("a", &n.to_string()).await;
+    }
+    let expected: Vec<_> = (16..=25).map(|n| n.to_string()).collect();
+    assert_eq!(node.stored("a").await, expected);
+    let mut stored = 0;
+    for stream in server.streams().await {
+        let info = server
+            .call(&format!("STREAM.INFO.{stream}"), r#"{"subjects_filter":">"}"#)
+            .await;
+        let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
+        let of_channel = subjects.iter().filter(|(subject, _)| subject.ends_with(".a"));
+        stored += of_channel.filter_map(|(_, count)| count.as_u64()).sum::<u64>();
+    }
+    // And the one before them, which proves that nothing is missing in between.
+    assert_eq!(stored, 11);
+}

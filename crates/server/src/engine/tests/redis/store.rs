@@ -1,122 +1,128 @@
-//! Streams, presence and messages between nodes on a single server.
+//! Streams, presence and messages between nodes, on a single server and on a cluster.
 
 use super::*;
 use crate::ids::Generation;
 
-/// A server of its own, and two nodes on it.
+/// Two nodes on the same servers.
 struct Pair {
-    server: Server,
     one: Fixture<ClusterBroker>,
     two: Fixture<ClusterBroker>,
 }
 
 impl Pair {
-    async fn start(setup: Setup) -> Self {
-        let server = Server::start(&[]);
-        let config = server.config("");
-        let one = Fixture::redis_node(setup, &config, "one").await;
-        let two = Fixture::redis_node(setup, &config, "two").await;
-        Self { server, one, two }
+    async fn start(config: &RedisConfig) -> Self {
+        Self {
+            one: Fixture::redis_node(Setup::ten(), config, "one").await,
+            two: Fixture::redis_node(Setup::ten(), config, "two").await,
+        }
     }
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn publications_reach_all_nodes() {
-    let pair = Pair::start(Setup::ten()).await;
-    let bytes: Vec<u8> = (0..=255).collect();
-    let content = Content {
-        data: Data::from(bytes.clone()),
-        ..content("0")
-    };
-    pair.one.engine.publish(&name("a"), content).await.unwrap();
-    pair.two.publish("a", "2").await;
-    pair.one.publish("plain", "3").await;
-    for node in [&pair.one, &pair.two] {
-        let delivered = node.settled().await;
-        assert_eq!(delivered.len(), 3, "{delivered:?}");
-        assert_eq!(delivered[1..], ["a 2 2 true", "plain 0 3 false"]);
+    for servers in Servers::each().await {
+        let pair = Pair::start(&servers.config()).await;
+        let bytes: Vec<u8> = (0..=255).collect();
+        let content = Content {
+            data: Data::from(bytes.clone()),
+            ..content("0")
+        };
+        let first = pair.one.engine.publish(&name("a"), content).await.unwrap().position;
+        pair.two.publish("a", "2").await;
+        pair.one.publish("plain", "3").await;
+        for node in [&pair.one, &pair.two] {
+            let mut delivered = node.settled().await;
+            // Channels have no common order.
+            delivered.sort_by_key(|event| event.starts_with("plain"));
+            assert_eq!(delivered.len(), 3, "{delivered:?}");
+            assert_eq!(delivered[1..], ["a 2 2 true", "plain 0 3 false"]);
+            assert!(node.recovers("a", &first).await);
+        }
+        let stored = pair.two.history("a").await.publications;
+        assert_eq!(stored[0].content.data.as_bytes(), bytes);
     }
-    let stored = pair.two.history("a").await.publications;
-    assert_eq!(stored[0].content.data.as_bytes(), bytes);
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn the_server_keeps_no_more_than_the_limits() {
-    let server = Server::start(&[]);
-    let setup = Setup {
-        ttl: Duration::from_millis(400),
-        ..Setup::ten()
-    };
-    let node = Fixture::redis_node(setup, &server.config(""), "node").await;
-    for n in 1..=25 {
-        node.publish("a", &n.to_string()).await;
+    for servers in Servers::each().await {
+        let setup = Setup {
+            ttl: Duration::from_millis(400),
+            ..Setup::ten()
+        };
+        let node = Fixture::redis_node(setup, &servers.config(), "node").await;
+        for n in 1..=25 {
+            node.publish("a", &n.to_string()).await;
+        }
+        assert_eq!(servers.run::<usize>(&["LLEN", &servers.key(":{a}:h")]).await, 10);
+        let pttl: Duration = Duration::from_millis(servers.run::<u64>(&["PTTL", &servers.key(":{a}:m")]).await);
+        assert!(pttl > Duration::from_secs(3500), "the state outlives the publications");
+
+        tokio::time::sleep(setup.ttl).await;
+        assert_eq!(node.stored("a").await, [""; 0]);
+        assert_eq!(node.publish("a", "26").await.offset, 26);
+        assert_eq!(node.stored("a").await, ["26"]);
+
+        // Larger than the history of a channel may be: numbered and delivered, but not kept.
+        let limit = Limits::default().history_bytes_per_channel_max;
+        node.publish("b", "1").await;
+        let large = format!("\"{}\"", "x".repeat(limit));
+        assert_eq!(node.publish("b", &large).await.offset, 2);
+        let history = node.history("b").await;
+        assert_eq!((history.publications.len(), history.top.offset), (0, 2));
+        assert_eq!(node.publish("b", "3").await.offset, 3);
+        assert_eq!(node.stored("b").await, ["3"]);
+        let bytes: usize = servers.run(&["HGET", &servers.key(":{b}:m"), "b"]).await;
+        assert!(bytes < 100, "{bytes}");
     }
-    assert_eq!(server.run::<usize>(&["LLEN", "sockeye:{a}:h"]).await, 10);
-    let pttl: Duration = Duration::from_millis(server.run::<u64>(&["PTTL", "sockeye:{a}:m"]).await);
-    assert!(pttl > Duration::from_secs(3500), "the state outlives the publications");
-
-    tokio::time::sleep(setup.ttl).await;
-    assert_eq!(node.stored("a").await, [""; 0]);
-    assert_eq!(node.publish("a", "26").await.offset, 26);
-    assert_eq!(node.stored("a").await, ["26"]);
-
-    // Larger than the history of a channel may be: numbered and delivered, but not kept.
-    let limit = Limits::default().history_bytes_per_channel_max;
-    node.publish("b", "1").await;
-    let large = format!("\"{}\"", "x".repeat(limit));
-    assert_eq!(node.publish("b", &large).await.offset, 2);
-    let history = node.history("b").await;
-    assert_eq!((history.publications.len(), history.top.offset), (0, 2));
-    assert_eq!(node.publish("b", "3").await.offset, 3);
-    assert_eq!(node.stored("b").await, ["3"]);
-    let bytes: usize = server.run(&["HGET", "sockeye:{b}:m", "b"]).await;
-    assert!(bytes < 100, "{bytes}");
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn a_stream_without_its_state_starts_with_a_new_epoch() {
-    let server = Server::start(&[]);
-    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
-    let before = node.publish("a", "1").await;
-    node.publish("a", "2").await;
-    let _: () = server.run(&["DEL", "sockeye:{a}:m"]).await;
-    let after = node.publish("a", "3").await;
-    assert_ne!(before.epoch, after.epoch);
-    assert_eq!((after.offset, node.stored("a").await), (1, vec!["3".to_owned()]));
-    let _: () = server.run(&["DEL", "sockeye:{a}:m"]).await;
-    assert!(node.stored("a").await.is_empty());
+    for servers in Servers::each().await {
+        let node = Fixture::redis_node(Setup::ten(), &servers.config(), "node").await;
+        let before = node.publish("a", "1").await;
+        node.publish("a", "2").await;
+        let _: () = servers.run(&["DEL", &servers.key(":{a}:m")]).await;
+        let after = node.publish("a", "3").await;
+        assert_ne!(before.epoch, after.epoch);
+        assert_eq!((after.offset, node.stored("a").await), (1, vec!["3".to_owned()]));
+        let _: () = servers.run(&["DEL", &servers.key(":{a}:m")]).await;
+        assert!(node.stored("a").await.is_empty());
+    }
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn idempotency_keys_expire() {
-    let server = Server::start(&[]);
-    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
-    for channel in ["a", "plain"] {
-        let publish = async |data: &str| {
-            let publish = Publish {
-                idempotency_key: Some("k".into()),
-                ..content(data).into()
+    for servers in Servers::each().await {
+        let node = Fixture::redis_node(Setup::ten(), &servers.config(), "node").await;
+        for channel in ["a", "plain"] {
+            let publish = async |data: &str| {
+                let publish = Publish {
+                    idempotency_key: Some("k".into()),
+                    ..content(data).into()
+                };
+                node.engine.publish(&name(channel), publish).await.unwrap()
             };
-            node.engine.publish(&name(channel), publish).await.unwrap()
-        };
-        let first = publish("1").await;
-        node.publish(channel, "2").await;
-        let repeated = publish("3").await;
-        assert_eq!(
-            (&first.outcome, &repeated.outcome),
-            (&PublishOutcome::Delivered, &PublishOutcome::Duplicate)
-        );
-        assert_eq!(repeated.position, first.position);
-        let key = format!("sockeye:{{{channel}}}:i:k");
-        let pttl: u64 = server.run(&["PTTL", &key]).await;
-        assert!((290_000..=300_000).contains(&pttl), "{pttl}");
-        let _: () = server.run(&["PEXPIRE", &key, "1"]).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        assert_eq!(publish("4").await.outcome, PublishOutcome::Delivered);
+            let first = publish("1").await;
+            node.publish(channel, "2").await;
+            let repeated = publish("3").await;
+            assert_eq!(
+                (&first.outcome, &repeated.outcome),
+                (&PublishOutcome::Delivered, &PublishOutcome::Duplicate)
+            );
+            assert_eq!(repeated.position, first.position);
+            let key = servers.key(&format!(":{{{channel}}}:i:k"));
+            let pttl: u64 = servers.run(&["PTTL", &key]).await;
+            assert!((290_000..=300_000).contains(&pttl), "{pttl}");
+            let _: () = servers.run(&["PEXPIRE", &key, "1"]).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert_eq!(publish("4").await.outcome, PublishOutcome::Delivered);
+        }
     }
 }
 
@@ -147,11 +153,15 @@ async fn versions_are_compared_exactly() {
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn a_flushed_script_cache_is_filled_again() {
-    let pair = Pair::start(Setup::ten()).await;
-    pair.one.publish("a", "1").await;
-    let _: () = pair.server.run(&["SCRIPT", "FLUSH"]).await;
-    pair.one.publish("a", "2").await;
-    assert_eq!(pair.two.stored("a").await, ["1", "2"]);
+    for servers in Servers::each().await {
+        let pair = Pair::start(&servers.config()).await;
+        pair.one.publish("a", "1").await;
+        for server in servers.all() {
+            let _: () = server.run(&["SCRIPT", "FLUSH"]).await;
+        }
+        pair.one.publish("a", "2").await;
+        assert_eq!(pair.two.stored("a").await, ["1", "2"]);
+    }
 }
 
 #[tokio::test]
@@ -174,26 +184,28 @@ async fn without_memory_publications_are_refused_and_have_no_effect() {
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn nodes_know_and_reach_each_other() {
-    let pair = Pair::start(Setup::ten()).await;
-    let bus = pair.one.engine.nodes().unwrap();
-    let uids = eventually(async || {
-        let mut uids: Vec<_> = bus.nodes().await.ok()?.into_iter().map(|node| node.uid).collect();
-        uids.sort_unstable();
-        (uids.len() == 2).then_some(uids)
-    });
-    assert_eq!(uids.await, ["one", "two"]);
-    bus.send(Some("two"), Bytes::from_static(b"{}")).await.unwrap();
-    let received = tokio::time::timeout(PATIENCE, pair.two.engine.nodes().unwrap().next()).await;
-    assert_eq!(received.unwrap(), b"{}"[..]);
-    pair.two.engine.close().await.unwrap();
-    assert_eq!(bus.nodes().await.unwrap().len(), 1);
+    for servers in Servers::each().await {
+        let pair = Pair::start(&servers.config()).await;
+        let bus = pair.one.engine.nodes().unwrap();
+        let uids = eventually(async || {
+            let mut uids: Vec<_> = bus.nodes().await.ok()?.into_iter().map(|node| node.uid).collect();
+            uids.sort_unstable();
+            (uids.len() == 2).then_some(uids)
+        });
+        assert_eq!(uids.await, ["one", "two"]);
+        bus.send(Some("two"), Bytes::from_static(b"{}")).await.unwrap();
+        let received = tokio::time::timeout(PATIENCE, pair.two.engine.nodes().unwrap().next()).await;
+        assert_eq!(received.unwrap(), b"{}"[..]);
+        pair.two.engine.close().await.unwrap();
+        assert_eq!(bus.nodes().await.unwrap().len(), 1);
+    }
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn a_dead_node_leaves_presence_and_each_leave_is_announced_once() {
-    let server = Server::start(&[]);
-    for config in [server.config(""), shared_cluster().await.config(&own_prefix())] {
+    for servers in Servers::each().await {
+        let config = servers.config();
         let fixture = Fixture::redis_node(Setup::ten(), &config, "one").await;
         let channels: Vec<_> = (0..20).map(|n| name(&format!("room{n}"))).collect();
         let subscription = |channel: &ChannelName| Subscription {
@@ -236,34 +248,33 @@ async fn a_dead_node_leaves_presence_and_each_leave_is_announced_once() {
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn a_node_that_changes_its_mind_leaves_no_trace_of_presence() {
-    let server = Server::start(&[]);
-    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
-    let mut subscription = Subscription {
-        channel: name("a"),
-        generation: Generation::default().next(),
-    };
-    let earlier = Subscription {
-        generation: Generation::default(),
-        ..subscription.clone()
-    };
-    let client = member(1, "ada").client;
-    node.engine
-        .presence_add(&subscription, member(1, "ada"), true)
-        .await
-        .unwrap();
-    node.engine
-        .presence_add(&subscription, member(1, "bob"), true)
-        .await
-        .unwrap();
-    node.engine.presence_remove(&earlier, client).await.unwrap();
-    let stats = node.engine.presence_stats(&name("a")).await.unwrap();
-    assert_eq!(stats, PresenceStats { clients: 1, users: 1 });
-    subscription.generation = subscription.generation.next();
-    node.engine.presence_remove(&subscription, client).await.unwrap();
-    let keys: Vec<String> = server.run(&["KEYS", "sockeye:{a}:*"]).await;
-    assert_eq!(keys, [""; 0]);
-    let keys: Vec<String> = server.run(&["KEYS", "sockeye!node:*"]).await;
-    assert_eq!(keys, [""; 0]);
+    for servers in Servers::each().await {
+        let node = Fixture::redis_node(Setup::ten(), &servers.config(), "node").await;
+        let mut subscription = Subscription {
+            channel: name("a"),
+            generation: Generation::default().next(),
+        };
+        let earlier = Subscription {
+            generation: Generation::default(),
+            ..subscription.clone()
+        };
+        let client = member(1, "ada").client;
+        node.engine
+            .presence_add(&subscription, member(1, "ada"), true)
+            .await
+            .unwrap();
+        node.engine
+            .presence_add(&subscription, member(1, "bob"), true)
+            .await
+            .unwrap();
+        node.engine.presence_remove(&earlier, client).await.unwrap();
+        let stats = node.engine.presence_stats(&name("a")).await.unwrap();
+        assert_eq!(stats, PresenceStats { clients: 1, users: 1 });
+        subscription.generation = subscription.generation.next();
+        node.engine.presence_remove(&subscription, client).await.unwrap();
+        assert_eq!(servers.keys(":{a}:*").await, [""; 0]);
+        assert_eq!(servers.keys("!node:*").await, [""; 0]);
+    }
 }
 
 #[tokio::test]
@@ -332,46 +343,74 @@ fn disconnected(store: Arc<dyn Store>) -> Arc<ClusterBroker> {
 #[tokio::test]
 #[ignore = "needs Redis: run `cargo xtask test`"]
 async fn many_channels_and_members_of_one_come_at_once() {
-    let server = Server::start(&[]);
-    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
-    let channels: Vec<_> = (0..2000).map(|n| name(&format!("c{n}"))).collect();
-    let opened = channels.iter().map(|channel| async {
-        node.recorder.subscribed.lock().push(channel.clone());
-        node.engine.interest_changed(channel).await
-    });
-    assert!(futures_util::future::join_all(opened).await.iter().all(Result::is_ok));
-    let numbers: usize = server
-        .run::<Vec<String>>(&["PUBSUB", "CHANNELS", "sockeye:*"])
-        .await
-        .len();
-    // And the one of the probe.
-    assert_eq!(numbers, 2000 + SUBSCRIBED.len() + 1);
-
-    // Members of one channel come, and some of them leave at once.
-    let subscription = Subscription {
-        channel: name("hot"),
-        generation: Generation::default(),
-    };
-    for leaving in [100, 1, 100] {
-        let members = (0..100).map(|bits| {
-            let subscription = &subscription;
-            let engine = &node.engine;
-            async move {
-                let member = member(bits, "ada");
-                let client = member.client;
-                engine.presence_add(subscription, member, true).await?;
-                match bits < leaving {
-                    true => engine.presence_remove(subscription, client).await,
-                    false => Ok(()),
-                }
-            }
+    for servers in Servers::each().await {
+        let node = Fixture::redis_node(Setup::ten(), &servers.config(), "node").await;
+        let channels: Vec<_> = (0..2000).map(|n| name(&format!("c{n}"))).collect();
+        let opened = channels.iter().map(|channel| async {
+            node.recorder.subscribed.lock().push(channel.clone());
+            node.engine.interest_changed(channel).await
         });
-        let results = futures_util::future::join_all(members).await;
-        assert!(results.iter().all(Result::is_ok), "{results:?}");
-        let clients = node.engine.presence_stats(&name("hot")).await.unwrap().clients;
-        assert_eq!(clients as u128, 100 - leaving);
-        // The channel is listed for the lease as long as it has an entry, so that a dead node leaves it.
-        let listed: Vec<String> = server.run(&["KEYS", "sockeye!node:*:c"]).await;
-        assert_eq!(listed.len(), usize::from(clients > 0));
+        assert!(futures_util::future::join_all(opened).await.iter().all(Result::is_ok));
+        let mut subscribed = 0;
+        for server in servers.all() {
+            let kind = match servers {
+                Servers::One(_) => "CHANNELS",
+                Servers::Cluster { .. } => "SHARDCHANNELS",
+            };
+            let list = ["PUBSUB", kind, &servers.key(":*")];
+            subscribed += server.run::<Vec<String>>(&list).await.len();
+        }
+        // And the one of the probe.
+        assert_eq!(subscribed, 2000 + SUBSCRIBED.len() + 1);
+
+        // Members of one channel come, and some of them leave at once.
+        let subscription = Subscription {
+            channel: name("hot"),
+            generation: Generation::default(),
+        };
+        for leaving in [100, 1, 100] {
+            let members = (0..100).map(|bits| {
+                let subscription = &subscription;
+                let engine = &node.engine;
+                async move {
+                    let member = member(bits, "ada");
+                    let client = member.client;
+                    engine.presence_add(subscription, member, true).await?;
+                    match bits < leaving {
+                        true => engine.presence_remove(subscription, client).await,
+                        false => Ok(()),
+                    }
+                }
+            });
+            let results = futures_util::future::join_all(members).await;
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+            let clients = node.engine.presence_stats(&name("hot")).await.unwrap().clients;
+            assert_eq!(clients as u128, 100 - leaving);
+            // The channel is listed for the lease as long as it has an entry, so that a dead node leaves it.
+            let listed = servers.keys("!node:*:c").await;
+            assert_eq!(listed.len(), usize::from(clients > 0));
+        }
     }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run `cargo xtask test`"]
+async fn a_channel_without_subscribers_after_an_outage_is_not_received() {
+    let mut server = Server::start(&[]);
+    let node = Fixture::redis_node(Setup::ten(), &server.config(""), "node").await;
+    server.kill();
+    eventually(async || (node.engine.health() != Health::Ready).then_some(())).await;
+    // Its last subscriber leaves, but the server cannot be told.
+    node.recorder
+        .subscribed
+        .lock()
+        .retain(|channel| channel.as_str() != "plain");
+    let refused = node.engine.interest_changed(&name("plain")).await;
+    assert_eq!(refused, Err(EngineError::Unreachable));
+    server.restart();
+    eventually(async || (node.engine.health() == Health::Ready).then_some(())).await;
+    let mut subscribed: Vec<String> = server.run(&["PUBSUB", "CHANNELS", "sockeye:{?*}"]).await;
+    subscribed.retain(|name| !name.contains("storage"));
+    subscribed.sort_unstable();
+    assert_eq!(subscribed, ["sockeye:{a}", "sockeye:{b}"]);
 }
