@@ -9,11 +9,13 @@
 //! | `wire` | frames and commands of the client protocol |
 //! | `subscribers`, `publisher` | subscribers and publishers, and the audit of what they saw |
 //! | `crash`, `disk` | F1 and F8: `kill -9`, damaged logs; a full disk, other folders, other sinks of the log lines |
-//! | `engine` | Redis and NATS: servers that die, lose writes, are full, slow or cut off |
+//! | `engine` | Redis and NATS: servers that die, lose writes, are full, slow or cut off; nodes that are replaced |
+//! | `earlier` | the program of an earlier version |
 //! | `peers`, `process` | F5, F10, F12: slow and dead peers; F7, F9, F11, F15: descriptors, clocks, draining, panics |
 
 mod crash;
 mod disk;
+mod earlier;
 mod engine;
 mod peers;
 mod process;
@@ -79,6 +81,8 @@ struct Environment {
     binary: PathBuf,
     /// The program with a way to make it panic, built when it is needed.
     panicking: Box<dyn Fn() -> Result<PathBuf>>,
+    /// The program of an earlier version, built when it is needed.
+    earlier: Box<dyn Fn() -> Result<PathBuf>>,
     /// Installs nats-server when it is needed.
     nats_server: Box<dyn Fn() -> Result<PathBuf>>,
     /// A folder for the files of the fault.
@@ -169,9 +173,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let work = workspace.target.join("faults");
     fs::create_dir_all(&work)?;
     let (root, target) = (workspace.root.clone(), workspace.target.clone());
+    let (earlier_root, earlier_target) = (root.clone(), target.clone());
     let environment = Environment {
         binary: workspace.target.join("release/sockeye"),
         panicking: Box::new(move || build_panicking(&root, &target)),
+        earlier: Box::new(move || earlier::build(&earlier_root, &earlier_target)),
         nats_server: Box::new(|| tools::nats_server(&Workspace::find()?)),
         work,
         rounds: options.rounds,

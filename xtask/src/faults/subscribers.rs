@@ -40,6 +40,8 @@ pub(super) struct SubscriberOptions {
     pub(super) answers_pings: bool,
     /// The address to connect from.
     pub(super) source: Option<[u8; 4]>,
+    /// Another node: after each lost connection, a client changes to the other one of both nodes.
+    pub(super) other_node: Option<SocketAddr>,
 }
 
 impl Default for SubscriberOptions {
@@ -49,6 +51,7 @@ impl Default for SubscriberOptions {
             reads: true,
             answers_pings: true,
             source: None,
+            other_node: None,
         }
     }
 }
@@ -83,6 +86,8 @@ pub(super) struct Member {
     pub(super) back: Vec<Duration>,
     /// How often the server ended its subscription, while the connection went on.
     pub(super) unsubscribed: usize,
+    /// How often connecting or subscribing failed with an error.
+    pub(super) errors: usize,
     position: Option<(String, u64)>,
     stream: Option<TcpStream>,
     input: Vec<u8>,
@@ -210,6 +215,10 @@ fn run(mut members: Vec<Member>, address: SocketAddr, options: SubscriberOptions
 
 impl Member {
     fn connect(&mut self, address: SocketAddr, options: SubscriberOptions) {
+        let address = match options.other_node {
+            Some(other) if self.ends.len() % 2 == 1 => other,
+            _ => address,
+        };
         let open = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             if !options.reads {
@@ -299,8 +308,11 @@ impl Member {
             }
             self.is_subscribed = true;
             shared.ready.fetch_add(1, Ordering::Release);
-        } else if value["id"] == 2 && !value["error"].is_null() {
-            self.subscribe_at = Some(Instant::now() + SUBSCRIBE_RETRY);
+        } else if !value["error"].is_null() {
+            self.errors += 1;
+            if value["id"] == 2 {
+                self.subscribe_at = Some(Instant::now() + SUBSCRIBE_RETRY);
+            }
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use rustix::process::Signal;
 
 use super::{
     ANSWER_MAX, CATCH_UP_MAX, CHANNELS, Environment, MEMBERS, Nodes, TIMEOUT, millis, node, proxy::Proxy,
@@ -16,7 +18,8 @@ use super::{
 use crate::{
     faults::{
         Outcome,
-        publisher::{Answer, Publisher},
+        publisher::{Answer, Publisher, quantile},
+        server::Server,
         subscribers::channel,
     },
     tools,
@@ -145,5 +148,80 @@ pub(super) fn node_killed(mut nodes: Nodes) -> Result<Outcome> {
         left.as_secs_f64()
     );
     outcome.ready = "always".into();
+    Ok(outcome)
+}
+
+/// How a replacement of nodes counts as survived.
+pub(super) const REPLACED_RULE: &str = "each client is disconnected with 3001 when its node ends, and goes to the other node; no command fails, 0 lost, \
+     all recover; presence is right with both versions";
+
+/// The nodes are replaced one after the other, as in a deploy, by the program that is tested. First they run `old`.
+pub(super) fn replaced(environment: &Environment, folder: &Path, old: PathBuf, url: &str) -> Result<Outcome> {
+    let mut specs = [
+        node(environment, folder, "one", url)?.arguments(&["--drain", "2s"]),
+        node(environment, folder, "two", url)?.arguments(&["--drain", "2s"]),
+    ];
+    let new = std::mem::replace(&mut specs[0].binary, old.clone());
+    specs[1].binary = old;
+    let mut nodes = Nodes::start_with(&specs, true)?;
+    let mut outcome = Outcome::default();
+    let mut longest = Duration::ZERO;
+    let all = (2 * MEMBERS / CHANNELS) as u64;
+    for idx in 0..2 {
+        let mut other = Publisher::connect(nodes.servers[1 - idx].address)?;
+        nodes.servers[idx].signal(Signal::TERM)?;
+        let stopped_at = Instant::now();
+        // Commands to the other node, until the new process has been ready for a while.
+        let commands = thread::spawn(move || {
+            let mut errors = 0;
+            while stopped_at.elapsed() < Duration::from_secs(6) {
+                errors += usize::from(clients_in(&mut other, &channel(1)).is_err());
+                errors += usize::from(other.publish("elsewhere", 1, 10)? != Answer::Acknowledged);
+                thread::sleep(Duration::from_millis(10));
+            }
+            Ok::<_, anyhow::Error>(errors)
+        });
+        let (status, _) = nodes.servers[idx].wait()?;
+        outcome.require(status.success(), format!("the process ended with {status}"));
+        specs[idx].binary = new.clone();
+        // The publisher connects as soon as the port is open.
+        nodes.servers[idx] = Server::start(&specs[idx])?.0;
+        let started_at = Instant::now();
+        nodes.wait_until_ready()?;
+        longest = longest.max(started_at.elapsed());
+        let errors = match commands.join() {
+            Ok(errors) => errors?,
+            Err(_) => bail!("the thread of the commands panicked"),
+        };
+        outcome.require(errors == 0, format!("{errors} commands to the other node failed"));
+        for server in &nodes.servers {
+            let clients = clients_in(&mut Publisher::connect(server.address)?, &channel(0))?;
+            outcome.require(clients == all, format!("{clients} of {all} clients are present"));
+        }
+    }
+    let published = nodes.end_stream()?;
+    let (members, audit) = nodes.compare(&published, &mut outcome)?;
+    require_complete(audit, &mut outcome);
+    let codes = || {
+        members
+            .iter()
+            .flat_map(|member| member.ends.iter().map(|(_, code)| *code))
+    };
+    let unexpected: Vec<_> = codes().filter(|code| *code != Some(3001)).collect();
+    outcome.require(unexpected.is_empty(), format!("connections ended with {unexpected:?}"));
+    // The clients of the first node are on the second when that is replaced.
+    let disconnects = codes().count();
+    outcome.require(disconnects == 3 * MEMBERS, format!("{disconnects} connections ended"));
+    let errors = members.iter().map(|member| member.errors).sum::<usize>() + published.errors;
+    outcome.require(errors == 0, format!("{errors} commands failed"));
+    let back: Vec<_> = members.iter().flat_map(|member| member.back.iter().copied()).collect();
+    outcome.clients = format!(
+        "{} clients: {disconnects} disconnected with 3001, back after p50 {}, p99 {}; {errors} commands failed, slowest answer {}",
+        members.len(),
+        millis(quantile(&back, 0.5)),
+        millis(quantile(&back, 0.99)),
+        millis(published.slowest)
+    );
+    outcome.ready = format!("{} after the start of a node", millis(longest));
     Ok(outcome)
 }

@@ -20,7 +20,7 @@ use super::{
     Environment, Outcome,
     publisher::{Published, Stream},
     server::{Server, Spec, TIMEOUT},
-    subscribers::{Audit, SubscriberOptions, Subscribers},
+    subscribers::{Audit, Member, SubscriberOptions, Subscribers},
 };
 
 const CHANNELS: usize = 10;
@@ -86,6 +86,12 @@ impl Nodes {
     }
 
     fn start_as(specs: &[Spec]) -> Result<Self> {
+        Self::start_with(specs, false)
+    }
+
+    /// Starts nodes. Clients that lose their connection stay with their node, or change to the other one, as behind a
+    /// load balancer.
+    fn start_with(specs: &[Spec], changes_nodes: bool) -> Result<Self> {
         let mut nodes = Self {
             servers: Vec::new(),
             subscribers: Vec::new(),
@@ -95,8 +101,12 @@ impl Nodes {
             nodes.servers.push(Server::start(spec)?.0);
         }
         nodes.wait_until_ready()?;
-        for server in &nodes.servers {
-            let subscribers = Subscribers::start(server.address, MEMBERS, CHANNELS, SubscriberOptions::default())?;
+        for (idx, server) in nodes.servers.iter().enumerate() {
+            let options = SubscriberOptions {
+                other_node: changes_nodes.then(|| specs[1 - idx].address),
+                ..SubscriberOptions::default()
+            };
+            let subscribers = Subscribers::start(server.address, MEMBERS, CHANNELS, options)?;
             nodes.subscribers.push(subscribers);
         }
         nodes.stream = Some(Stream::start(nodes.servers[0].address, CHANNELS, PACE, 100)?);
@@ -152,26 +162,32 @@ impl Nodes {
     }
 
     fn finish(self, published: &Published, outcome: &mut Outcome) -> Result<Audit> {
+        let (members, audit) = self.compare(published, outcome)?;
+        let ends: usize = members.iter().map(|member| member.ends.len()).sum();
+        outcome.require(ends == 0, format!("{ends} connections ended"));
+        let refused: usize = members.iter().filter(|member| member.recovery_refused > 0).count();
+        outcome.clients = format!(
+            "{} clients: 0 disconnected, {refused} learned of a gap; {} publications refused, slowest answer {} ms",
+            members.len(),
+            published.errors,
+            published.slowest.as_millis()
+        );
+        Ok(audit)
+    }
+
+    /// Ends all, and compares what was acknowledged with what the clients have seen.
+    fn compare(self, published: &Published, outcome: &mut Outcome) -> Result<(Vec<Member>, Audit)> {
         let mut members = Vec::new();
         for subscribers in self.subscribers {
             subscribers.wait_until_quiet(Duration::from_secs(1));
             members.extend(subscribers.end()?);
         }
         let audit = Audit::of(&members, &published.acknowledged);
-        let ends: usize = members.iter().map(|member| member.ends.len()).sum();
-        let refused: usize = members.iter().filter(|member| member.recovery_refused > 0).count();
         outcome.require(audit.is_clean(), format!("{audit:?}"));
-        outcome.require(ends == 0, format!("{ends} connections ended"));
         outcome.require(published.count() > 50, "hardly anything was published");
         outcome.require(
             published.slowest <= ANSWER_MAX,
             format!("a command was answered after {:?}", published.slowest),
-        );
-        outcome.clients = format!(
-            "{} clients: 0 disconnected, {refused} learned of a gap; {} publications refused, slowest answer {} ms",
-            members.len(),
-            published.errors,
-            published.slowest.as_millis()
         );
         outcome.lost = format!(
             "{} of {} acknowledged; {} repeated, {} out of order",
@@ -180,7 +196,7 @@ impl Nodes {
             audit.repeated,
             audit.reordered
         );
-        Ok(audit)
+        Ok((members, audit))
     }
 }
 

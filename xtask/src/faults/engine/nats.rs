@@ -96,6 +96,21 @@ pub(in crate::faults) const FAULTS: &[Fault] = &[
             common::clock(environment, &folder, &nats.url())
         },
     },
+    Fault {
+        name: "N10-versions",
+        what: "the nodes run an earlier version, and are replaced one after the other by this one",
+        rule: common::REPLACED_RULE,
+        run: |environment| match (environment.earlier)() {
+            Ok(earlier) => replaced(environment, earlier),
+            Err(error) => Ok(Outcome::skipped(format!("no earlier version ({error:#})"))),
+        },
+    },
+    Fault {
+        name: "N11-deploy",
+        what: "the nodes are replaced one after the other by the same version",
+        rule: common::REPLACED_RULE,
+        run: |environment| replaced(environment, environment.binary.clone()),
+    },
 ];
 
 /// A server of NATS.
@@ -233,6 +248,12 @@ fn cluster(environment: &Environment, folder: &Path) -> Result<(Vec<Nats>, Strin
     }
     let hosts: Vec<_> = ports.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
     Ok((servers, format!("nats://{}?replicas=3", hosts.join(","))))
+}
+
+fn replaced(environment: &Environment, old: PathBuf) -> Result<Outcome> {
+    let folder = folder(environment)?;
+    let nats = Nats::start(environment, &folder)?;
+    common::replaced(environment, &folder, old, &nats.url())
 }
 
 fn killed(environment: &Environment) -> Result<Outcome> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -125,9 +125,18 @@ pub(in crate::faults) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "R12-versions",
-        what: "nodes of two versions",
-        rule: "–",
-        run: |_| Ok(Outcome::skipped("there is no earlier version yet")),
+        what: "the nodes run an earlier version, and are replaced one after the other by this one",
+        rule: common::REPLACED_RULE,
+        run: |environment| match (environment.earlier)() {
+            Ok(earlier) => replaced(environment, earlier),
+            Err(error) => Ok(Outcome::skipped(format!("no earlier version ({error:#})"))),
+        },
+    },
+    Fault {
+        name: "R13-deploy",
+        what: "the nodes are replaced one after the other by the same version",
+        rule: common::REPLACED_RULE,
+        run: |environment| replaced(environment, environment.binary.clone()),
     },
 ];
 
@@ -198,6 +207,12 @@ fn single(environment: &Environment, options: &[&str]) -> Result<(Redis, Nodes)>
     let url = redis.url();
     let nodes = Nodes::start(environment, &folder, [&url, &url])?;
     Ok((redis, nodes))
+}
+
+fn replaced(environment: &Environment, old: PathBuf) -> Result<Outcome> {
+    let folder = folder(environment)?;
+    let redis = Redis::start(&folder, "redis", &[])?;
+    common::replaced(environment, &folder, old, &redis.url())
 }
 
 fn killed(environment: &Environment, options: &[&str], is_complete: bool) -> Result<Outcome> {
