@@ -219,6 +219,44 @@ fn the_endpoint_does_not_depend_on_tokio() {
     }
 }
 
+#[test]
+fn promises_name_tests_and_faults_that_exist() {
+    let path = root().join("docs/server/promises.md");
+    let page = fs::read_to_string(path).expect("the page is part of the repository");
+    let sources = sources();
+    let exists = |name: &str, start: &str, end: &str| {
+        let definition = format!("{start}{name}{end}");
+        sources.iter().any(|(_, text)| text.contains(&definition))
+    };
+    let rows = || {
+        page.lines()
+            .filter(|line| line.starts_with("| ") && !line.starts_with("| report"))
+    };
+    let mut tests = 0;
+    for name in rows().flat_map(|row| row.split('`').skip(1).step_by(2)) {
+        // Names of settings have few words, and commands have spaces.
+        if name.matches('_').count() < 3 || name.contains([' ', '.', '…']) {
+            continue;
+        }
+        tests += 1;
+        assert!(exists(name, "fn ", "("), "promises.md names {name}, which is no test");
+    }
+    assert!(tests > 80, "the table has another form");
+    let words = rows().flat_map(|row| row.split([' ', ',', '|']));
+    let is_fault = |word: &&str| {
+        let (Some(first), Some(second)) = (word.chars().next(), word.chars().nth(1)) else {
+            return false;
+        };
+        matches!(first, 'N' | 'R') && second.is_ascii_digit() && word.contains('-')
+    };
+    for name in words.filter(is_fault) {
+        assert!(
+            exists(name, "name: \"", "\""),
+            "promises.md names {name}, which is no fault"
+        );
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

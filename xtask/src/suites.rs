@@ -48,7 +48,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 30] = [
+pub(crate) const SUITES: [Suite; 31] = [
     Suite {
         name: "node_ws",
         unit_tests: None,
@@ -173,6 +173,12 @@ pub(crate) const SUITES: [Suite; 30] = [
         name: "centrifuge",
         unit_tests: None,
         needs: &[Tool::Node],
+        peers: &[],
+    },
+    Suite {
+        name: "centrifuge_nats",
+        unit_tests: None,
+        needs: &[Tool::Node, Tool::Nats],
         peers: &[],
     },
     Suite {
