@@ -214,7 +214,7 @@ impl ClusterBroker {
         })
     }
 
-    /// Stores a publication, and waits until it arrives at this node.
+    /// Stores a publication, and waits until it arrives at this node. Logs why the store refuses it.
     async fn probe_storage(&self) -> Result<(), EngineError> {
         let Shared { store, inbox, .. } = &*self.shared;
         let payload = Bytes::from(format!("probe {:x}", rand::random::<u128>()));
@@ -230,7 +230,17 @@ impl ClusterBroker {
             }),
         };
         let mut arrived = inbox.probes();
-        self.shared.call(store.publish(inbox.probe_channel(), publish)).await?;
+        let publishing = async {
+            let published = store.publish(inbox.probe_channel(), publish).await;
+            // Once for each time.
+            if let Err(error) = &published
+                && self.is_storing.load(Ordering::Relaxed)
+            {
+                tracing::warn!(%error, "the engine does not store publications; trying again");
+            }
+            published
+        };
+        self.shared.call(publishing).await?;
         let arrives = async {
             loop {
                 match arrived.recv().await {

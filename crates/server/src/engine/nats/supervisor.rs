@@ -90,17 +90,19 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<Inbox>) {
     let mut failure = String::new();
     loop {
         disconnections.borrow_and_update();
-        let connects = connects(link);
         let prepared = timeout(PREPARE_TIMEOUT, prepare(&shared, link, &signals)).await;
         let prepared = prepared.unwrap_or_else(|_| Err("no response in time".to_owned()));
-        if let Err(reason) = prepared {
-            if failure != reason {
-                report(&inbox, &reason);
-                failure = reason;
+        let connects = match prepared {
+            Ok(connects) => connects,
+            Err(reason) => {
+                if failure != reason {
+                    report(&inbox, &reason);
+                    failure = reason;
+                }
+                sleep(RETRY_PAUSE).await;
+                continue;
             }
-            sleep(RETRY_PAUSE).await;
-            continue;
-        }
+        };
         failure.clear();
         tracing::info!("connected to NATS");
         link.set_connected();
@@ -244,8 +246,9 @@ async fn subscribe(link: &Link, subject: String) -> Result<async_nats::Subscribe
     link.client.subscribe(subject).await.map_err(|error| error.to_string())
 }
 
-/// Prepares a connection: when it returns, the node receives everything that is published from then on.
-async fn prepare(shared: &Arc<Shared>, link: &Link, signals: &Signals) -> Result<(), String> {
+/// Prepares a connection: when it returns, the node receives everything that is published from then on. Returns the
+/// number of the connection.
+async fn prepare(shared: &Arc<Shared>, link: &Link, signals: &Signals) -> Result<u64, String> {
     let is_connected = async {
         while link.client.connection_state() != State::Connected {
             sleep(RETRY_PAUSE / 10).await;
@@ -257,6 +260,8 @@ async fn prepare(shared: &Arc<Shared>, link: &Link, signals: &Signals) -> Result
         let reason = reason.as_deref().unwrap_or("no connection yet").to_owned();
         return Err(format!("cannot connect to NATS at {servers}: {reason}"));
     }
+    // The client library counts a connection before it reports its state.
+    let connects = connects(link);
     let info = link.client.server_info();
     check_version(&info)?;
     match api::call::<serde_json::Value>(&link.client, "INFO", &serde_json::Value::Null).await {
@@ -292,7 +297,7 @@ async fn prepare(shared: &Arc<Shared>, link: &Link, signals: &Signals) -> Result
     match shared.streams.verify(&link.client).await {
         // A server without replicas of its streams may be away. The others go on.
         Err(error) if info.cluster.is_none() => Err(super::StoreError::from(error).to_string()),
-        _ => Ok(()),
+        _ => Ok(connects),
     }
 }
 

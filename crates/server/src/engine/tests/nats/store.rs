@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::Generation;
+use crate::serve::tests::Log;
 
 fn ten_with(ttl: Duration) -> Setup {
     Setup { ttl, ..Setup::ten() }
@@ -372,4 +373,34 @@ async fn the_server_keeps_no_more_publications_than_the_history_has() {
     }
     // And the one before them, which proves that nothing is missing in between.
     assert_eq!(stored, 11);
+}
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn a_node_that_starts_does_not_lose_its_first_connection() {
+    let server = Server::start("");
+    server.client().await;
+    let log = Log::capture();
+    let [node] = nodes(&server, Setup::ten()).await;
+    node.publish("a", "1").await;
+    let text = log.text();
+    assert!(text.contains("connected to NATS"), "{text}");
+    assert!(!text.contains("cannot be reached"), "{text}");
+}
+
+#[tokio::test]
+#[ignore = "needs NATS: run `cargo xtask test`"]
+async fn a_server_that_cannot_replicate_says_so() {
+    let server = Server::start("");
+    let config = server.config("?stream_bytes=1048576&replicas=3");
+    let log = Log::capture();
+    let node = Fixture::nats_node(Setup::ten(), &config, "node").await;
+    for _ in 0..3 {
+        assert!(node.engine.probe().await.is_err());
+    }
+    let text = log.text();
+    let reasons = text
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains("replicas"));
+    assert_eq!(reasons.count(), 1, "{text}");
 }
