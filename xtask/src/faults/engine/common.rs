@@ -167,7 +167,7 @@ pub(super) fn replaced(environment: &Environment, folder: &Path, old: PathBuf, u
     let mut outcome = Outcome::default();
     let mut longest = Duration::ZERO;
     let all = (2 * MEMBERS / CHANNELS) as u64;
-    for idx in 0..2 {
+    for (idx, spec) in specs.iter_mut().enumerate() {
         let mut other = Publisher::connect(nodes.servers[1 - idx].address)?;
         nodes.servers[idx].signal(Signal::TERM)?;
         let stopped_at = Instant::now();
@@ -183,9 +183,9 @@ pub(super) fn replaced(environment: &Environment, folder: &Path, old: PathBuf, u
         });
         let (status, _) = nodes.servers[idx].wait()?;
         outcome.require(status.success(), format!("the process ended with {status}"));
-        specs[idx].binary = new.clone();
+        spec.binary = new.clone();
         // The publisher connects as soon as the port is open.
-        nodes.servers[idx] = Server::start(&specs[idx])?.0;
+        nodes.servers[idx] = Server::start(spec)?.0;
         let started_at = Instant::now();
         nodes.wait_until_ready()?;
         longest = longest.max(started_at.elapsed());
