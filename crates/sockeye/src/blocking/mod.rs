@@ -24,6 +24,7 @@
 //! [`Server::accept_blocking`](crate::Server::accept_blocking).
 
 mod client;
+mod dial;
 mod server;
 mod split;
 mod streams;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sockeye_proto::handshake::Uri;
 
-use super::client::{connect_tcp, resolve, start_tls};
+use super::dial::{connect_tcp, resolve, start_tls};
 use super::saturating_deadline;
 use crate::client::proxy::Proxy;
 use crate::client::{Client, TlsPeer};
