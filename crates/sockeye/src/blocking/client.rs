@@ -73,7 +73,7 @@ impl RequestBuilder {
         open(client, io, socket, url, request, left)
     }
 
-    /// Opens the WebSocket over a connected socket, from a thread: a [`TcpStream`] or a
+    /// Opens the WebSocket over a connected socket, from a thread: a [`TcpStream`](std::net::TcpStream) or a
     /// [`UnixStream`](std::os::unix::net::UnixStream). For `wss://`, TLS runs on top of it. No proxy is used, and no
     /// redirect is followed.
     ///
