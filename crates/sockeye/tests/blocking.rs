@@ -404,6 +404,25 @@ fn try_send_does_not_wait() {
     }
 }
 
+#[test]
+fn try_send_writes_before_it_finds_the_queue_full() {
+    let limits = Limits::default().write_buffer_max(64 * 1024);
+    let client = Client::builder().limits(limits).build().unwrap();
+    let (client, mut server) = pair(&client, &Server::default());
+    // No thread receives.
+    let (sender, _receiver) = client.split();
+    let part = vec![7; 60_000];
+    let mut sent = 0;
+    while sender.try_send(part.clone()).is_ok() {
+        sent += 1;
+    }
+    // The peer reads what the kernels hold. The end of two messages may be in the queue.
+    for _ in 2..sent {
+        assert_eq!(server.recv_timeout(LONG).unwrap().unwrap().len(), 60_000);
+    }
+    sender.try_send(part).unwrap();
+}
+
 #[cfg(feature = "json")]
 #[test]
 fn values_cross_as_json() {

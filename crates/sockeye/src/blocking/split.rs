@@ -78,20 +78,21 @@ impl Sender {
         self.0.wait_to_write(|driver, cx| driver.poll_feed(cx, &message))
     }
 
-    /// Queues a message if there is capacity, and writes as much of the queue as the kernel takes, without waiting for
-    /// the peer. What is left is written by the next call, or by the receiver, which checks once a second while it
-    /// waits. Waits only for another thread that is using the connection at that moment.
+    /// Queues a message if there is capacity, and writes as much of the queue as the kernel accepts, without waiting
+    /// for the peer. The rest is written by the next call, or by a thread in [`Receiver::recv`], which checks once a
+    /// second. Blocks only while another thread is using the connection.
     ///
     /// # Errors
     ///
     /// Those of [`Sender::try_send`](crate::Sender::try_send).
     pub fn try_send(&self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
+        let message = message.into();
         let mut ws = self.0.lock();
+        if !ws.driver().has_capacity_for(message.len()) {
+            flush_now(&mut ws);
+        }
         ws.try_send(message)?;
-        let cx = &mut Context::from_waker(Waker::noop());
-        // An error is reported by the next call.
-        let _ = with_read_mode(ReadMode::Never, || ws.driver().poll_flush(cx));
-        take_rescheduled();
+        flush_now(&mut ws);
         Ok(())
     }
 
@@ -197,6 +198,13 @@ impl Drop for Receiver {
             self.0.abort();
         }
     }
+}
+
+/// Writes as much of the queue as the kernel accepts. An error is reported by the next call.
+fn flush_now(ws: &mut crate::websocket::WebSocket) {
+    let cx = &mut Context::from_waker(Waker::noop());
+    let _ = with_read_mode(ReadMode::Never, || ws.driver().poll_flush(cx));
+    take_rescheduled();
 }
 
 impl Shared {
