@@ -38,8 +38,9 @@ pub enum ReceiveMode {
     /// As complete messages: [`Event::Message`](crate::Event::Message).
     #[default]
     Whole,
-    /// As chunks while the bytes arrive, without buffering: [`Event::Chunk`](crate::Event::Chunk). A compressed message is still delivered
-    /// complete. [`Limits::message_size_max`](crate::Limits::message_size_max) limits the sum of the chunks.
+    /// As chunks while the bytes arrive, without buffering: [`Event::Chunk`](crate::Event::Chunk). A compressed message
+    /// is still delivered complete. [`Limits::message_size_max`](crate::Limits::message_size_max) limits the sum of the
+    /// chunks.
     Chunks,
     /// As chunks of any message: a compressed message is inflated while it arrives. The size of a message is not
     /// limited, because nothing is stored: it may have as many fragments and as many bytes as the peer sends.

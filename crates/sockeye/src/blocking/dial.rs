@@ -1,4 +1,4 @@
-//! Addresses, TCP and TLS from a thread.
+//! Name resolution, TCP and TLS on the calling thread.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -17,11 +17,11 @@ use crate::transport::Io;
 #[cfg(feature = "tls")]
 use crate::transport::blocking::{BlockingStream, block_on};
 
-/// The least time for one address, if there are several.
+/// Minimum time per address if there are several.
 const ATTEMPT_MIN: Duration = Duration::from_millis(250);
 
-/// Starts TLS with a server or proxy. A session of rustls directly over the socket is part of the [`BlockingStream`];
-/// one inside another, with a server behind an `https://` proxy, is a stream of tokio-rustls around it.
+/// Starts TLS with a server or proxy. The outermost session runs inside the [`BlockingStream`]; a session within it, to
+/// a server behind an `https://` proxy, is a tokio-rustls stream around it.
 #[cfg(feature = "tls")]
 pub(super) fn start_tls(
     client: &Client,
@@ -63,7 +63,7 @@ pub(super) fn start_tls(
     ))
 }
 
-/// Resolves the host and tries its addresses one after the other, within a time.
+/// Resolves the host and tries its addresses one after the other, within `limit`.
 pub(super) fn connect_tcp(client: &Client, uri: &Uri, limit: TimeLimit) -> Result<TcpStream, Error> {
     let deadline = saturating_deadline(limit.duration);
     let mut attempts = vec![];

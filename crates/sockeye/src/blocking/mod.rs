@@ -290,25 +290,25 @@ impl WebSocket {
     }
 }
 
-/// What has a connection, and can be polled.
-trait Driven {
+/// A type that owns a [`Driver`].
+trait HasDriver {
     fn driver(&mut self) -> &mut Driver;
 }
 
-impl Driven for crate::websocket::WebSocket {
+impl HasDriver for crate::websocket::WebSocket {
     fn driver(&mut self) -> &mut Driver {
         self.driver()
     }
 }
 
-impl Driven for crate::websocket::io::WebSocketIo {
+impl HasDriver for crate::websocket::io::WebSocketIo {
     fn driver(&mut self) -> &mut Driver {
         self.driver()
     }
 }
 
 /// Polls a connection until it is ready or `until` has passed. Blocks the thread while the peer has to act.
-fn drive<D: Driven, R>(
+fn drive<D: HasDriver, R>(
     driven: &mut D,
     socket: &Socket,
     until: Option<Instant>,
@@ -316,7 +316,7 @@ fn drive<D: Driven, R>(
 ) -> Option<R> {
     let cx = &mut Context::from_waker(Waker::noop());
     loop {
-        let driver = Driven::driver(driven);
+        let driver = HasDriver::driver(driven);
         // Compressing goes on without waiting for the peer.
         let reads = match driver.has_unencoded() {
             true => ReadMode::NonBlocking,
@@ -331,7 +331,7 @@ fn drive<D: Driven, R>(
         }
         if !take_rescheduled() && !has_waited {
             // The socket is full.
-            let driver = Driven::driver(driven);
+            let driver = HasDriver::driver(driven);
             let deadline = deadline_of(driver, until);
             let events = match driver.has_input() {
                 // Input is waiting to be parsed, so poll only for writability.

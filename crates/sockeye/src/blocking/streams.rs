@@ -68,14 +68,14 @@ impl WebSocket {
     }
 }
 
-/// A message that is received while it arrives, as a [`Read`]: see [`WebSocket::recv_stream`].
+/// A message that is being received, as a [`Read`]: see [`WebSocket::recv_stream`].
 ///
 /// Reading returns the payload, decompressed if it was compressed, and 0 bytes at the end of the message. The payload
 /// of a text message is validated as UTF-8 while it arrives; a code point may be split between two reads.
 ///
 /// If the connection ends before the message, reading fails: a truncated message never looks complete. The source is an
-/// [`Error`]. If this is dropped before the end of the message, the rest is discarded as it arrives, and the next
-/// `recv` or `recv_stream` returns the message behind it.
+/// [`Error`]. Dropping the reader early discards the rest of the message as it arrives; the next `recv` or
+/// `recv_stream` returns the following message.
 pub struct MessageReader<'a> {
     ws: &'a mut WebSocket,
     kind: MessageKind,
@@ -143,10 +143,10 @@ impl fmt::Debug for MessageReader<'_> {
 
 /// A message that is sent while it is produced, as a [`Write`]: see [`WebSocket::send_stream`].
 ///
-/// What is written is sent in fragments of 64 KiB. `flush` sends what was written so far, as a smaller fragment if need
-/// be, and [`finish`](Self::finish) sends the rest and ends the message. A message of less than 64 KiB that was not
-/// flushed is sent as a single frame. For text, writing or flushing fails with
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) if the bytes are not UTF-8.
+/// Data is sent in fragments of 64 KiB. `flush` sends what is buffered as a smaller fragment, and
+/// [`finish`](Self::finish) sends the rest and ends the message. A message of less than 64 KiB that was not flushed is
+/// sent as a single frame. For text, writing or flushing fails with [`InvalidInput`](io::ErrorKind::InvalidInput) if
+/// the bytes are not UTF-8.
 ///
 /// Dropping it after a fragment was sent, and before the end of the message, closes the connection with 1011.
 pub struct MessageWriter<'a> {
@@ -212,8 +212,8 @@ impl fmt::Debug for MessageWriter<'_> {
 /// bytes after a normal end: a close frame with 1000, 1001 or no code. Any other end is an error, and so is a text
 /// message, which closes the connection with 1003.
 ///
-/// A write sends a message of up to 64 KiB. What the kernel does not take at once is written by the next write, flush
-/// or read. Only one thread can use it: for a protocol that sends and receives at the same time,
+/// A write sends a message of up to 64 KiB. What the kernel does not accept immediately is written by the next write,
+/// flush or read. Only one thread can use it: for a protocol that sends and receives at the same time,
 /// [`split`](WebSocket::split) the connection and use messages.
 #[derive(Debug)]
 pub struct WebSocketIo {
@@ -222,7 +222,7 @@ pub struct WebSocketIo {
 }
 
 impl WebSocketIo {
-    /// Lets each direction end by itself: see [`WebSocketIo::half_close`](crate::WebSocketIo::half_close).
+    /// Allows each direction to end separately: see [`WebSocketIo::half_close`](crate::WebSocketIo::half_close).
     #[must_use]
     pub fn half_close(mut self) -> Self {
         self.io = self.io.half_close();

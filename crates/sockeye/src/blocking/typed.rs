@@ -39,7 +39,7 @@ impl<C> Typed<WebSocket, C> {
     /// # Errors
     ///
     /// Those of [`WebSocket::recv`], and [`TypedError::Decode`] for a message that is not a valid value: the next call
-    /// returns the message behind it.
+    /// returns the following message.
     pub fn recv<T>(&mut self) -> Result<Option<T>, TypedError>
     where
         C: Decode<T>,

@@ -123,7 +123,8 @@ impl Dialer {
         self.in_order(addresses)
     }
 
-    /// The addresses of a host to try, in this order: both families alternate.
+    /// Orders a host's addresses for connecting: families alternate. Fails if there are none, or if no local address
+    /// has a matching family.
     pub(crate) fn in_order(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectFailure> {
         if addresses.is_empty() {
             return Err(ConnectFailure::NoAddress);
@@ -142,7 +143,7 @@ impl Dialer {
         !is_bound || self.local_for(address).is_some()
     }
 
-    /// The local address for connections to this one.
+    /// The local address to bind for connections to `address`.
     pub(crate) fn local_for(&self, address: SocketAddr) -> Option<SocketAddr> {
         match address {
             SocketAddr::V4(_) => self.local_v4,

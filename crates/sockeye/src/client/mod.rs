@@ -1,4 +1,4 @@
-//! Clients: from a URL to an open WebSocket.
+//! Clients: from a URL to an open WebSocket. `Client::connect` and `Client::request` are in `request.rs`.
 
 pub(crate) mod cookies;
 pub(crate) mod dial;

@@ -225,9 +225,8 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets all timeouts of this connection, while it is opened and afterwards, instead of those of the
-    /// [client](crate::ClientBuilder::timeouts). [`timeout`](Self::timeout) takes precedence over
-    /// [`Timeouts::connect_total`].
+    /// Replaces the [client's timeouts](crate::ClientBuilder::timeouts) for this connection, both while opening and
+    /// afterwards. [`timeout`](Self::timeout) takes precedence over [`Timeouts::connect_total`].
     ///
     /// Costs a copy of the client's settings. For many connections with the same timeouts, build a client.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
@@ -332,7 +331,7 @@ impl RequestBuilder {
         }
     }
 
-    /// Stores the cookies of the response, also of one that rejects the request.
+    /// Stores the cookies of the response, including a rejection.
     pub(crate) fn keep_cookies<T>(&self, hop: &Hop, opened: &Result<(T, Response<()>), Error>) {
         let headers = match opened {
             Ok((_, response)) => Some(response.headers()),

@@ -1,10 +1,10 @@
-//! The high parts of the counters of messages.
+//! Upper parts of the message counters.
 
-/// The unit of the high part of a counter.
+/// The unit of the upper part of a counter.
 const HIGH_UNIT: u32 = 1 << 31;
 
-/// The high parts of two counters. Split from the 32-bit counters that the hot path increments, because these four
-/// bytes fit into padding.
+/// Upper parts of two counters. Kept apart from the 32-bit lower parts, which the hot path increments, because these
+/// four bytes fit into padding.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HighCounts {
     sent: u16,
@@ -12,7 +12,7 @@ pub(crate) struct HighCounts {
 }
 
 impl HighCounts {
-    /// Moves the overflow of the low parts into the high parts. Must be called before another 2^31 messages.
+    /// Moves the overflow of the lower parts into the upper parts. Must be called before another 2^31 messages.
     #[inline]
     pub(crate) fn carry(&mut self, low_sent: &mut u32, low_received: &mut u32) {
         if (*low_sent | *low_received) >= HIGH_UNIT {

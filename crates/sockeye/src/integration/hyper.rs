@@ -55,8 +55,8 @@
 //! a TLS stream of tokio-rustls over a `TcpStream`, with hyper, hyper-util's `auto` server or `axum::serve`, the
 //! [`WebSocket`](crate::WebSocket) uses that transport directly, and Nagle's algorithm is disabled on TCP. Other types
 //! are not recognized: the connection works, but each read and write passes through two more layers, and unless the
-//! server called `set_nodelay` on the socket, a small message can be delayed by 40 ms until the previous one is acknowledged.
-//! Name such a type with [`Upgrade::transport`].
+//! server called `set_nodelay` on the socket, a small message can be delayed by 40 ms until the previous one is
+//! acknowledged. Name such a type with [`Upgrade::transport`].
 
 pub use super::connection_permit::ConnectionPermit;
 pub use super::upgrade::{HttpResponse, Upgrade, UpgradeError, upgrade, upgrade_with};

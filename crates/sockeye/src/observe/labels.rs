@@ -1,4 +1,4 @@
-//! What the labels of metrics and the fields of spans say.
+//! Label and span-field values.
 
 use sockeye_proto::{CloseCause, CloseInfo};
 

@@ -1,4 +1,4 @@
-//! Never, as a duration.
+//! The timeout that never expires.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Servers: from an accepted transport to an open WebSocket.
+//! Servers: from an accepted transport to an open WebSocket. `Server::serve` is in `serve.rs`.
 
 pub(crate) mod handler;
 pub(crate) mod response;

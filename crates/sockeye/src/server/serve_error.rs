@@ -1,4 +1,4 @@
-//! What went wrong while serving.
+//! Errors reported by [`Serve`](crate::Serve).
 
 use std::fmt;
 use std::io;

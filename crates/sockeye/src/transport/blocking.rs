@@ -49,15 +49,14 @@ pub(crate) fn with_read_mode<R>(mode: ReadMode, call: impl FnOnce() -> R) -> (R,
     (result, mode_after == ReadMode::HasWaited)
 }
 
-/// Makes the remaining reads of this call of a connection non-blocking.
-pub(crate) fn stop_waiting() {
+/// Makes further reads in the current poll non-blocking.
+pub(crate) fn stop_blocking_reads() {
     if let ReadMode::WaitUntil(_) = READ_MODE.get() {
         READ_MODE.set(ReadMode::NonBlocking);
     }
 }
 
-/// Polls a future that waits only for this socket, for example of a stream over it, until `deadline`. `None` if it is
-/// not ready then.
+/// Polls a future that waits only for this socket. Returns `None` if it is not ready by `deadline`.
 pub(crate) fn block_on<F: Future>(socket: &Socket, deadline: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let cx = &mut Context::from_waker(Waker::noop());
@@ -76,7 +75,7 @@ pub(crate) fn block_on<F: Future>(socket: &Socket, deadline: Instant, future: F)
     }
 }
 
-/// A connected socket of the standard library: TCP, or a Unix socket. Made of either with `From`.
+/// A connected TCP or Unix socket of the standard library. Convert either with `From`.
 #[derive(Debug)]
 pub struct Socket(Kind);
 
@@ -176,7 +175,7 @@ pub(crate) struct BlockingStream {
 }
 
 impl BlockingStream {
-    /// Takes a socket, which may be in either mode.
+    /// Takes a socket in blocking or non-blocking mode.
     pub(crate) fn new(socket: Arc<Socket>) -> io::Result<Self> {
         socket.prepare()?;
         Ok(Self {

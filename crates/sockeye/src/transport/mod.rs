@@ -24,10 +24,10 @@ use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Makes the reads of this call non-blocking, if the calling thread drives the connection. Other transports never block.
-pub(crate) fn stop_waiting() {
+/// Makes further reads in the current poll non-blocking. No effect on transports that never block.
+pub(crate) fn stop_blocking_reads() {
     #[cfg(all(unix, feature = "blocking"))]
-    blocking::stop_waiting();
+    blocking::stop_blocking_reads();
 }
 
 /// A byte stream on which a connection can run.

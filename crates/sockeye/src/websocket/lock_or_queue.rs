@@ -1,4 +1,4 @@
-//! Operations on a split connection: they lock it, or leave their work to the task that has locked it.
+//! Operations on a split connection. Each locks it or, if another task holds the lock, queues a command for that task.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -224,7 +224,7 @@ impl Shared {
         }
     }
 
-    /// Writes what is queued, for the task of a batch, which calls this again if more has to be compressed.
+    /// Writes what is queued. Called by the batch task, again if more must be compressed.
     pub(crate) fn flush_queued(self: &Arc<Self>) -> WriteOutcome {
         loop {
             if let Some(mut guard) = self.try_lock(QueueMode::Open) {

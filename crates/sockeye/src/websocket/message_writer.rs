@@ -69,7 +69,7 @@ pub(super) enum Target<'a> {
     Sender { shared: Arc<Shared>, slot: SlotKey },
 }
 
-/// A message that is sent in fragments, without its connection: `feed` queues a fragment there.
+/// Fragmentation state of a streamed message, independent of the connection. Its methods queue fragments with `feed`.
 pub(crate) struct FragmentedMessage {
     kind: MessageKind,
     compress: Compress,
@@ -181,7 +181,7 @@ impl<'a> MessageWriter<'a> {
 }
 
 impl Target<'_> {
-    /// Queues a fragment. What is flushed next then ends with it.
+    /// Queues a fragment. Clears the flush target, so that the next flush includes it.
     fn poll_feed(
         &mut self,
         cx: &mut Context<'_>,

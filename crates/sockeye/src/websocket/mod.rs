@@ -1,4 +1,4 @@
-//! The connection as an application uses it.
+//! The connection as an application uses it. `split`, streams and `into_io` are in their own modules.
 
 pub(crate) mod batch;
 mod command_queue;

@@ -1,4 +1,4 @@
-//! What a sender that is used as a `Sink` keeps between calls.
+//! State of a sender used as a `Sink`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

@@ -100,8 +100,8 @@ pub struct Receiver {
 }
 
 impl WebSocket {
-    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks. Read
-    /// [`peer_certificates`](Self::peer_certificates) before; the halves do not have them.
+    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks.
+    /// [`peer_certificates`](Self::peer_certificates) must be read before: the halves do not offer them.
     pub fn split(self) -> (Sender, Receiver) {
         let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
         let shared = Shared::new(self.driver, subprotocol);
@@ -426,7 +426,7 @@ impl Sender {
         self.shared.queued_bytes()
     }
 
-    /// Whether both send on the same connection. To remove one client from a list of senders, compare with it.
+    /// Whether both senders belong to the same connection, for example to remove a client from a list of senders.
     pub fn same_connection(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
@@ -447,8 +447,8 @@ impl Sender {
     }
 
     /// Counters of messages and bytes in both directions, of all halves: see
-    /// [`WebSocket::stats`](crate::WebSocket::stats). Waits while another task uses the connection, for the duration of
-    /// one poll of that task.
+    /// [`WebSocket::stats`](crate::WebSocket::stats). If another task is using the connection, waits for its current
+    /// poll to finish.
     ///
     /// # Cancel safety
     ///
@@ -463,7 +463,7 @@ impl Sender {
     }
 
     /// The address of the peer, or of a proxy in between: see [`WebSocket::peer_addr`](crate::WebSocket::peer_addr).
-    /// Waits while another task uses the connection, for the duration of one poll of that task.
+    /// If another task is using the connection, waits for its current poll to finish.
     ///
     /// # Cancel safety
     ///
@@ -567,8 +567,8 @@ impl Receiver {
     }
 
     /// Counters of messages and bytes in both directions, of all halves: see
-    /// [`WebSocket::stats`](crate::WebSocket::stats). Waits while another task uses the connection, for the duration of
-    /// one poll of that task.
+    /// [`WebSocket::stats`](crate::WebSocket::stats). If another task is using the connection, waits for its current
+    /// poll to finish.
     ///
     /// # Cancel safety
     ///
@@ -583,7 +583,7 @@ impl Receiver {
     }
 
     /// The address of the peer, or of a proxy in between: see [`WebSocket::peer_addr`](crate::WebSocket::peer_addr).
-    /// Waits while another task uses the connection, for the duration of one poll of that task.
+    /// If another task is using the connection, waits for its current poll to finish.
     ///
     /// # Cancel safety
     ///

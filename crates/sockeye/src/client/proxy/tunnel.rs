@@ -79,12 +79,12 @@ impl Proxy {
         &self.endpoint
     }
 
-    /// Whether TLS to the proxy comes first.
+    /// Whether the connection to the proxy uses TLS.
     pub(crate) fn uses_tls(&self) -> bool {
         self.scheme == ProxyScheme::Https
     }
 
-    /// Whether the client has to resolve the host of a URI, because the proxy is not asked to.
+    /// Whether the client must resolve the host, because the proxy expects an address.
     pub(crate) fn needs_address(&self, uri: &Uri) -> bool {
         self.scheme == ProxyScheme::Socks5 && uri.host().parse::<IpAddr>().is_err()
     }

@@ -208,8 +208,8 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
-        // The end of the transport must not delay the report.
-        transport::stop_waiting();
+        // Report the close without blocking until the peer closes TCP.
+        transport::stop_blocking_reads();
         // This writes our close frame immediately if the transport has room.
         if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
