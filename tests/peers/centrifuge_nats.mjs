@@ -14,6 +14,9 @@ const historySize = Number(size);
 const CHANNELS = Array.from({ length: 16 }, (_, at) => `ticker${at}`);
 const [channel] = CHANNELS;
 
+/** A closed port, for a subscriber that must stay away. */
+const UNREACHABLE = '127.0.0.1:1';
+
 /** The node that the subscriber connects to, and its current socket. */
 let node = one;
 let socket;
@@ -57,11 +60,14 @@ async function receive() {
 
 /** Ends the connection, publishes while the subscriber is away, and returns what the SDK says of the recovery. */
 async function miss(rounds) {
-  const subscribed = once(subscription, 'subscribed');
+  const target = node;
+  node = UNREACHABLE;
   const away = once(alice, 'connecting');
   socket.terminate();
   await away;
   await publish(rounds);
+  const subscribed = once(subscription, 'subscribed');
+  node = target;
   const [context] = await subscribed;
   assert.ok(context.wasRecovering, 'the SDK asked for a recovery');
   return context.recovered;

@@ -23,7 +23,7 @@ const PASSWORD: &str = "s3cret";
 const HASH: &str = "$apr1$sockeye0$FPVqG/bXwliUb8jkHiC0S.";
 
 /// A name that only squid knows, from its own file of hosts.
-const NAME_OF_SQUID: &str = "echo.behind-the-proxy.test";
+const SQUID_ONLY_NAME: &str = "echo.behind-the-proxy.test";
 
 /// What a proxy is and does.
 struct Expected {
@@ -35,7 +35,7 @@ struct Expected {
     /// Part of the error for a port that the proxy does not allow. `None` if it allows every port.
     refusal: Option<&'static str>,
     /// A name of 127.0.0.1 that the proxy can resolve. `None` if the client resolves names.
-    name: Option<&'static str>,
+    proxy_resolved_name: Option<&'static str>,
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn squid_tunnels_ws_and_wss() {
     // squid gives up root.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the folder is ours");
     let password_file = write(&folder, "passwd", &format!("{USER}:{HASH}\n"));
-    let hosts_file = write(&folder, "hosts", &format!("127.0.0.1 {NAME_OF_SQUID}\n"));
+    let hosts_file = write(&folder, "hosts", &format!("127.0.0.1 {SQUID_ONLY_NAME}\n"));
     let certificate = write_copy(&folder, "cert.pem", &servers.certificate.cert_path());
     let key = write_copy(&folder, "key.pem", &servers.certificate.key_path());
     let config = write(
@@ -79,7 +79,7 @@ async fn squid_tunnels_ws_and_wss() {
         scheme: "http",
         has_authentication: true,
         refusal: Some("with status 403 Forbidden"),
-        name: Some(NAME_OF_SQUID),
+        proxy_resolved_name: Some(SQUID_ONLY_NAME),
     };
     servers.check(&expected, &address, &process).await;
     // TLS to the proxy, and for wss:// TLS to the server inside it.
@@ -118,7 +118,7 @@ async fn tinyproxy_tunnels_ws_and_wss() {
         scheme: "http",
         has_authentication: true,
         refusal: Some("with status 403 Forbidden"),
-        name: Some("localhost"),
+        proxy_resolved_name: Some("localhost"),
     };
     servers.check(&expected, &address, &process).await;
 }
@@ -151,10 +151,10 @@ async fn dante_connects_ws_and_wss() {
         scheme: "socks5h",
         has_authentication: false,
         refusal: Some("with SOCKS reply 2: not allowed by its rules"),
-        name: Some("localhost"),
+        proxy_resolved_name: Some("localhost"),
     };
     servers.check(&expected, &address, &process).await;
-    (expected.scheme, expected.name) = ("socks5", None);
+    (expected.scheme, expected.proxy_resolved_name) = ("socks5", None);
     servers.check(&expected, &address, &process).await;
 }
 
@@ -171,7 +171,7 @@ async fn microsocks_connects_ws_and_wss_with_a_password() {
         scheme: "socks5h",
         has_authentication: true,
         refusal: None,
-        name: Some("localhost"),
+        proxy_resolved_name: Some("localhost"),
     };
     servers.check(&expected, &address, &process).await;
 }
@@ -233,7 +233,7 @@ impl Servers {
         ];
         interop::record_of(expected.record, Role::Proxy, &features);
 
-        if let Some(name) = expected.name {
+        if let Some(name) = expected.proxy_resolved_name {
             self.check_name(&proxy, name, process).await;
         }
         if scheme != "https" {

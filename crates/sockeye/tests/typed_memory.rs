@@ -1,4 +1,4 @@
-//! The JSON layer makes no copy of a payload besides the encoded message, when sending, and none when receiving.
+//! The JSON layer copies nothing: sending allocates only the encoded message, and receiving decodes in place.
 #![cfg(feature = "json")]
 
 #[allow(dead_code, reason = "only the memory is compared")]
