@@ -260,10 +260,10 @@ impl fmt::Display for HttpClientError {
             Self::Status(status) if status.is_redirection() => {
                 write!(
                     f,
-                    "the server answered with the status {status}; redirects are not followed, configure the final address"
+                    "the server answered with status {status}; redirects are not followed: configure the final URL"
                 )
             }
-            Self::Status(status) => write!(f, "the server answered with the status {status}"),
+            Self::Status(status) => write!(f, "the server answered with status {status}"),
             Self::Other(error) => {
                 error.fmt(f)?;
                 let mut source = error.source();

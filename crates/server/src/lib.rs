@@ -21,8 +21,8 @@
 //!
 //! - The commands of one frame are executed in order. The reply to a subscription precedes all pushes of the channel.
 //! - In channels with history, publications are numbered and arrive in order. If a positioned subscriber misses one, it
-//!   is unsubscribed with 2500 and recovers either all missed publications or none, also if the slow-consumer policy
-//!   `drop_oldest` dropped it. Other subscribers see what the policies `drop_oldest` and `latest` skip as gaps in the
+//!   is unsubscribed with 2500 and recovers all missed publications or none; this includes publications dropped by
+//!   `drop_oldest`. For other subscribers, publications skipped by `drop_oldest` or `latest` appear as gaps in the
 //!   offsets.
 //! - Clients authenticate with JSON Web Tokens ([`auth`]), or are anonymous. The namespace of a channel decides who may
 //!   subscribe, publish, and read presence and history ([`NamespaceOptions`]). Channels named `$private` need a token,

@@ -215,8 +215,8 @@ impl Metrics {
         );
         to.add(
             "gaps",
-            "Gaps detected: how often positioned subscribers had to recover because a publication was missing, counted once \
-             for all subscribers of a channel, and once for each slow subscriber with `drop_oldest`",
+            "Gaps detected in positioned subscriptions: one per channel when all its subscribers missed a publication, \
+             and one per slow subscriber from which `drop_oldest` dropped one",
             &values.gaps,
         );
         to.bytes("history", "Memory of all histories", &values.history_bytes);

@@ -59,7 +59,7 @@ pub(crate) enum Command {
 
 /// Send lines from standard input as text messages, and print received messages as lines
 ///
-/// A line ends with a line feed, before which one carriage return is dropped. The end of the line is not sent.
+/// Lines end with LF or CRLF. The line ending is not sent.
 ///
 /// Standard input is read after the connection is open. At the end of the input, the program waits for replies (see
 /// --wait) and closes the connection with 1000. An input that is empty from the start, such as /dev/null, means receive
@@ -166,12 +166,12 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) escape: Escape,
 
-    /// Send each line as a binary message, whose bytes it has in hexadecimal (`hex`), such as `00 ff 0a`
-    #[arg(long, value_name = "FORM")]
+    /// Decode each line and send it as a binary message (`hex`: `00 ff 0a`)
+    #[arg(long, value_name = "FORMAT")]
     pub(crate) binary_in: Option<BinaryIn>,
 
     /// Format of binary messages that are not escaped
-    #[arg(long, value_name = "FORM", default_value = "raw")]
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
     pub(crate) binary_out: BinaryOut,
 
     /// Print the server's response on standard error, with the body if it refuses the WebSocket
@@ -410,10 +410,11 @@ Exit status:
    52  the connection ended before --count messages were received
    56  the connection was lost without a close frame
    60  the server's certificate is not trusted
-   64  the server closed with another code (see the message), such as 1009 if what was sent is too
-       large for it
+   64  the server closed with another code, shown in the message; 1009: a sent message was too
+       large
    65  the server violated the protocol, or is not a WebSocket server
-   66  what the server sent is too large; --max-message-size sets the limit for messages
+   66  a received message or response is too large; --max-message-size sets the limit for
+       messages
    97  the proxy refused the connection
   130  ended by Ctrl-C; also 143: SIGTERM, 129: the terminal was closed, 131: Ctrl-\\. A server
        that shuts down completely after a signal exits with 0";

@@ -68,14 +68,14 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     })
 }
 
-/// Reports all errors in the settings, the certificate and the data folder. Without errors, prints what is suspicious.
+/// Reports every error in the settings, the certificate and the data folder; without errors, prints warnings.
 fn check(options: &ServeOptions, settings: &Settings, known: Vec<SettingsError>) -> Result<(), Failure> {
     let checked = settings.check(known);
     let mut problems = match &checked {
         Ok(_) => Vec::new(),
         Err(errors) => errors.iter().map(|error| problem(options, error)).collect(),
     };
-    // A file may be used by a server although other settings are not valid.
+    // Check the files even if other settings are invalid.
     if let Err(failure) = tls_config(options, settings) {
         problems.extend(failure.message());
     }
@@ -366,7 +366,7 @@ fn failures(options: &ServeOptions, errors: &[SettingsError]) -> Failure {
     }
 }
 
-/// The message for an error of the settings: with the name of the file, if it is there.
+/// Formats a settings error, prefixed with the file name if it is in the file.
 fn problem(options: &ServeOptions, error: &SettingsError) -> String {
     match (error.line(), &options.config) {
         (Some(_), Some(path)) => format!("{}: {error}", path.display()),

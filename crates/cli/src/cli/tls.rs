@@ -70,7 +70,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
 
 fn bad_file(path: &Path, error: &pem::Error) -> Failure {
     let reason = match error {
-        // Only of a key: a file without certificates is no error of the parser.
+        // Only for keys: a file without certificates yields an empty list.
         pem::Error::NoItemsFound => "contains no private key in PEM format".into(),
         pem::Error::Io(error) => error.to_string(),
         error => format!("is not valid PEM: {error}"),

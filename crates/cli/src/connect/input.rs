@@ -152,7 +152,7 @@ impl Input {
 /// The message for a line.
 ///
 /// # Errors
-/// Fails if the line does not have the form of `--binary-in`.
+/// Fails if the line is not in the format of `--binary-in`.
 pub(super) fn message(line: String, number: u64, binary: Option<BinaryIn>) -> Result<Message, InputError> {
     match binary {
         None => Ok(Message::text(line)),

@@ -257,7 +257,7 @@ impl<'a> Tally<'a> {
     /// The message for the next line.
     ///
     /// # Errors
-    /// Fails if the line does not have the form of `--binary-in`.
+    /// Fails if the line is not in the format of `--binary-in`.
     pub(super) fn message(&self, line: String) -> Result<Message, InputError> {
         // Each line before it was sent.
         input::message(line, self.sent.get() + 1, self.options.binary_in)

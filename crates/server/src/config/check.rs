@@ -28,8 +28,8 @@ impl Config {
         }
     }
 
-    /// Lists all fields that are not valid, as [`check`](Self::check) does with the first one. A relation is not
-    /// listed if one of its fields already is.
+    /// Lists all errors that [`check`](Self::check) finds. Omits a violated relation if one of its fields is already
+    /// listed.
     ///
     /// ```
     /// let mut config = sockeye_server::Config::default();
@@ -160,7 +160,7 @@ impl Config {
             close,
             // Zero is valid: all clients are disconnected at once.
             drain: _,
-            // Longer than `drain`: see `check`.
+            // Longer than `drain`: see `errors`.
             shutdown: _,
         } = self.timeouts;
         for (field, time) in [
@@ -176,7 +176,7 @@ impl Config {
             ("console.session_lifetime", self.console.session_lifetime),
         ] {
             if time.is_zero() {
-                errors.add(ConfigError::new(field, "is 0, but must be longer"));
+                errors.add(ConfigError::new(field, "is 0, but must be greater than 0"));
             }
         }
     }
@@ -253,7 +253,7 @@ impl Config {
             let mut tokens = tokens.clone();
             while let Err(error) = TokenVerifier::new(&tokens) {
                 errors.add(ConfigError::new(format!("{table}.{}", error.field()), error.problem()));
-                // Checks the others without it.
+                // Unset the invalid option, to find the next error.
                 if !unset(&mut tokens, error.field()) {
                     break;
                 }
@@ -290,7 +290,7 @@ impl Config {
     }
 }
 
-/// Unsets an option that has no value, or an empty list, by default. Returns `false` for others.
+/// Resets an option whose default is unset or an empty list. Returns `false` for others.
 fn unset(options: &mut dyn Options, name: &str) -> bool {
     let is_set = options.get(name).is_some_and(|value| value != "[]");
     is_set && options.set(name, Value::Text("")).is_ok()
@@ -316,7 +316,7 @@ const OUTAGE_BUFFER_MAX: Duration = Duration::from_secs(5);
 pub struct ConfigError {
     field: String,
     problem: String,
-    /// The other fields of a relation.
+    /// The other fields of a violated relation.
     causes: Vec<&'static str>,
 }
 
@@ -340,12 +340,12 @@ impl ConfigError {
         &self.field
     }
 
-    /// Whether the error is in a field, or in a relation to it.
+    /// Whether the error is about this field or a relation with it.
     pub(crate) fn concerns(&self, field: &str) -> bool {
         self.field == field || self.causes.contains(&field)
     }
 
-    /// The paths of the other fields that contradict the first, if there are any.
+    /// The other fields of the relation, if any.
     pub(crate) fn causes(&self) -> &[&'static str] {
         &self.causes
     }

@@ -533,7 +533,7 @@ mod tests {
             let mut config = Config::default();
             config.timeouts.set(name, Value::Text("0")).unwrap();
             let error = config.check().unwrap_err().to_string();
-            assert_eq!(error, format!("timeouts.{name} is 0, but must be longer"));
+            assert_eq!(error, format!("timeouts.{name} is 0, but must be greater than 0"));
         }
         for name in ["timeout", "concurrency_max", "rpc_per_client_max", "failures_max"] {
             let mut config = Config::default();
@@ -552,7 +552,7 @@ mod tests {
         );
         check(
             |config| config.console.session_lifetime = Duration::ZERO,
-            Err("console.session_lifetime is 0, but must be longer"),
+            Err("console.session_lifetime is 0, but must be greater than 0"),
         );
     }
 

@@ -72,8 +72,8 @@ options! {
         /// are dropped. `latest`: only the newest publication of each channel waits; `latest:TAG`: the newest one for
         /// each value of this tag, such as `latest:symbol`. The offset of the next publication shows that some were
         /// dropped. They are counted in `sockeye_dropped_publications_total`. If `drop_oldest` drops a publication of a
-        /// recoverable or positioned subscription, the subscription ends with 2500, and the SDK recovers what is
-        /// missing; with `latest` it does not, because the newest publication replaces the others.
+        /// recoverable or positioned subscription, the subscription ends with 2500, and the SDK recovers the missing
+        /// publications. `latest` does not end subscriptions: the newest publication replaces the skipped ones.
         pub slow_consumer: SlowConsumerPolicy = SlowConsumerPolicy::Disconnect,
         /// How long a publication waits if Redis or NATS is not reachable; then it fails with the temporary error 100.
         /// The publisher waits for the answer. At most 5 s, and 16 MiB on each node. By default a publication fails at

@@ -327,7 +327,7 @@ impl OptionValue for String {
 }
 
 impl OptionValue for PathBuf {
-    const KIND: &'static str = "a path, which is not empty";
+    const KIND: &'static str = "a non-empty path";
 
     fn read(value: Value<'_>) -> Option<Self> {
         value.text().filter(|path| !path.is_empty()).map(Self::from)

@@ -1,4 +1,4 @@
-//! Checks the folder of a log, and leaves it as it was.
+//! Checks a log folder without leaving changes.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -25,8 +25,8 @@ pub enum JournalCheck {
 /// Checks that [`Journal::open`](super::Journal::open) would succeed. Reads the whole log, unless another process uses
 /// the folder. While this runs, another process that opens the log fails after 500 ms.
 ///
-/// Creates a folder in the folder of the log, or in the nearest parent that exists, and removes it: some file systems,
-/// such as `/proc`, have permissions that allow writing, and refuse it all the same.
+/// Creates and removes a folder in it (or in the nearest existing parent), because some file systems, such as `/proc`,
+/// refuse writes that their permissions allow.
 pub(super) fn check(options: &JournalOptions) -> Result<JournalCheck, OpenError> {
     let folder = &options.folder;
     let io = |error| OpenError::Io {
@@ -95,7 +95,7 @@ fn check_creates(folder: &Path) -> io::Result<()> {
     let probe = folder.join(format!(".sockeye-check-{}", std::process::id()));
     let created = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
     created.map_err(|error| {
-        let reason = format!("nothing can be created in {}: {error}", folder.display());
+        let reason = format!("cannot create anything in {}: {error}", folder.display());
         io::Error::new(error.kind(), reason)
     })
 }

@@ -30,7 +30,7 @@ pub(super) fn read(text: &str) -> (Settings, Vec<SettingsError>) {
         errors.retain(|error| error.is_syntax || error.line < first);
     }
     errors.sort_by_key(|error| error.line);
-    // One mistake may confuse the parser about the rest of its line.
+    // Report one syntax error per line: the parser often reports follow-up errors.
     errors.dedup_by(|later, first| later.is_syntax && first.is_syntax && later.line == first.line);
     (settings, errors)
 }

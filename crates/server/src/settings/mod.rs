@@ -200,7 +200,7 @@ impl Settings {
         Some(journal)
     }
 
-    /// The configuration of the library, and what is not valid in it.
+    /// Builds the configuration, and collects its errors.
     fn build(&self) -> (Config, Vec<SettingsError>) {
         let mut errors = Vec::new();
         let program = &self.program;
@@ -267,8 +267,8 @@ impl Settings {
         (config, errors)
     }
 
-    /// Checks that the file switches nothing on that needs a history where there is none. Only what the file itself
-    /// sets counts: some of these options are on by default, and have no effect without a history.
+    /// Checks that the file enables no option that needs a history where there is none. Defaults do not count: some of
+    /// these options are on by default and have no effect without a history.
     fn check_needs_of_history(&self, errors: &mut Vec<SettingsError>) {
         let named = self.namespaces.iter();
         let named = named.map(|(name, options)| (format!("namespaces.{name}"), options));

@@ -101,14 +101,15 @@ Times are numbers with units in descending order, such as `\"1m30s\"`, or a numb
 of bytes, or have a unit: `\"64KiB\"`, `\"1MB\"`.
 
 `sockeye config default` prints a commented file with the settings of a server without a file. `sockeye serve --config FILE
---check` checks the settings, the certificate and the `data` folder, leaves everything as it was, and exits. It reports all
-errors, those in the file with their lines, and exits with status 1 if there are any. Otherwise it prints warnings, which a server logs when it starts: options that switch authentication off (`insecure_…`), an HMAC secret of less
+--check` checks the settings, the certificate and the `data` folder, and exits without leaving changes. It reports
+every error, with its line if it is in the file, and exits with status 1 if there are any. Otherwise it prints the
+warnings that a server logs at start: options that switch authentication off (`insecure_…`), an HMAC secret of less
 than 32 bytes, a console password of less than 16 characters, and a `history_size` that
-`limits.history_bytes_per_channel_max` cannot hold. Empty keys and passwords are errors (an empty variable is not set), and so
-are limits and timeouts of zero with which nothing would work, and options that a file switches on although they need a history
-(`recovery`, `positioning`, `force_recovery`, `force_positioning`, `delta`, `cache`) where `history_size` or `history_ttl` is zero.
-On SIGHUP, the server rereads the file and logs what changed;
-variables stay as they were at the start.
+`limits.history_bytes_per_channel_max` cannot hold. Empty keys and passwords are errors (an empty variable is not
+set), and so are zeros for limits and timeouts that must not be zero, and options set in the file that need a history
+(`recovery`, `positioning`, `force_recovery`, `force_positioning`, `delta`, `cache`) while `history_size` or
+`history_ttl` is zero. On SIGHUP, the server rereads the file and logs what changed; variables stay as they were at
+the start.
 
 Without a file the server is open, for a first try: anonymous clients may connect, subscribe, publish, and read history and
 presence. A file sets the permissions. Nothing else is allowed.

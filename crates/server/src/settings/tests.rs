@@ -230,7 +230,7 @@ fn errors_that_follow_from_others_are_left_out() {
     );
     check_all(
         "[timeouts]\nping_interval = '0s'",
-        &["line 2: timeouts.ping_interval is 0, but must be longer"],
+        &["line 2: timeouts.ping_interval is 0, but must be greater than 0"],
     );
     check_all(
         "[namespaces.a]\nhistory_size = 'many'\nrecovery = true",
@@ -281,8 +281,8 @@ fn options_that_need_a_history_are_errors_without_one() {
 
 #[test]
 fn a_path_is_not_empty_in_a_file() {
-    check("data = ''", "line 1: data must be a path, which is not empty");
-    check("tls_cert = ''", "line 1: tls_cert must be a path, which is not empty");
+    check("data = ''", "line 1: data must be a non-empty path");
+    check("tls_cert = ''", "line 1: tls_cert must be a non-empty path");
 }
 
 #[test]
