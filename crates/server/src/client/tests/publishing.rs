@@ -42,12 +42,17 @@ fn history(id: u32, channel: &str) -> String {
 }
 
 impl Peer {
-    /// Receives until there are `count` lines.
+    /// Receives until there are `count` lines, and fails if there are more or it takes too long.
     pub(super) async fn hear(&mut self, count: usize) -> Vec<String> {
         let mut heard = Vec::new();
-        while heard.len() < count {
-            heard.extend(self.settle().await.unwrap());
-        }
+        let hearing = async {
+            while heard.len() < count {
+                heard.extend(self.settle().await.unwrap());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), hearing)
+            .await
+            .expect("not all lines arrived");
         assert_eq!(heard.len(), count, "{heard:?}");
         heard
     }

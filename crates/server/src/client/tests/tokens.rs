@@ -81,7 +81,11 @@ async fn the_server_cancels_a_subscription_whose_key_is_being_fetched() {
     peer.0.queue().push(Item::Command(cancel.into()));
     let refused = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
     assert_eq!(peer.hear(1).await, [refused]);
+    // Needs the same key, so its reply shows that the key has arrived.
+    assert_eq!(peer.feed(&subscribe(3, "$b")).await, [""; 0]);
     release.send(()).unwrap();
+    let heard = peer.hear(1).await;
+    assert!(heard[0].starts_with(r#"{"id":3,"subscribe":{"#), "{heard:?}");
     assert_eq!(peer.settle().await.unwrap(), [""; 0]);
-    assert_eq!(node.hub().stats().subscriptions, 0);
+    assert_eq!(node.hub().stats().subscriptions, 1);
 }
