@@ -3,32 +3,36 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::process::{call, output, step};
 
-/// The first commit with Redis and NATS on the main branch. Once there are releases, the newest one takes its place.
+/// The first commit on main with Redis and NATS. Replace it with the latest release once there is one.
 pub(super) const COMMIT: &str = "ccb2c09e0cc47dfedfc9c356f8326e06b2391208";
 
-/// Builds the program of [`COMMIT`] in a folder of its own, which is kept for later runs.
+/// Builds the program of [`COMMIT`] in a folder of its own, which is kept for later runs. Returns `None` if the
+/// commit is not in the repository, as in a shallow clone.
 ///
 /// # Errors
-/// The workspace is not a git repository with that commit, or the build fails.
-pub(super) fn build(root: &Path, target: &Path) -> Result<PathBuf> {
+/// The source cannot be extracted, or the build fails.
+pub(super) fn build(root: &Path, target: &Path) -> Result<Option<PathBuf>> {
     let folder = target.join("earlier").join(&COMMIT[..12]);
     let binary = folder.join("sockeye");
     if binary.exists() {
-        return Ok(binary);
+        return Ok(Some(binary));
+    }
+    if !has_commit(root)? {
+        return Ok(None);
     }
     let source = folder.join("source");
     fs::create_dir_all(&source)?;
     let archive = folder.join("source.tar");
     let mut git = Command::new("git");
     git.args(["archive", "--output"]).arg(&archive).arg(COMMIT);
-    output(git.current_dir(root)).context("this needs the history of the repository")?;
+    output(git.current_dir(root))?;
     output(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&source))?;
     step("build the earlier version", || {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -49,6 +53,14 @@ pub(super) fn build(root: &Path, target: &Path) -> Result<PathBuf> {
         fs::remove_dir_all(leftover)?;
     }
     fs::remove_file(&archive)?;
-    ensure!(binary.exists(), "the earlier version was not built");
-    Ok(binary)
+    Ok(Some(binary))
+}
+
+/// Whether the repository contains [`COMMIT`].
+fn has_commit(root: &Path) -> Result<bool> {
+    let mut git = Command::new("git");
+    git.args(["cat-file", "-e"]).arg(format!("{COMMIT}^{{commit}}"));
+    git.stdin(Stdio::null()).stderr(Stdio::null());
+    let status = git.current_dir(root).status().context("cannot run git")?;
+    Ok(status.success())
 }

@@ -81,8 +81,8 @@ struct Environment {
     binary: PathBuf,
     /// The program with a way to make it panic, built when it is needed.
     panicking: Box<dyn Fn() -> Result<PathBuf>>,
-    /// The program of an earlier version, built when it is needed.
-    earlier: Box<dyn Fn() -> Result<PathBuf>>,
+    /// The program of an earlier version, built when it is needed; `None` if the repository does not contain it.
+    earlier: Box<dyn Fn() -> Result<Option<PathBuf>>>,
     /// Installs nats-server when it is needed.
     nats_server: Box<dyn Fn() -> Result<PathBuf>>,
     /// A folder for the files of the fault.

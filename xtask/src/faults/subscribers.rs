@@ -40,7 +40,7 @@ pub(super) struct SubscriberOptions {
     pub(super) answers_pings: bool,
     /// The address to connect from.
     pub(super) source: Option<[u8; 4]>,
-    /// Another node: after each lost connection, a client changes to the other one of both nodes.
+    /// The other node: a client switches nodes after each lost connection.
     pub(super) other_node: Option<SocketAddr>,
 }
 

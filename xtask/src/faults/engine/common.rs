@@ -152,8 +152,8 @@ pub(super) fn node_killed(mut nodes: Nodes) -> Result<Outcome> {
 }
 
 /// How a replacement of nodes counts as survived.
-pub(super) const REPLACED_RULE: &str = "each client is disconnected with 3001 when its node ends, and goes to the other node; no command fails, 0 lost, \
-     all recover; presence is right with both versions";
+pub(super) const REPLACED_RULE: &str = "each client is disconnected with 3001 when its node ends, and reconnects to \
+     the other node; no command fails, 0 lost, all recover; presence is correct after each replacement";
 
 /// The nodes are replaced one after the other, as in a deploy, by the program that is tested. First they run `old`.
 pub(super) fn replaced(environment: &Environment, folder: &Path, old: PathBuf, url: &str) -> Result<Outcome> {

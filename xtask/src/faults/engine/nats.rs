@@ -100,9 +100,9 @@ pub(in crate::faults) const FAULTS: &[Fault] = &[
         name: "N10-versions",
         what: "the nodes run an earlier version, and are replaced one after the other by this one",
         rule: common::REPLACED_RULE,
-        run: |environment| match (environment.earlier)() {
-            Ok(earlier) => replaced(environment, earlier),
-            Err(error) => Ok(Outcome::skipped(format!("no earlier version ({error:#})"))),
+        run: |environment| match (environment.earlier)()? {
+            Some(earlier) => replaced(environment, earlier),
+            None => Ok(Outcome::skipped("this repository does not contain the earlier version")),
         },
     },
     Fault {
