@@ -46,7 +46,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             feature_combinations(workspace, package)
         })?;
     }
-    step("cryptography of choice", || cryptography(workspace))?;
+    step("TLS crypto providers", || cryptography(workspace))?;
     step("instructions", || count::run(workspace, &count::Options::default()))?;
     skipped.extend(step("dependencies", || deny::run(workspace))?);
     skipped.extend(step("Miri", || miri(workspace))?);

@@ -56,10 +56,10 @@ pub(crate) struct Client {
     answers: Vec<Answer>,
     /// Headers of the client's request, for the backend.
     headers: Option<Arc<HeaderMap>>,
-    /// Publications that wait for the log; `None` until the first one.
-    publishing: Option<Publishing>,
-    /// The number of publications that waited for the log when a command had to wait.
-    stalled_at: Option<usize>,
+    /// Publications waiting for the log. `None` until the first.
+    pending_publications: Option<Publishing>,
+    /// How many publications were pending when a command was last held back. Once fewer are pending, it is retried.
+    blocked_with: Option<usize>,
 }
 
 /// How the server detects that a client is gone.
@@ -158,8 +158,8 @@ impl Client {
             tickets: 0,
             answers: Vec::new(),
             headers: options.headers,
-            publishing: None,
-            stalled_at: None,
+            pending_publications: None,
+            blocked_with: None,
         }
     }
 
@@ -176,9 +176,9 @@ impl Client {
         !self.input.is_full()
     }
 
-    /// Executes the next command of the received messages. Returns `false` if there is none, or if it must wait for an
-    /// earlier one: for a decision about it, or for its publication. After that, [`has_pending`](Self::has_pending) is
-    /// true, [`run_pending`](Self::run_pending) must be called, and this again.
+    /// Executes the client's next command. Returns `false` if there is none, or if it must wait for an earlier
+    /// command's decision or publication. Once [`has_pending`](Self::has_pending) returns true, call
+    /// [`run_pending`](Self::run_pending), then this again.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
@@ -194,7 +194,7 @@ impl Client {
         // Before the decision, so that none that ends in the meantime is overlooked.
         let publishing = self.publishing_count();
         if !self.may_start(&command) {
-            self.stalled_at = Some(publishing);
+            self.blocked_with = Some(publishing);
             self.input.put_back(message, at);
             return Ok(false);
         }
@@ -330,7 +330,7 @@ impl Client {
                 Some(Outgoing::Command(command)) => self.commands.push(*command),
                 Some(Outgoing::Answer(answer)) => self.answers.push(*answer),
                 Some(Outgoing::Unsubscribe(subscription, code, frame)) => {
-                    // Otherwise the hub has ended it.
+                    // The queue ended it (`drop_oldest`), so the hub still lists it. The hub ends all others itself.
                     if self.queue.has_ended(&subscription) {
                         self.node.hub().unsubscribe(&subscription, self.id);
                         self.queue.forget_ended(&subscription);
@@ -359,12 +359,12 @@ impl Client {
         !self.ended.is_empty()
             || !self.commands.is_empty()
             || !self.answers.is_empty()
-            || self.stalled_at.is_some_and(|count| self.publishing_count() < count)
+            || self.blocked_with.is_some_and(|count| self.publishing_count() < count)
     }
 
     /// Number of publications that wait for the log.
     fn publishing_count(&self) -> usize {
-        self.publishing.as_ref().map_or(0, Publishing::len)
+        self.pending_publications.as_ref().map_or(0, Publishing::len)
     }
 
     /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes commands
@@ -379,7 +379,7 @@ impl Client {
         if !self.has_pending() {
             return Ok(());
         }
-        self.stalled_at = None;
+        self.blocked_with = None;
         while let Some(membership) = self.ended.last() {
             self.node.announce_leave(membership).await;
             self.ended.pop();
@@ -509,7 +509,9 @@ impl Client {
             Call::Publish(channel, publish) => {
                 if let Some(published) = self.node.publish_from_client(&channel, publish).await? {
                     let new = || Publishing::new(self.node.clone(), self.queue.clone());
-                    self.publishing.get_or_insert_with(new).add(id, channel, published);
+                    self.pending_publications
+                        .get_or_insert_with(new)
+                        .add(id, channel, published);
                     return Ok(());
                 }
                 self.node.metrics().publication(Source::client);

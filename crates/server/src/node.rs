@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::connection_limiter::ConnectionLimiter;
 use crate::demo::Demos;
 use crate::engine::{
-    Begun, ClusterBroker, Content, Engine, EngineError, EngineFuture, Health, HistoryLimits, HistoryLimitsOf,
-    MemoryBroker, MemoryPresence, OutagePolicy, OutagePolicyOf, Publish, Published, Store,
+    ClusterBroker, Content, Engine, EngineError, EngineFuture, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker,
+    MemoryPresence, OutagePolicy, OutagePolicyOf, Publish, Published, StartedPublish, Store,
 };
 use crate::engine_failures::{self, EngineFailures};
 use crate::handle::Questions;
@@ -333,9 +333,9 @@ impl Node {
         let publish = publish.into();
         match &self.demos {
             Some(demos) if demos.consume(self, channel, &publish.content) => Ok(None),
-            _ => match self.engine.begin_publish(channel, publish) {
-                Begun::Numbered(published) => Ok(Some(published)),
-                Begun::Whole(published) => published.await.map(|_| None),
+            _ => match self.engine.start_publish(channel, publish) {
+                StartedPublish::Numbered(published) => Ok(Some(published)),
+                StartedPublish::Unnumbered(published) => published.await.map(|_| None),
             },
         }
     }

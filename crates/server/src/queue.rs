@@ -55,7 +55,7 @@ struct State {
     is_taken: bool,
     /// Number of items dropped since [`Queue::take_dropped`].
     dropped: u32,
-    /// Subscriptions that the queue has ended, and that the hub may not know as ended yet.
+    /// Subscriptions ended by this queue that the hub may still list.
     ended: Vec<Subscription>,
     /// Bytes that may be sent before the next [`Queue::add_credit`], if the client has asked for a slow link. Negative
     /// after a frame that was larger than the credit.
@@ -74,7 +74,7 @@ pub(crate) enum Item {
     Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
-    /// A publication that may be dropped if the queue is full. That ends its subscription, if there is one here.
+    /// A publication that a full queue may drop. Dropping it ends the subscription, if one is given.
     Droppable(PreparedMessage, Option<Subscription>),
     /// A publication that replaces the one of the same slot, if that is not sent yet.
     Latest(Slot, PreparedMessage),
@@ -261,7 +261,7 @@ impl Queue {
                 dropped.oldest += 1;
                 if let Item::Droppable(_, Some(subscription)) = oldest {
                     dropped.oldest += state.end_subscription(subscription, self.encoding);
-                    dropped.gaps += 1;
+                    dropped.ended_subscriptions += 1;
                 }
             }
             state.dropped = state.dropped.saturating_add(dropped.total() as u32);
@@ -480,8 +480,8 @@ impl State {
 
 impl Item {
     /// A publication in a channel with this policy. Without the tag that the policy names, there is one slot for all
-    /// publications of the channel that do not have it. `positioned` is set if the subscription has a position, and
-    /// must end if `drop_oldest` drops the publication.
+    /// publications of the channel that do not have it. `positioned` is the generation of a positioned subscription,
+    /// which must end if `drop_oldest` drops the publication.
     pub(crate) fn publication(
         push: PreparedMessage,
         policy: &SlowConsumerPolicy,
@@ -665,15 +665,15 @@ mod tests {
         queue.push(reply("r"));
         // The client recovers from the last publication that it has received, so the newer one that waits is dropped, too.
         let dropped = push("y", "b", first);
-        assert_eq!((dropped.oldest, dropped.gaps), (2, 1));
+        assert_eq!((dropped.oldest, dropped.ended_subscriptions), (2, 1));
         assert!(queue.has_ended(&a));
         let dropped = push("3", "a", first);
-        assert_eq!((dropped.oldest, dropped.gaps), (1, 0));
+        assert_eq!((dropped.oldest, dropped.ended_subscriptions), (1, 0));
         assert_eq!(queue.take_dropped(), 3);
 
         let (x, y) = ("x".repeat(200), "y".repeat(200));
         assert_eq!(taken(&queue), [x.as_str(), "r\nr", &y]);
-        // `taken` has taken the end of the subscription, too, and stopped there.
+        // `taken` also took the unsubscribe item and stopped there.
         assert_eq!((queue.bytes(), queue.take()), (0, None));
         // The next subscription is not concerned, even before the hub knows that the first one has ended.
         assert_eq!(push("4", "a", first.next()), Dropped::default());

@@ -155,7 +155,7 @@ impl Hub {
         let mut stats = HubStats {
             deliveries: self.deliveries.load(Ordering::Relaxed),
             dropped,
-            gaps: self.gaps.load(Ordering::Relaxed) + dropped.gaps,
+            gaps: self.gaps.load(Ordering::Relaxed) + dropped.ended_subscriptions,
             ..HubStats::default()
         };
         for shard in &self.shards {

@@ -1,5 +1,5 @@
-//! Events that the backend or the embedding program decides about, and tokens whose keys have to be fetched: calls that do
-//! not delay other commands.
+//! Decisions of the backend or the embedding program, and tokens whose keys must be fetched. Neither delays other
+//! commands.
 //!
 //! A call runs in a task of its own, and its answer comes back through the queue of the client. When the client is
 //! dropped, its calls are aborted. So a client that disconnects in the meantime leaves nothing behind.
@@ -78,15 +78,15 @@ impl Client {
         self.publications_allow(command) && self.decisions_allow(command)
     }
 
-    /// Whether a command need not wait for publications that wait for the log: publications are limited in number, and
-    /// other commands see all earlier publications in their channel.
+    /// Whether pending publications allow a command now. Only so many publications may be pending, and other commands
+    /// wait for those in their channel.
     fn publications_allow(&self, command: &Result<Command<'_>, Malformed>) -> bool {
         let (
             Some(publishing),
             Ok(Command {
                 request: Some(request), ..
             }),
-        ) = (&self.publishing, command)
+        ) = (&self.pending_publications, command)
         else {
             return true;
         };
@@ -97,8 +97,7 @@ impl Client {
         }
     }
 
-    /// Whether a command need not wait for a decision: about any earlier command of the same channel, and about calls if
-    /// as many as allowed are in progress.
+    /// Whether pending decisions allow a command now: none for the same channel, and not too many calls.
     fn decisions_allow(&self, command: &Result<Command<'_>, Malformed>) -> bool {
         let pending = &self.pending;
         if pending.is_empty() {

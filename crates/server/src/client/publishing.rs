@@ -1,8 +1,7 @@
 //! Publications that wait for the log, so that later commands of their client do not.
 //!
-//! A publication has its offset before the next command is executed, so the publications of a client keep their order.
-//! One task for each client waits for them in that order, delivers them and queues the replies. It does not depend on the
-//! client, which may read slowly or disconnect in the meantime.
+//! A publication has its offset before the client's next command runs, so a client's publications keep their order. One
+//! task per client awaits them in order and queues the replies. It outlives a client that disconnects.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,7 +84,7 @@ async fn run(shared: Arc<Shared>) {
             Err(error) => ReplyBody::Error(ErrorCode::from(error)),
         };
         let reply = encode_reply(&shared.node, &shared.queue, id, body);
-        // Before the reply, which wakes the client: a command may have waited for this.
+        // Remove first: the reply wakes the client, whose next command may be waiting for this publication.
         shared.state.lock().channels.pop_front();
         shared.queue.push(Item::Reply(reply));
     }

@@ -23,9 +23,9 @@ use super::epochs::Epochs;
 use super::idempotency::{Claim, Claimed, Keys};
 use super::streams::{PendingChange, Streams, Suppressed};
 use super::{
-    Begun, Broker, Content, Deliver, EngineError, EngineFuture, EngineStats, Epoch, Health, History, HistoryLimits,
+    Broker, Content, Deliver, EngineError, EngineFuture, EngineStats, Epoch, Health, History, HistoryLimits,
     HistoryLimitsOf, HistoryQuery, JournalConfig, Position, PresenceStore, Publication, Publish, PublishOutcome,
-    Published, record, unix_time_ms,
+    Published, StartedPublish, record, unix_time_ms,
 };
 use crate::channel::ChannelName;
 use crate::ids::{ClientId, Subscription};
@@ -164,7 +164,7 @@ impl MemoryBroker {
     }
 
     /// Begins a publication for which the log has room, unless something else must be done first.
-    fn try_begin_logged(&self, channel: &ChannelName, publish: Publish) -> Result<Begun<'static>, Publish> {
+    fn try_begin_logged(&self, channel: &ChannelName, publish: Publish) -> Result<StartedPublish<'static>, Publish> {
         let limits = self.limits(channel, &publish);
         let (Some(limits), Some(log), None) = (limits, &self.log, &publish.idempotency_key) else {
             return Err(publish);
@@ -179,14 +179,14 @@ impl MemoryBroker {
         let Some(permit) = log.journal.try_reserve(payload.len()) else {
             return Err(publish);
         };
-        let begun = self.begin_logged(channel, publish, limits, permit, payload, None);
-        Ok(match begun {
-            Ok(logging) => Begun::Numbered(Box::pin(async {
+        let started = self.begin_logged(channel, publish, limits, permit, payload, None);
+        Ok(match started {
+            Ok(logging) => StartedPublish::Numbered(Box::pin(async {
                 let position = logging.await?;
                 Ok(Published::new(position, PublishOutcome::Delivered))
             })),
             Err(Suppressed(position)) => {
-                Begun::Whole(immediate(Ok(Published::new(position, PublishOutcome::Suppressed))))
+                StartedPublish::Unnumbered(immediate(Ok(Published::new(position, PublishOutcome::Suppressed))))
             }
         })
     }
@@ -381,10 +381,10 @@ impl Broker for MemoryBroker {
         }
     }
 
-    fn begin_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> Begun<'a> {
+    fn start_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> StartedPublish<'a> {
         match self.try_begin_logged(channel, publish) {
-            Ok(begun) => begun,
-            Err(publish) => Begun::Whole(self.publish(channel, publish)),
+            Ok(started) => started,
+            Err(publish) => StartedPublish::Unnumbered(self.publish(channel, publish)),
         }
     }
 

@@ -72,10 +72,10 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
     /// A call that is dropped either has no effect or is completed in the background.
     fn publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> EngineFuture<'a, Published>;
 
-    /// Begins what [`publish`](Self::publish) does. The caller may execute the next command of the client before the
-    /// result is there if the publication is [`Begun::Numbered`].
-    fn begin_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> Begun<'a> {
-        Begun::Whole(self.publish(channel, publish))
+    /// Starts [`publish`](Self::publish). If the result is [`StartedPublish::Numbered`], the caller may execute the
+    /// client's next command before the future completes.
+    fn start_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> StartedPublish<'a> {
+        StartedPublish::Unnumbered(self.publish(channel, publish))
     }
 
     /// Delivers a join push.
@@ -205,9 +205,9 @@ impl Engine {
         self.broker.publish(channel, publish.into())
     }
 
-    /// [`Broker::begin_publish`]
-    pub(crate) fn begin_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> Begun<'a> {
-        self.broker.begin_publish(channel, publish)
+    /// [`Broker::start_publish`]
+    pub(crate) fn start_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> StartedPublish<'a> {
+        self.broker.start_publish(channel, publish)
     }
 
     /// [`Broker::publish_join`]
@@ -390,12 +390,12 @@ pub(crate) struct Version {
     pub(crate) epoch: Arc<str>,
 }
 
-/// A publication that has begun. Both futures have the cancel safety of [`Broker::publish`].
-pub(crate) enum Begun<'a> {
-    /// The offset is assigned by the future.
-    Whole(EngineFuture<'a, Published>),
-    /// The offset is assigned: later publications in the channel get higher ones. The publication is neither in the
-    /// history nor delivered before the future is complete.
+/// A publication in progress. Dropping either future is as safe as dropping [`Broker::publish`].
+pub(crate) enum StartedPublish<'a> {
+    /// The future assigns the offset.
+    Unnumbered(EngineFuture<'a, Published>),
+    /// Has its offset, so later publications in the channel get higher ones. It is neither in the history nor delivered
+    /// until the future completes.
     Numbered(EngineFuture<'static, Published>),
 }
 

@@ -1,8 +1,9 @@
 //! Calls that concern the clients of all nodes.
 //!
-//! A command is executed on this node, and sent to the others, and so is a question. Both have a number, and the
-//! answers of all registered nodes are collected: messages between nodes may get lost, so a call succeeds only if each
-//! has answered, or is not registered any more: a node that shuts down has no clients left when its registration ends.
+//! A command runs on this node and is sent to all others; so are questions. Messages between nodes may be lost, so a
+//! call succeeds only when each registered node has answered or has ended its registration, which a node does once its
+//! clients are gone.
+//!
 //! Nodes of different versions work together: unknown fields are ignored, and unknown messages are
 //! ignored with a log line, the first one as a warning. A field that is added later needs a default.
 
@@ -249,11 +250,11 @@ impl Questions {
         Ok(registry.uids.contains(uid))
     }
 
-    /// Removes the nodes that are not registered any more. Changes nothing if the registered nodes cannot be read, or if
-    /// this node is not among them: then the engine may have lost the others, too.
-    async fn forget_unregistered(&self, bus: &dyn NodeBus, this: &str, missing: &mut Missing) {
+    /// Stops waiting for nodes that are no longer registered. Does nothing if the registry cannot be read or does not
+    /// list this node: the engine may then have lost other registrations, too.
+    async fn forget_unregistered(&self, bus: &dyn NodeBus, own_uid: &str, missing: &mut Missing) {
         let mut registry = self.registry.lock().await;
-        if registry.refresh(bus).await.is_ok() && registry.uids.contains(this) {
+        if registry.refresh(bus).await.is_ok() && registry.uids.contains(own_uid) {
             missing.nodes.retain(|uid, _| registry.uids.contains(uid));
         }
     }

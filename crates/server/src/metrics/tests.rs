@@ -32,7 +32,7 @@ fn encoded() -> String {
             dropped: Dropped {
                 oldest: 1,
                 replaced: 2,
-                gaps: 0,
+                ended_subscriptions: 0,
             },
             ..HubStats::default()
         },

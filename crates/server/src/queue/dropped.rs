@@ -11,7 +11,7 @@ pub(crate) struct Dropped<T> {
     /// By `latest`: replaced by a newer publication.
     pub(crate) replaced: T,
     /// Positioned subscriptions that ended because `drop_oldest` dropped publications of theirs.
-    pub(crate) gaps: T,
+    pub(crate) ended_subscriptions: T,
 }
 
 impl Dropped<usize> {
@@ -32,7 +32,7 @@ impl AddAssign for Dropped<usize> {
     fn add_assign(&mut self, other: Self) {
         self.oldest += other.oldest;
         self.replaced += other.replaced;
-        self.gaps += other.gaps;
+        self.ended_subscriptions += other.ended_subscriptions;
     }
 }
 
@@ -41,7 +41,7 @@ impl Dropped<AtomicU64> {
         for (counter, number) in [
             (&self.oldest, dropped.oldest),
             (&self.replaced, dropped.replaced),
-            (&self.gaps, dropped.gaps),
+            (&self.ended_subscriptions, dropped.ended_subscriptions),
         ] {
             if number > 0 {
                 counter.fetch_add(number as u64, Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl Dropped<AtomicU64> {
         Dropped {
             oldest: self.oldest.load(Ordering::Relaxed),
             replaced: self.replaced.load(Ordering::Relaxed),
-            gaps: self.gaps.load(Ordering::Relaxed),
+            ended_subscriptions: self.ended_subscriptions.load(Ordering::Relaxed),
         }
     }
 }

@@ -63,12 +63,12 @@ impl Calls {
         }
     }
 
-    /// Fails at once without a connection, but waits for the end of the first attempt to connect: a node accepts clients
-    /// as soon as it starts, and their commands are not to fail during a deploy.
+    /// Waits for the first connection attempt, then fails at once if there is no connection. A starting node already
+    /// accepts clients, whose commands should not fail during a deploy.
     pub(super) async fn wait_for_connection(&self, deadline: Instant) -> Result<(), EngineError> {
         let mut connection = self.inbox.connection();
         let has_started = connection.wait_for(|connection| !matches!(connection, Connection::Starting));
-        // Without an answer the check below fails.
+        // On timeout, the check below fails.
         let _ = timeout_at(deadline, has_started).await;
         self.check_connection()
     }

@@ -52,7 +52,7 @@ impl Interest {
     async fn changed(&self, shared: &Shared, channel: &ChannelName) -> Result<(), EngineError> {
         let started = self.started.load(Ordering::Acquire);
         let failed = self.failed.load(Ordering::Acquire);
-        let _turn = self.turn.lock().await;
+        let _guard = self.turn.lock().await;
         // A call that started after this one arrived has seen the same subscribers.
         if self.succeeded.load(Ordering::Acquire) > started {
             return Ok(());

@@ -83,8 +83,8 @@ struct Shared {
     presence: Arc<ClusterPresence>,
     /// What this node registers with.
     info: Mutex<Bytes>,
-    /// Whether this node has ended its registration. Locked during each renewal, so that none follows the end.
-    has_ended: tokio::sync::Mutex<bool>,
+    /// Set once this node has ended its lease. Held during each renewal, so that no renewal follows the end.
+    lease_ended: tokio::sync::Mutex<bool>,
 }
 
 impl ClusterBroker {
@@ -109,7 +109,7 @@ impl ClusterBroker {
                 limits,
                 presence,
                 info: Mutex::default(),
-                has_ended: false.into(),
+                lease_ended: false.into(),
             }),
             interests: Interests::default(),
             waiting: Waiting::new(),
@@ -232,7 +232,7 @@ impl ClusterBroker {
         let mut arrived = inbox.probes();
         let publishing = async {
             let published = store.publish(inbox.probe_channel(), publish).await;
-            // Once for each time.
+            // Log only the first failure until a probe succeeds again.
             if let Err(error) = &published
                 && self.is_storing.load(Ordering::Relaxed)
             {
@@ -361,9 +361,9 @@ impl Broker for ClusterBroker {
 
     fn close(&self) -> EngineFuture<'_, ()> {
         Box::pin(async move {
-            let mut has_ended = self.shared.has_ended.lock().await;
-            *has_ended = true;
-            // Leaves that could not be announced are not known to the other nodes, which remove the rest.
+            let mut lease_ended = self.shared.lease_ended.lock().await;
+            *lease_ended = true;
+            // Other nodes remove this node's entries, but cannot announce leaves whose entries are already gone.
             self.shared.presence.sync_before_end().await;
             self.shared.call(self.shared.store.end_lease()).await
         })

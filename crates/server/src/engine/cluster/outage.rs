@@ -73,7 +73,7 @@ impl Waiting {
         let _reserved = self.reserve(publish.payload.len())?;
         let queue = self.channels.enter(channel);
         // Publications that wait longer are first.
-        let _turn = timeout_at(deadline, queue.lock())
+        let _guard = timeout_at(deadline, queue.lock())
             .await
             .map_err(|_| EngineError::Unreachable)?;
         loop {

@@ -13,19 +13,19 @@ use crate::channel::ChannelName;
 /// A value for each key that is in use, such as a lock that is held during a call to the store. Calls for different
 /// keys never wait for each other.
 pub(crate) struct PerKey<K, T> {
-    values: Mutex<HashMap<K, Shared<T>>>,
+    values: Mutex<HashMap<K, Entry<T>>>,
 }
 
 /// A value for each channel that is in use.
 pub(crate) type PerChannel<T> = PerKey<ChannelName, T>;
 
-struct Shared<T> {
+struct Entry<T> {
     value: Arc<T>,
     users: usize,
 }
 
-/// The value of a key. When the last one is dropped, the value is removed.
-pub(crate) struct InUse<'a, K: Eq + Hash, T> {
+/// Guard for the value of a key. Dropping the last guard removes the value.
+pub(crate) struct ValueGuard<'a, K: Eq + Hash, T> {
     all: &'a PerKey<K, T>,
     key: &'a K,
     value: Arc<T>,
@@ -33,17 +33,17 @@ pub(crate) struct InUse<'a, K: Eq + Hash, T> {
 
 impl<K: Clone + Eq + Hash, T: Default> PerKey<K, T> {
     /// Returns the value of a key, and creates it if nobody uses it.
-    pub(crate) fn enter<'a>(&'a self, key: &'a K) -> InUse<'a, K, T> {
+    pub(crate) fn enter<'a>(&'a self, key: &'a K) -> ValueGuard<'a, K, T> {
         let mut values = self.values.lock();
-        let shared = values.entry(key.clone()).or_insert_with(|| Shared {
+        let entry = values.entry(key.clone()).or_insert_with(|| Entry {
             value: Arc::default(),
             users: 0,
         });
-        shared.users += 1;
-        InUse {
+        entry.users += 1;
+        ValueGuard {
             all: self,
             key,
-            value: shared.value.clone(),
+            value: entry.value.clone(),
         }
     }
 
@@ -53,7 +53,7 @@ impl<K: Clone + Eq + Hash, T: Default> PerKey<K, T> {
     }
 }
 
-impl<K: Eq + Hash, T> Deref for InUse<'_, K, T> {
+impl<K: Eq + Hash, T> Deref for ValueGuard<'_, K, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -61,14 +61,14 @@ impl<K: Eq + Hash, T> Deref for InUse<'_, K, T> {
     }
 }
 
-impl<K: Eq + Hash, T> Drop for InUse<'_, K, T> {
+impl<K: Eq + Hash, T> Drop for ValueGuard<'_, K, T> {
     fn drop(&mut self) {
         let mut values = self.all.values.lock();
-        let Some(shared) = values.get_mut(self.key) else {
+        let Some(entry) = values.get_mut(self.key) else {
             return;
         };
-        shared.users -= 1;
-        if shared.users == 0 {
+        entry.users -= 1;
+        if entry.users == 0 {
             values.remove(self.key);
             if values.len() < values.capacity() / 4 {
                 values.shrink_to_fit();

@@ -7,8 +7,7 @@
 //! A node remembers each entry whose state in the store is unknown, because a call failed, had no answer, or was
 //! cancelled. After each renewal of the lease it repeats the call: it adds the entry if the client is present, and
 //! removes it if not. A leave that could not be announced is announced then, so it may be announced twice, but it is
-//! not forgotten. The announcements of a client in a channel are made one after the other, so that none overtakes
-//! another one.
+//! not forgotten. Announcements of one client in one channel are serialized, so none overtakes another.
 //!
 //! Three tasks run at the same time, so that none delays another: one renews the lease, one adds and removes entries of
 //! this node, and one removes the entries of dead nodes.
@@ -192,14 +191,14 @@ impl ClusterPresence {
         let Membership { kind, info } = membership.clone();
         let announced = async {
             let announcing = self.announcing.enter(&key);
-            let _turn = announcing.lock().await;
+            let _guard = announcing.lock().await;
             if kind == MembershipKind::Join {
                 // The client is back, so its earlier leave is of no interest any more.
                 self.entries.lock().forget_leave(&key);
             }
             self.call(self.store.announce(&key.0, membership)).await
         };
-        // As long as one call may take that does not wait for another one.
+        // Bounds the wait for an earlier announcement: the longest time that one call may take.
         let announced = timeout(QUEUE_TIMEOUT + CALL_TIMEOUT, announced).await;
         let announced = announced.unwrap_or(Err(EngineError::Unreachable));
         if announced.is_err() && kind == MembershipKind::Leave {
@@ -210,7 +209,7 @@ impl ClusterPresence {
 
     /// Repeats the calls whose result is not known, before this node ends.
     pub(super) async fn sync_before_end(&self) {
-        // What fails is lost, but the lease ends in any case.
+        // Best effort: the lease ends anyway.
         let _ = timeout(CALL_TIMEOUT, self.sync()).await;
     }
 
@@ -271,7 +270,7 @@ impl ClusterPresence {
             self.remove_entry(key, removal.generation).await?;
         }
         let announcing = self.announcing.enter(key);
-        let _turn = announcing.lock().await;
+        let _guard = announcing.lock().await;
         let Some(info) = self.entries.lock().take_announcement(key, is_present) else {
             return Ok(());
         };
@@ -466,7 +465,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     );
 }
 
-/// Waits for nothing but the lease, which would end otherwise. Returns when this node ends.
+/// Renews the lease until this node ends it. Awaits nothing else, or the lease could expire.
 async fn renew_lease(shared: &Shared, renewed: &watch::Sender<Renewed>) {
     let mut interval = interval(LEASE_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -480,8 +479,8 @@ async fn renew_lease(shared: &Shared, renewed: &watch::Sender<Renewed>) {
             continue;
         };
         let info = shared.info.lock().clone();
-        let has_ended = shared.has_ended.lock().await;
-        if *has_ended {
+        let lease_ended = shared.lease_ended.lock().await;
+        if *lease_ended {
             return;
         }
         match timeout(CALL_TIMEOUT, shared.store.renew_lease(info)).await {

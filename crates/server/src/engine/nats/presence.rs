@@ -13,9 +13,9 @@
 //!    seconds.
 //! 7. Before its first lease, and after a lapse, a node registers as a member. Members without a lease are gone.
 //! 8. Every node removes the entries of members that are gone, and announces the leaves. The server lets only one of
-//!    them delete a message, and this one announces the leave. If the answer to a deletion is lost and the message is
-//!    gone, the node announces the leave, too, unless the client is there again: a leave that comes twice is better than a
-//!    member that stays, but no leave may follow the join of a client that is present.
+//!    them delete a message, and this one announces the leave. If the reply to a deletion is lost and the message is
+//!    gone, the node announces the leave unless the client is present again. A duplicate leave is better than a stale
+//!    member, but a leave must not follow the join of a present client.
 //! 9. Only entries from before the leases were read are removed, so that a node that comes back keeps its new ones.
 //! 10. A node that has just connected waits for 6 seconds, so that the others can renew their leases after an outage.
 
@@ -322,7 +322,7 @@ impl Shared {
             }
             sleep(RETRY_PAUSE).await;
         }
-        // In the meantime, its node may have come back.
+        // Its node may have come back and added the client again.
         let is_back = async || {
             let newest = api::last(&link.client, &stream, &entry.subject).await;
             newest.is_ok_and(|newest| newest.is_some())

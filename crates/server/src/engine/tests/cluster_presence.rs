@@ -210,8 +210,8 @@ async fn joins_are_announced_again_after_a_lapse() {
     assert_eq!(heard.last().map(String::as_str), Some("a join ada"), "{heard:?}");
 }
 
-/// Points in time of a renewal and of the calls that it repeats, each of which takes a second.
-fn moments() -> impl Iterator<Item = Duration> {
+/// Delays that cover one renewal and the one-second calls it repeats.
+fn start_delays() -> impl Iterator<Item = Duration> {
     (0..40).map(|n| n * Duration::from_millis(100))
 }
 
@@ -223,7 +223,7 @@ fn last_and_leaves(heard: &[String]) -> (Option<&str>, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_leave_does_not_overtake_the_join_of_a_client_that_is_back() {
-    for moment in moments() {
+    for delay in start_delays() {
         let nodes = Nodes::start().await;
         nodes.add(1, 1).await.unwrap();
         nodes.server.set_faults(failing(100));
@@ -232,7 +232,7 @@ async fn a_repeated_leave_does_not_overtake_the_join_of_a_client_that_is_back() 
         nodes
             .server
             .delay_announcements(MembershipKind::Leave, Duration::from_secs(1));
-        sleep(moment).await;
+        sleep(delay).await;
         nodes.add(1, 2).await.unwrap();
         nodes
             .own
@@ -243,13 +243,13 @@ async fn a_repeated_leave_does_not_overtake_the_join_of_a_client_that_is_back() 
         sleep(2 * RENEWALS).await;
         let heard = nodes.other.delivered();
         let (last, leaves) = last_and_leaves(&heard);
-        assert!(last == Some("a join ada") && leaves <= 1, "{moment:?}: {heard:?}");
+        assert!(last == Some("a join ada") && leaves <= 1, "{delay:?}: {heard:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_join_does_not_follow_the_leave_of_its_client() {
-    for moment in moments() {
+    for delay in start_delays() {
         let nodes = Nodes::start().await;
         nodes.add(1, 1).await.unwrap();
         // Long enough that the other node announces the leave, so that the join is announced again.
@@ -259,12 +259,12 @@ async fn a_repeated_join_does_not_follow_the_leave_of_its_client() {
         nodes
             .server
             .delay_announcements(MembershipKind::Join, Duration::from_secs(1));
-        sleep(moment).await;
+        sleep(delay).await;
         nodes.leave(1, 1).await;
         sleep(2 * RENEWALS).await;
         let heard = nodes.other.delivered();
         let (last, _) = last_and_leaves(&heard);
-        assert_eq!(last, Some("a leave ada"), "{moment:?}: {heard:?}");
+        assert_eq!(last, Some("a leave ada"), "{delay:?}: {heard:?}");
         assert_eq!(nodes.clients().await, 0);
     }
 }
