@@ -55,8 +55,9 @@ fn messages_are_echoed_and_the_closing_handshake_is_complete() {
         Client::builder().compression(config.clone()).build().unwrap(),
         Server::builder().compression(config).build(),
     );
-    for (client, server) in [(Client::default(), Server::default()), compressing] {
+    for (is_compressing, (client, server)) in [(false, (Client::default(), Server::default())), (true, compressing)] {
         let (mut client, server) = pair(&client, &server);
+        assert_eq!(client.negotiated_deflate().is_some(), is_compressing);
         let echoing = thread::spawn(|| echo(server));
         for len in [0, 1, 125, 70_000, 1_000_000] {
             let message: String = (0..len).map(|i| char::from(b'a' + (i % 23) as u8)).collect();
@@ -608,4 +609,17 @@ fn messages_cross_tls() {
         .unwrap_err();
     assert!(error.is_tls(), "{error}");
     answering.join().unwrap();
+}
+
+#[test]
+fn started_close_still_receives_messages() {
+    let (mut client, mut server) = default_pair();
+    client.start_close(CloseCode::NORMAL, "done").unwrap();
+    assert!(!client.is_open());
+    server.send("late").unwrap();
+    let closing = thread::spawn(move || server.recv().unwrap());
+    assert_eq!(client.recv().unwrap().unwrap().as_text(), Some("late"));
+    assert_eq!(client.recv().unwrap(), None);
+    assert_eq!(closing.join().unwrap(), None);
+    assert!(client.close_info().unwrap().is_clean());
 }

@@ -38,6 +38,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use sockeye_proto::deflate::NegotiatedParams;
 use sockeye_proto::{CloseCode, CloseInfo};
 
 use crate::client::Client;
@@ -230,6 +231,16 @@ impl WebSocket {
         started.and(closed)
     }
 
+    /// Begins the closing handshake without waiting: the next call of [`flush`](Self::flush) or [`recv`](Self::recv)
+    /// sends the close frame after everything queued. Messages of the peer are received until its close frame arrives.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WebSocket::start_close`](crate::WebSocket::start_close).
+    pub fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.ws.start_close(code, reason)
+    }
+
     /// Closes TCP immediately. Queued messages are lost, and the peer sees 1006.
     pub fn abort(self) {
         self.ws.abort();
@@ -258,6 +269,11 @@ impl WebSocket {
     /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.ws.subprotocol()
+    }
+
+    /// The negotiated parameters of permessage-deflate (RFC 7692). `None` if messages are not compressed.
+    pub fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
+        self.ws.negotiated_deflate()
     }
 
     /// The address of the peer, or of a proxy in between. `None` once the socket is closed, and for a Unix socket.
