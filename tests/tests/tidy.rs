@@ -257,6 +257,22 @@ fn promises_name_tests_and_faults_that_exist() {
     }
 }
 
+#[test]
+fn snippets_of_the_guide_are_compiled() {
+    let list = fs::read_to_string(root().join("tests/src/guide.rs")).expect("the file is part of this crate");
+    let pages = fs::read_dir(root().join("docs/guide")).expect("the guide has a folder");
+    let mut seen = 0;
+    for path in pages.flatten().map(|entry| entry.path()) {
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if text.contains("```rust") {
+            seen += 1;
+            let name = path.file_name().expect("a file has a name").to_string_lossy();
+            assert!(list.contains(&format!("/{name}\"")), "add {name} to tests/src/guide.rs");
+        }
+    }
+    assert!(seen > 10, "the guide is elsewhere than expected");
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
