@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use self::events::PendingEvent;
 use self::input::{Input, next_command};
-use self::publishing::Publishing;
+use self::publishing::PendingPublications;
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::engine::{EngineError, HistoryQuery, Publication};
@@ -57,7 +57,7 @@ pub(crate) struct Client {
     /// Headers of the client's request, for the backend.
     headers: Option<Arc<HeaderMap>>,
     /// Publications waiting for the log. `None` until the first.
-    pending_publications: Option<Publishing>,
+    pending_publications: Option<PendingPublications>,
     /// How many publications were pending when a command was last held back. Once fewer are pending, it is retried.
     blocked_with: Option<usize>,
 }
@@ -192,7 +192,7 @@ impl Client {
             return Ok(true);
         };
         // Before the decision, so that none that ends in the meantime is overlooked.
-        let publishing = self.publishing_count();
+        let publishing = self.pending_publication_count();
         if !self.may_start(&command) {
             self.blocked_with = Some(publishing);
             self.input.put_back(message, at);
@@ -359,12 +359,14 @@ impl Client {
         !self.ended.is_empty()
             || !self.commands.is_empty()
             || !self.answers.is_empty()
-            || self.blocked_with.is_some_and(|count| self.publishing_count() < count)
+            || self
+                .blocked_with
+                .is_some_and(|count| self.pending_publication_count() < count)
     }
 
     /// Number of publications that wait for the log.
-    fn publishing_count(&self) -> usize {
-        self.pending_publications.as_ref().map_or(0, Publishing::len)
+    fn pending_publication_count(&self) -> usize {
+        self.pending_publications.as_ref().map_or(0, PendingPublications::len)
     }
 
     /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes commands
@@ -508,7 +510,7 @@ impl Client {
             Call::Publish(channel, _) if channel.as_str() == "__panic" => panic!("asked for by a fault test"),
             Call::Publish(channel, publish) => {
                 if let Some(published) = self.node.publish_from_client(&channel, publish).await? {
-                    let new = || Publishing::new(self.node.clone(), self.queue.clone());
+                    let new = || PendingPublications::new(self.node.clone(), self.queue.clone());
                     self.pending_publications
                         .get_or_insert_with(new)
                         .add(id, channel, published);

@@ -23,7 +23,7 @@ pub(super) const PUBLISHING_MAX: usize = 64;
 
 /// The publications of a client that wait for the log.
 #[derive(Clone, Debug)]
-pub(super) struct Publishing(Arc<Shared>);
+pub(super) struct PendingPublications(Arc<Shared>);
 
 struct Shared {
     node: Arc<Node>,
@@ -40,7 +40,7 @@ struct State {
     has_task: bool,
 }
 
-impl Publishing {
+impl PendingPublications {
     pub(super) fn new(node: Arc<Node>, queue: Arc<Queue>) -> Self {
         Self(Arc::new(Shared {
             node,

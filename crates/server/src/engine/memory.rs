@@ -153,7 +153,7 @@ impl MemoryBroker {
             return Err(EngineError::TooLarge);
         }
         let permit = log.journal.reserve(payload.len()).await?;
-        match self.begin_logged(channel, publish, limits, permit, payload, claim) {
+        match self.start_logged(channel, publish, limits, permit, payload, claim) {
             Ok(logging) => {
                 let position = logging.await?;
                 self.allow_wanted_evictions(log).await;
@@ -164,7 +164,7 @@ impl MemoryBroker {
     }
 
     /// Begins a publication for which the log has room, unless something else must be done first.
-    fn try_begin_logged(&self, channel: &ChannelName, publish: Publish) -> Result<StartedPublish<'static>, Publish> {
+    fn try_start_logged(&self, channel: &ChannelName, publish: Publish) -> Result<StartedPublish<'static>, Publish> {
         let limits = self.limits(channel, &publish);
         let (Some(limits), Some(log), None) = (limits, &self.log, &publish.idempotency_key) else {
             return Err(publish);
@@ -179,7 +179,7 @@ impl MemoryBroker {
         let Some(permit) = log.journal.try_reserve(payload.len()) else {
             return Err(publish);
         };
-        let started = self.begin_logged(channel, publish, limits, permit, payload, None);
+        let started = self.start_logged(channel, publish, limits, permit, payload, None);
         Ok(match started {
             Ok(logging) => StartedPublish::Numbered(Box::pin(async {
                 let position = logging.await?;
@@ -192,7 +192,7 @@ impl MemoryBroker {
     }
 
     /// Numbers a publication, and queues it for the log.
-    fn begin_logged(
+    fn start_logged(
         &self,
         channel: &ChannelName,
         publish: Publish,
@@ -382,7 +382,7 @@ impl Broker for MemoryBroker {
     }
 
     fn start_publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> StartedPublish<'a> {
-        match self.try_begin_logged(channel, publish) {
+        match self.try_start_logged(channel, publish) {
             Ok(started) => started,
             Err(publish) => StartedPublish::Unnumbered(self.publish(channel, publish)),
         }

@@ -56,13 +56,13 @@ impl Cluster {
 }
 
 /// Waits until everything on its way has arrived.
-async fn settle() {
+async fn wait_for_deliveries() {
     sleep(Duration::from_millis(300)).await;
 }
 
 /// The data of the publications that a client receives, which are numbers.
 async fn numbers(peer: &mut Peer) -> Vec<u64> {
-    settle().await;
+    wait_for_deliveries().await;
     let heard = peer.receive().await;
     let lines = heard.iter().flat_map(|frame| frame.lines());
     lines
@@ -76,7 +76,7 @@ async fn clients_of_different_nodes_meet() {
     let cluster = Cluster::new(2).await;
     let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
     let mut bob = Peer::in_room(&cluster.nodes[1], "Bob").await;
-    settle().await;
+    wait_for_deliveries().await;
     let heard = ada.receive().await.join("\n");
     assert!(heard.contains(r#""join":"#) && heard.contains("Bob"), "{heard}");
     bob.send(r#"{"id":3,"publish":{"channel":"room","data":17}}"#)
@@ -88,7 +88,7 @@ async fn clients_of_different_nodes_meet() {
         r#"{"id":4,"presence_stats":{"num_clients":2,"num_users":1}}"#
     );
     drop(bob);
-    settle().await;
+    wait_for_deliveries().await;
     let heard = ada.receive().await.join("\n");
     assert!(heard.contains(r#""leave":"#) && heard.contains("Bob"), "{heard}");
     let presence = ada.request(r#"{"id":5,"presence":{"channel":"room"}}"#).await;
@@ -115,7 +115,7 @@ async fn calls_of_the_api_reach_all_nodes() {
     assert_eq!(nodes.len(), 3);
     assert_eq!(nodes.iter().map(|node| node.clients).sum::<usize>(), 3);
     handle.unsubscribe(Target::user(""), "room").await.unwrap();
-    settle().await;
+    wait_for_deliveries().await;
     for peer in &mut peers {
         let heard = peer.receive().await.join("\n");
         assert!(heard.contains(r#""unsubscribe":{"code":2000"#), "{heard}");
@@ -124,7 +124,7 @@ async fn calls_of_the_api_reach_all_nodes() {
         .disconnect(Target::user(""), Disconnect::default())
         .await
         .unwrap();
-    settle().await;
+    wait_for_deliveries().await;
     for peer in &mut peers {
         assert_eq!(peer.0.next_frame().unwrap_err(), DisconnectCode::ForceDisconnect);
     }
@@ -165,7 +165,7 @@ async fn during_an_outage_calls_fail_at_once_and_subscribers_stay() {
     let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
     cluster.publish(1, 1).await;
     cluster.server.set_down(true);
-    settle().await;
+    wait_for_deliveries().await;
     let start = Instant::now();
     let options = crate::handle::PublishOptions::new("2");
     assert_eq!(
@@ -195,7 +195,7 @@ async fn publications_wait_for_the_store_where_the_namespace_says_so() {
     let cluster = Cluster::with_config(2, &config).await;
     let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
     cluster.server.set_down(true);
-    settle().await;
+    wait_for_deliveries().await;
     let publishers: Vec<_> = (1..=20)
         .map(|number: u64| {
             let handle = cluster.handle(1);
@@ -213,7 +213,7 @@ async fn publications_wait_for_the_store_where_the_namespace_says_so() {
     }
     assert_eq!(numbers(&mut ada).await, (1..=20).collect::<Vec<_>>());
     cluster.server.set_down(true);
-    settle().await;
+    wait_for_deliveries().await;
     let start = Instant::now();
     let options = crate::handle::PublishOptions::new("21");
     assert_eq!(
@@ -233,13 +233,13 @@ async fn publications_do_not_queue_after_an_outage() {
         futures_util::future::join_all(publishing).await;
     };
     cluster.server.set_down(true);
-    settle().await;
+    wait_for_deliveries().await;
     let back = async {
         sleep(Duration::from_secs(1)).await;
         cluster.server.set_down(false);
     };
     tokio::join!(publish_all(), back);
-    settle().await;
+    wait_for_deliveries().await;
     let stats = cluster.nodes[0].engine().stats().cluster.unwrap();
     assert_eq!(stats.waiting_bytes, 0);
     // A call takes 400 µs, so one after another take 20 ms.
@@ -281,7 +281,7 @@ async fn a_store_that_gives_out_an_offset_again_is_noticed() {
     assert_eq!(numbers(&mut ada).await, [1, 2, 3, 4, 5]);
     cluster.server.forget(3);
     cluster.publish(1, 6).await;
-    settle().await;
+    wait_for_deliveries().await;
     let heard = ada.receive().await.join("\n");
     assert!(heard.contains(r#""unsubscribe":{"code":2500"#), "{heard}");
 }
@@ -369,7 +369,7 @@ async fn a_node_that_shuts_down_announces_the_leaves_of_its_clients() {
     let cluster = Cluster::new(2).await;
     let mut ada = Peer::in_room(&cluster.nodes[0], "Ada").await;
     let bob = Peer::in_room(&cluster.nodes[1], "Bob").await;
-    settle().await;
+    wait_for_deliveries().await;
     ada.receive().await;
     cluster.server.set_latency(Duration::from_millis(100));
     drop(bob);
@@ -377,7 +377,7 @@ async fn a_node_that_shuts_down_announces_the_leaves_of_its_clients() {
     cluster.nodes[1].engine().close().await.unwrap();
     // The process ends.
     cluster.server.kill(cluster.nodes[1].uid());
-    settle().await;
+    wait_for_deliveries().await;
     let heard = ada.receive().await.join("\n");
     assert!(
         heard.contains("Bob") && heard.matches(r#""leave":"#).count() == 1,
@@ -403,7 +403,7 @@ async fn a_broadcast_takes_no_longer_than_a_publication() {
     config.channels.as_mut().unwrap().outage_buffer = Duration::from_secs(5);
     let cluster = Cluster::with_config(1, &config).await;
     cluster.server.set_down(true);
-    settle().await;
+    wait_for_deliveries().await;
     let channels: Vec<_> = (0..50).map(|n| format!("room{n}")).collect();
     let start = Instant::now();
     let options = crate::handle::PublishOptions::new("1");
@@ -464,7 +464,7 @@ async fn channels_of_a_dead_server_do_not_delay_the_others() {
     cluster.server.set_faults(SimFaults::default());
     cluster.server.set_dead(Some("dead"));
     cluster.server.set_down(true);
-    settle().await;
+    wait_for_deliveries().await;
     cluster.server.set_down(false);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(numbers(&mut ada).await, [1], "only that of the room");
@@ -489,7 +489,7 @@ async fn a_reported_loss_is_repaired_while_another_channel_cannot_be_read() {
     cluster.publish(0, 1).await;
     cluster.server.set_dead(Some("dead"));
     cluster.server.set_down(true);
-    settle().await;
+    wait_for_deliveries().await;
     cluster.server.set_down(false);
     // Now the position of the other channel is asked for again and again.
     sleep(Duration::from_secs(10)).await;
@@ -514,7 +514,7 @@ async fn a_node_ignores_what_only_a_newer_version_knows_and_says_so() {
     let send = async |message: &str| {
         let envelope = format!(r#"{{"from":"newer","format":9,"message":{message}}}"#);
         bus.send(None, envelope.into()).await.unwrap();
-        settle().await;
+        wait_for_deliveries().await;
     };
     for message in [r#"{"teleport":{"to":1}}"#, r#"{"command":{"promote":{}}}"#, "[]"] {
         send(message).await;
@@ -559,7 +559,7 @@ async fn a_publication_that_only_a_newer_version_can_read_is_announced_as_missin
     };
     let room = ChannelName::new("room").unwrap();
     let top = store.publish(&room, newer).await.unwrap().position;
-    settle().await;
+    wait_for_deliveries().await;
     let heard = ada.receive().await.join("\n");
     assert!(heard.contains(r#""unsubscribe":{"code":2500"#), "{heard}");
     assert!(log.text().contains("a publication of the engine cannot be decoded"));

@@ -86,11 +86,11 @@ impl Peer {
     /// Receives a message, and executes what can be executed.
     pub(super) async fn feed(&mut self, frame: &str) -> Vec<String> {
         self.0.receive(Message::text(frame)).unwrap();
-        self.settle().await.unwrap()
+        self.run_until_idle().await.unwrap()
     }
 
     /// Executes decisions, and commands that waited for them. Returns the lines that the client received.
-    pub(super) async fn settle(&mut self) -> Result<Vec<String>, DisconnectCode> {
+    pub(super) async fn run_until_idle(&mut self) -> Result<Vec<String>, DisconnectCode> {
         let mut heard = Vec::new();
         loop {
             while self.0.handle_next().await? {}
@@ -144,16 +144,16 @@ async fn an_unsubscribe_of_the_server_cancels_a_subscription_that_waits_for_the_
     assert!(ada.feed(&publish(4, "a")).await.is_empty());
     handle.unsubscribe("", "a").await.unwrap();
     let denied = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
-    assert_eq!(ada.settle().await.unwrap(), [denied]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), [denied]);
     assert_eq!(script.waiting(), ["a", "b", "a"]);
     // The late decision changes nothing.
     script.answer("{}");
-    assert!(ada.settle().await.unwrap().is_empty());
+    assert!(ada.run_until_idle().await.unwrap().is_empty());
     assert!(!has_subscribers(&node, "a"));
     handle.unsubscribe("", "").await.unwrap();
-    assert_eq!(ada.settle().await.unwrap().len(), 1);
+    assert_eq!(ada.run_until_idle().await.unwrap().len(), 1);
     script.answer("{}");
-    ada.settle().await.unwrap();
+    ada.run_until_idle().await.unwrap();
     assert!(!has_subscribers(&node, "b"));
 }
 
@@ -171,7 +171,7 @@ async fn an_unsubscribe_from_all_channels_ends_those_of_the_user_and_no_others()
     let options = crate::SubscribeOptions::default();
     handle.subscribe(target.clone(), "c", options).await.unwrap();
     handle.unsubscribe(target, "").await.unwrap();
-    let heard = ada.settle().await.unwrap();
+    let heard = ada.run_until_idle().await.unwrap();
     for channel in ["a", "b", "c"] {
         let ended = format!(r#"{{"push":{{"channel":"{channel}","unsubscribe":{{"code":2000"#);
         assert!(
@@ -181,7 +181,7 @@ async fn an_unsubscribe_from_all_channels_ends_those_of_the_user_and_no_others()
     }
     assert!(!has_subscribers(&node, "c"));
     assert!(
-        bob.settle()
+        bob.run_until_idle()
             .await
             .unwrap()
             .iter()
@@ -210,10 +210,10 @@ async fn a_pending_decision_delays_only_its_own_channel() {
             id
         )
     );
-    assert_eq!(ada.settle().await.unwrap(), [r#"{"id":2,"subscribe":{}}"#]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), [r#"{"id":2,"subscribe":{}}"#]);
     assert!(has_subscribers(&node, "a") && !has_subscribers(&node, "b"));
     script.answer("{}");
-    assert_eq!(ada.settle().await.unwrap(), [r#"{"id":3,"subscribe":{}}"#]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), [r#"{"id":3,"subscribe":{}}"#]);
 }
 
 #[tokio::test]
@@ -225,14 +225,14 @@ async fn commands_of_one_channel_keep_their_order() {
     assert!(ada.feed(&frame).await.is_empty());
     assert_eq!(script.waiting(), ["a"]);
     script.answer("{}");
-    assert_eq!(ada.settle().await.unwrap(), [r#"{"id":2,"subscribe":{}}"#]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), [r#"{"id":2,"subscribe":{}}"#]);
     script.answer("{}");
-    let heard = ada.settle().await.unwrap();
+    let heard = ada.run_until_idle().await.unwrap();
     assert!(heard[0].contains("\"pub\":{\"data\":3"), "{heard:?}");
     assert_eq!(heard[1..], [r#"{"id":3,"publish":{}}"#, r#"{"id":4,"unsubscribe":{}}"#]);
     assert!(!has_subscribers(&node, "a"));
     script.answer("{}");
-    assert_eq!(ada.settle().await.unwrap(), [r#"{"id":5,"subscribe":{}}"#]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), [r#"{"id":5,"subscribe":{}}"#]);
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn without_an_answer_the_command_fails_with_a_temporary_error() {
     let mut ada = client(&node).await;
     ada.feed(&subscribe(2, "a")).await;
     script.fail(HookError::Timeout);
-    let heard = ada.settle().await.unwrap();
+    let heard = ada.run_until_idle().await.unwrap();
     assert_eq!(
         heard,
         [r#"{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}"#]
@@ -268,7 +268,7 @@ async fn without_an_answer_the_command_fails_with_a_temporary_error() {
     // And may be repeated.
     ada.feed(&subscribe(3, "a")).await;
     script.answer("{}");
-    assert_eq!(ada.settle().await.unwrap(), [r#"{"id":3,"subscribe":{}}"#]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), [r#"{"id":3,"subscribe":{}}"#]);
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn everything_waits_for_the_decision_about_the_connection() {
     assert!(ada.feed(r#"{"id":3,"ping":{}}"#).await.is_empty());
     let body = script.answer(r#"{"result":{"user":"ada","data":{"x":1},"channels":["news"]}}"#);
     assert!(body.ends_with(r#""encoding":"json","name":"js"}"#), "{body}");
-    let heard = ada.settle().await.unwrap();
+    let heard = ada.run_until_idle().await.unwrap();
     assert!(heard[0].contains(r#""data":{"x":1},"subs":{"news":{}}"#), "{heard:?}");
     assert_eq!(heard[1..], [r#"{"id":2,"subscribe":{}}"#, r#"{"id":3,"ping":{}}"#]);
     assert_eq!(node.clients().of_user("ada").len(), 1);
@@ -294,7 +294,7 @@ async fn everything_waits_for_the_decision_about_the_connection() {
     let mut eve = Peer::new(&node);
     eve.feed(r#"{"id":1,"connect":{}}"#).await;
     script.answer(r#"{"disconnect":{"code":4501,"reason":"go away"}}"#);
-    assert_eq!(eve.settle().await, Err(DisconnectCode::ForceDisconnect));
+    assert_eq!(eve.run_until_idle().await, Err(DisconnectCode::ForceDisconnect));
     let frame = eve.0.queue().close_frame(DisconnectCode::ForceDisconnect);
     assert_eq!(frame, (4501, "go away".to_owned()));
 }
@@ -316,7 +316,7 @@ async fn calls_of_one_client_are_made_in_order_and_those_of_others_at_the_same_t
     bob.feed(&rpc(2, "other")).await;
     assert_eq!(script.waiting(), ["first", "other"]);
     script.answer(r#"{"result":{"data":1}}"#);
-    assert_eq!(ada.settle().await.unwrap(), [r#"{"id":2,"rpc":{"data":1}}"#]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), [r#"{"id":2,"rpc":{"data":1}}"#]);
     run_pending_tasks().await;
     assert_eq!(script.waiting(), ["other", "second"]);
 
@@ -335,7 +335,7 @@ async fn one_client_has_a_limited_number_of_pending_decisions() {
     assert_eq!(script.waiting().len(), 16);
     for _ in 2..100 {
         script.answer("{}");
-        assert_eq!(ada.settle().await.unwrap().len(), 1);
+        assert_eq!(ada.run_until_idle().await.unwrap().len(), 1);
         run_pending_tasks().await;
     }
     assert_eq!(ada.0.session.take_subscriptions().len(), 98);
@@ -353,13 +353,13 @@ async fn a_pong_that_waits_behind_a_decision_is_in_time() {
     ada.0.handle_timeout().unwrap();
     for _ in 0..2 {
         script.answer("{}");
-        ada.settle().await.unwrap();
+        ada.run_until_idle().await.unwrap();
         run_pending_tasks().await;
     }
     // Pinged again at the usual time.
     tokio::time::sleep_until(ada.0.deadline().unwrap()).await;
     ada.0.handle_timeout().unwrap();
-    assert_eq!(ada.settle().await.unwrap(), ["{}"]);
+    assert_eq!(ada.run_until_idle().await.unwrap(), ["{}"]);
 }
 
 #[tokio::test]
@@ -427,7 +427,7 @@ async fn handlers_of_the_embedding_program_answer_calls_and_get_messages() {
     // A handler that takes too long is dropped, and later calls continue.
     assert!(ada.feed(&[rpc(7, "never"), rpc(8, "echo")].join("\n")).await.is_empty());
     tokio::time::sleep(Duration::from_millis(1001)).await;
-    let heard = ada.settle().await.unwrap();
+    let heard = ada.run_until_idle().await.unwrap();
     assert_eq!(
         heard,
         [format!("{{\"id\":7,{internal}"), r#"{"id":8,"rpc":{}}"#.to_owned()]
@@ -438,6 +438,6 @@ async fn handlers_of_the_embedding_program_answer_calls_and_get_messages() {
             .await
             .is_empty()
     );
-    ada.settle().await.unwrap();
+    ada.run_until_idle().await.unwrap();
     assert_eq!(*said.lock(), ["[1]", "[2]"]);
 }

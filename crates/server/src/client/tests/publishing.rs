@@ -47,7 +47,7 @@ impl Peer {
         let mut heard = Vec::new();
         let hearing = async {
             while heard.len() < count {
-                heard.extend(self.settle().await.unwrap());
+                heard.extend(self.run_until_idle().await.unwrap());
             }
         };
         tokio::time::timeout(Duration::from_secs(10), hearing)
@@ -86,7 +86,7 @@ async fn publications_that_wait_for_the_log_delay_only_what_depends_on_them() {
     assert_eq!(heard.len(), 2, "{heard:?}");
     assert!(heard[0].starts_with(r#"{"id":5,"#) && heard[1].starts_with(r#"{"id":6,"#));
     // Written means acknowledged, and also delivered.
-    assert_eq!(subscriber.settle().await.unwrap(), [""; 0]);
+    assert_eq!(subscriber.run_until_idle().await.unwrap(), [""; 0]);
     disk.set_faults(Faults::default());
     let heard = peer.hear(5).await;
     let replies = [2, 3, 4].map(|id| format!(r#"{{"id":{id},"publish":{{}}}}"#));
@@ -111,7 +111,7 @@ async fn the_publications_of_a_client_that_wait_for_the_log_are_limited() {
     let count = PUBLISHING_MAX as u32 + 5;
     let commands: Vec<_> = (2..count + 2).map(|id| publish(id, "a")).collect();
     assert_eq!(peer.feed(&commands.join("\n")).await, [""; 0]);
-    assert_eq!(peer.0.publishing_count(), PUBLISHING_MAX);
+    assert_eq!(peer.0.pending_publication_count(), PUBLISHING_MAX);
     disk.set_faults(Faults::default());
     let heard = peer.hear(count as usize).await;
     let replies: Vec<_> = (2..count + 2)

@@ -86,6 +86,6 @@ async fn the_server_cancels_a_subscription_whose_key_is_being_fetched() {
     release.send(()).unwrap();
     let heard = peer.hear(1).await;
     assert!(heard[0].starts_with(r#"{"id":3,"subscribe":{"#), "{heard:?}");
-    assert_eq!(peer.settle().await.unwrap(), [""; 0]);
+    assert_eq!(peer.run_until_idle().await.unwrap(), [""; 0]);
     assert_eq!(node.hub().stats().subscriptions, 1);
 }

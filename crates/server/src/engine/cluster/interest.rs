@@ -25,7 +25,7 @@ pub(super) struct Interests {
 #[derive(Debug, Default)]
 struct Interest {
     /// Held during a call.
-    turn: Mutex<()>,
+    update_lock: Mutex<()>,
     /// Number of calls that have started.
     started: AtomicU64,
     /// Number of the last call that succeeded.
@@ -52,7 +52,7 @@ impl Interest {
     async fn changed(&self, shared: &Shared, channel: &ChannelName) -> Result<(), EngineError> {
         let started = self.started.load(Ordering::Acquire);
         let failed = self.failed.load(Ordering::Acquire);
-        let _guard = self.turn.lock().await;
+        let _guard = self.update_lock.lock().await;
         // A call that started after this one arrived has seen the same subscribers.
         if self.succeeded.load(Ordering::Acquire) > started {
             return Ok(());
@@ -62,7 +62,7 @@ impl Interest {
             return Err(EngineError::Unreachable);
         }
         let number = self.started.fetch_add(1, Ordering::AcqRel) + 1;
-        let result = shared.calls.call(tell(shared, channel)).await;
+        let result = shared.calls.call(update_subscription(shared, channel)).await;
         match result {
             Ok(()) => self.succeeded.store(number, Ordering::Release),
             Err(_) => drop(self.failed.fetch_add(1, Ordering::AcqRel)),
@@ -71,7 +71,7 @@ impl Interest {
     }
 }
 
-async fn tell(shared: &Shared, channel: &ChannelName) -> Result<(), StoreError> {
+async fn update_subscription(shared: &Shared, channel: &ChannelName) -> Result<(), StoreError> {
     match shared.inbox.deliver().has_subscribers(channel) {
         true => shared.store.subscribe(channel).await,
         false => shared.store.unsubscribe(channel).await,
