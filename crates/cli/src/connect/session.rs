@@ -24,8 +24,7 @@ use crate::platform::Signals;
 /// Time limit for closing and writing the remaining messages after a signal or error.
 pub(super) const FAST_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time limit for closing when nobody reads the output any more. The close frame is sent, and what the peer still sends is
-/// not needed.
+/// Close timeout once the output is closed: the close frame is sent, and what the peer still sends is not needed.
 pub(super) const UNREAD_CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Default wait if at least as many messages were received as sent.

@@ -8,8 +8,8 @@
 //! that are newer than the reply; later publications are delivered directly. The reply is therefore always first.
 //!
 //! In channels with history, the hub checks the offsets once per channel, not once per client. If an offset is missing,
-//! all subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover. So is a slow
-//! subscriber whose [queue](crate::queue) drops a publication.
+//! all subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover. The
+//! same happens to a slow subscriber of which the [queue](crate::queue) drops a publication.
 
 mod encoder;
 

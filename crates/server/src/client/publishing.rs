@@ -17,8 +17,8 @@ use crate::node::Node;
 use crate::protocol::{Empty, ReplyBody};
 use crate::queue::{Item, Queue};
 
-/// Maximum number of publications of one client that wait for the log. The memory of their data is limited by the queue
-/// of the log, for all clients together.
+/// Maximum number of publications of one client that wait for the log. The queue of the log limits the memory of their
+/// data, for all clients together.
 pub(super) const PUBLISHING_MAX: usize = 64;
 
 /// The publications of a client that wait for the log.

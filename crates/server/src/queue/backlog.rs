@@ -1,8 +1,8 @@
 //! The items of a queue in order, with what the policies for slow consumers need: to drop the oldest publication, and
 //! to replace a publication that is not sent yet by a newer one of the same slot.
 //!
-//! All operations but [`Backlog::remove_droppable`] take constant time, on average. Removed items leave a gap that costs memory until it is at the front,
-//! or until most of the backlog is gaps.
+//! All operations except [`Backlog::remove_droppable`] take amortized constant time. A removed item leaves a gap, which
+//! takes memory until it is at the front, or until most of the backlog is gaps.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
